@@ -1,0 +1,1 @@
+//! The Kubernetes object model shared by servers and clients: no I/O.

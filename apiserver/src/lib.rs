@@ -1,0 +1,1 @@
+//! kube-apiserver: the Kubernetes API over REST and gRPC.

@@ -1,0 +1,3 @@
+//! kube-apiserver: the Kubernetes API over REST and gRPC.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Talking to the apiserver: typed clients, informers, work queues, leader election, events.

@@ -1,0 +1,1 @@
+//! kube-controller-manager: the control loops of the cluster.

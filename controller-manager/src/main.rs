@@ -1,0 +1,3 @@
+//! kube-controller-manager: the control loops of the cluster.
+
+fn main() {}

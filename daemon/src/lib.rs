@@ -1,0 +1,1 @@
+//! What every daemon starts with: configuration, logging, TLS, health, metrics, signals.

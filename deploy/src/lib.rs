@@ -1,0 +1,1 @@
+//! keeladm: makes clusters: PKI, configuration, images, processes.

@@ -1,0 +1,3 @@
+//! keeladm: makes clusters: PKI, configuration, images, processes.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! kube-proxy: service addresses and the pod network, in nftables.

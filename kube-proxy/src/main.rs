@@ -1,0 +1,3 @@
+//! kube-proxy: service addresses and the pod network, in nftables.
+
+fn main() {}

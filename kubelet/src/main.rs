@@ -1,0 +1,3 @@
+//! kubelet: runs pods on a CRI runtime.
+
+fn main() {}

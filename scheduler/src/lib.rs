@@ -1,0 +1,1 @@
+//! kube-scheduler: binds pods to nodes through the scheduling framework.

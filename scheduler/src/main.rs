@@ -1,0 +1,3 @@
+//! kube-scheduler: binds pods to nodes through the scheduling framework.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! End-to-end tests and benchmarks that drive the real binaries from outside.
