@@ -1,1 +1,27 @@
-//! Wire contracts: the etcd v3 API, keelson.v1.Resources, Raft transport and CRI v1.
+//! Wire contracts, compiled from the `.proto` files of this crate.
+//!
+//! | module | file | between |
+//! | --- | --- | --- |
+//! | [`etcd`], [`mvcc`], [`auth`] | `rpc.proto`, `kv.proto`, `auth.proto` | apiserver and etcdctl → store |
+//! | [`raft_transport`] | `raft_transport.proto` | store ↔ store |
+//! | `resources` | `resources.proto` | components → apiserver |
+//! | `cri` | `cri.proto` | kubelet → container runtime |
+//!
+//! All `bytes` fields are [`bytes::Bytes`].
+
+#![forbid(unsafe_code)]
+
+/// Everything generated, by protobuf package.
+#[allow(missing_docs, rustdoc::all, clippy::all, unused_qualifications)]
+pub mod generated {
+    include!(concat!(env!("OUT_DIR"), "/contracts.rs"));
+}
+
+pub use generated::authpb as auth;
+pub use generated::etcdserverpb as etcd;
+pub use generated::keelson::raft::v1 as raft_transport;
+#[cfg(has_resources)]
+pub use generated::keelson::v1 as resources;
+pub use generated::mvccpb as mvcc;
+#[cfg(has_cri)]
+pub use generated::runtime::v1 as cri;
