@@ -1,0 +1,77 @@
+//! Admission: plugins that change or refuse a request after authorization and before it is written.
+//!
+//! A plugin is a file of this folder and a line in [`chain::default_plugins`].
+
+pub mod chain;
+
+use async_trait::async_trait;
+use keelson_api::object::{Kind, Object};
+use keelson_api::status::ApiResult;
+use serde_json::Value;
+
+use crate::registry::info::ResourceInfo;
+use crate::registry::strategy::RequestContext;
+
+/// What is about to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object, or POST to a subresource.
+    Create,
+    /// A changed object.
+    Update,
+    /// A deletion.
+    Delete,
+    /// A connection (exec, proxy, ...).
+    Connect,
+}
+
+/// One request as plugins see it. Resource, subresource, namespace, name, user and dry run are in `ctx`.
+pub struct Attributes<'a> {
+    /// Who, what, when, and the server's caches.
+    pub ctx: &'a RequestContext<'a>,
+    /// What is about to be done.
+    pub operation: Operation,
+    /// The new object, absent for deletions and for subresources with a kind of their own.
+    pub object: Option<&'a mut dyn Object>,
+    /// The object as stored, for updates and deletions.
+    pub old: Option<&'a dyn Object>,
+    /// Body of a subresource with a kind of its own (Binding, Eviction, Scale).
+    pub body: Option<&'a Value>,
+}
+
+impl Attributes<'_> {
+    /// The new object if it is a `K`.
+    pub fn object<K: Kind>(&self) -> Option<&K> {
+        self.object.as_deref().and_then(|o| o.downcast_ref())
+    }
+
+    /// The new object if it is a `K`, to change.
+    pub fn object_mut<K: Kind>(&mut self) -> Option<&mut K> {
+        self.object.as_deref_mut().and_then(|o| o.downcast_mut())
+    }
+
+    /// The stored object if it is a `K`.
+    pub fn old<K: Kind>(&self) -> Option<&K> {
+        self.old.and_then(|o| o.downcast_ref())
+    }
+}
+
+/// One plugin.
+#[async_trait]
+pub trait Admission: Send + Sync + 'static {
+    /// Upstream's name, as in `--enable-admission-plugins`.
+    fn name(&self) -> &'static str;
+
+    /// Whether it wants to see such requests; called before any object is decoded.
+    fn handles(&self, operation: Operation, info: &ResourceInfo, subresource: &str) -> bool;
+
+    /// Changes the object, or refuses.
+    async fn mutate(&self, _attributes: &mut Attributes<'_>) -> ApiResult<()> {
+        Ok(())
+    }
+
+    /// Looks at the final object, and refuses what must not be.
+    async fn validate(&self, _attributes: &Attributes<'_>) -> ApiResult<()> {
+        Ok(())
+    }
+}
