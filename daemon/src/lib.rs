@@ -1,1 +1,18 @@
-//! What every daemon starts with: configuration, logging, TLS, health, metrics, signals.
+//! What every Keelson daemon starts with. It knows nothing of Kubernetes or of the store.
+//!
+//! - [`config`]: flags, and a `--config` file of the same names, into one `clap` struct
+//! - [`logging`]: `tracing` as text or JSON
+//! - [`signals`], [`notify`]: clean stop on SIGTERM, readiness told to systemd
+//! - [`tls`]: server and client TLS with certificates that are read again when their files change
+//! - [`health`], [`metrics`]: `/healthz`, `/livez`, `/readyz`, `/metrics`
+//! - [`backoff`]: the one exponential back-off with jitter
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod config;
+pub mod health;
+pub mod logging;
+pub mod metrics;
+pub mod notify;
+pub mod signals;
+pub mod tls;
