@@ -1,0 +1,179 @@
+//! One HTTP/1.1 request carried to another server. When both sides switch protocols (SPDY/3.1, WebSocket), the
+//! connection becomes a tunnel of bytes: whatever the two ends speak, it is not looked into.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use keelson_api::status::{ApiError, ApiResult};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::Body;
+
+/// How long a backend may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Headers that belong to one hop (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+
+/// What lies between us and the backend.
+#[derive(Clone)]
+pub enum Transport {
+    /// Plain HTTP.
+    Plain,
+    /// HTTPS.
+    Tls(Arc<rustls::ClientConfig>),
+}
+
+/// A server to carry requests to.
+#[derive(Clone)]
+pub struct Backend {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Plain or TLS.
+    pub transport: Transport,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Backend {
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    async fn connect(&self) -> std::io::Result<Pin<Box<dyn Stream>>> {
+        let connecting = async {
+            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            tcp.set_nodelay(true)?;
+            match &self.transport {
+                Transport::Plain => Ok(Box::pin(tcp) as Pin<Box<dyn Stream>>),
+                Transport::Tls(config) => {
+                    let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+                    let connector = tokio_rustls::TlsConnector::from(config.clone());
+                    Ok(Box::pin(connector.connect(name, tcp).await?) as Pin<Box<dyn Stream>>)
+                }
+            }
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .unwrap_or_else(|_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout")))
+    }
+}
+
+/// Sends the request on to `path_and_query` at the backend and brings back its answer.
+///
+/// # Errors
+/// 503 when the backend cannot be reached, 500 when it breaks off.
+pub async fn forward(
+    backend: &Backend,
+    path_and_query: &str,
+    request: Request<Incoming>,
+) -> ApiResult<Response<Body>> {
+    let dial_error = |error: &dyn std::fmt::Display| {
+        ApiError::internal(format_args!(
+            "error dialing backend: dial tcp {}: {error}",
+            backend.authority()
+        ))
+    };
+    let uri: Uri = path_and_query
+        .parse()
+        .map_err(|error| ApiError::bad_request(format!("invalid path {path_and_query:?}: {error}")))?;
+    let stream = backend.connect().await.map_err(|error| dial_error(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| dial_error(&error))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a backend");
+        }
+    });
+
+    let upgrade = request.headers().get(UPGRADE).cloned();
+    let (mut parts, body) = request.into_parts();
+    let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let mut outgoing = Request::new(());
+    *outgoing.method_mut() = parts.method;
+    *outgoing.uri_mut() = uri;
+    *outgoing.headers_mut() = end_to_end(&parts.headers);
+    let host = HeaderValue::from_str(&backend.authority()).map_err(|error| dial_error(&error))?;
+    outgoing.headers_mut().insert(HOST, host);
+    outgoing.headers_mut().remove(AUTHORIZATION);
+
+    let Some((protocol, client)) = upgrade.zip(client) else {
+        let response = sender
+            .send_request(outgoing.map(|()| body.boxed_unsync()))
+            .await
+            .map_err(|error| dial_error(&error))?;
+        return Ok(plain(response));
+    };
+    outgoing.headers_mut().insert(UPGRADE, protocol);
+    outgoing
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let empty = Empty::<Bytes>::new()
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    let mut response = sender
+        .send_request(outgoing.map(|()| empty))
+        .await
+        .map_err(|error| dial_error(&error))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(plain(response));
+    }
+    let backend_side = hyper::upgrade::on(&mut response);
+    tokio::spawn(tunnel(client, backend_side));
+    let mut switched = Response::new(empty_body());
+    *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *switched.headers_mut() = response.headers().clone();
+    Ok(switched)
+}
+
+async fn tunnel(client: hyper::upgrade::OnUpgrade, backend: hyper::upgrade::OnUpgrade) {
+    match tokio::try_join!(client, backend) {
+        Ok((client, backend)) => {
+            let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+                tracing::debug!(%error, "tunnel ended");
+            }
+        }
+        Err(error) => tracing::debug!(%error, "switching protocols"),
+    }
+}
+
+fn plain(response: Response<Incoming>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    parts.headers = end_to_end(&parts.headers);
+    parts.extensions.clear();
+    parts.version = http::Version::default();
+    Response::from_parts(parts, body.map_err(Into::into).boxed_unsync())
+}
+
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    for name in HOP_BY_HOP {
+        kept.remove(name);
+    }
+    kept
+}
+
+/// A body without bytes.
+pub(super) fn empty_body() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
