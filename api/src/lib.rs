@@ -6,6 +6,10 @@
 //! | [`object`] | typed and untyped objects behind one trait ([`Object`], [`Kind`], [`Unstructured`]) |
 //! | [`status`] | what the API answers when it refuses ([`ApiError`]) |
 //! | [`field`] | paths into an object and the errors found there |
+//! | [`validation`] | the rules for names, labels, ports, addresses |
+//! | [`quantity`] | amounts of CPU, memory and everything else that is counted |
+//! | [`selector`] | label and field selectors |
+//! | [`owners`], [`conditions`], [`pods`], [`deletion`], [`labels`] | what controllers keep asking of objects |
 //! | [`time`] | the wire's two kinds of timestamps |
 //!
 //! The types themselves come from `k8s-openapi`, re-exported as [`k8s`].
@@ -13,13 +17,22 @@
 
 pub use k8s_openapi as k8s;
 
+pub mod conditions;
+pub mod deletion;
 pub mod field;
+pub mod labels;
 pub mod names;
 pub mod object;
+pub mod owners;
+pub mod pods;
+pub mod quantity;
+pub mod selector;
 pub mod status;
 pub mod text;
 pub mod time;
+pub mod validation;
 
 pub use names::{GroupKind, GroupResource, Gvk, Gvr};
 pub use object::{Kind, Object, ObjectKey, Unstructured};
+pub use quantity::Amount;
 pub use status::ApiError;
