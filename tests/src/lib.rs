@@ -1,1 +1,12 @@
-//! End-to-end tests and benchmarks that drive the real binaries from outside.
+//! The harness of the end-to-end tests: a whole cluster of real binaries in namespaces of its own.
+//!
+//! - [`isolation`]: a fresh network, mount and process namespace, so that nothing a test starts outlives it
+//! - [`cluster`]: `keeladm up` and `down`
+//! - [`kubectl`]: stock kubectl in several versions
+//! - [`process`]: commands with their output, and waiting for something to become true
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod isolation;
+pub mod kubectl;
+pub mod process;

@@ -1,0 +1,55 @@
+//! Namespaces around a test program: what it starts, mounts and configures is gone when it ends.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::run;
+
+/// Set in the environment of a program that is already isolated.
+const MARK: &str = "KEELSON_ISOLATED";
+
+/// Address of the one node inside the namespace, on a bridge that leads nowhere.
+pub const NODE_IP: &str = "172.30.0.1";
+
+/// Runs this same program again as a child of an init process in fresh network, mount and process
+/// namespaces, and does not return; inside of them, sets up the network and returns.
+///
+/// # Errors
+/// When the namespaces cannot be made: not root, or `unshare` is missing.
+pub fn isolate() -> Result<()> {
+    if std::env::var_os(MARK).is_some() {
+        return set_up_network();
+    }
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "end-to-end tests need root, for namespaces and containers"
+    );
+    let program = std::env::current_exe().context("finding this program")?;
+    // The shell is the namespace's init: it reaps what loses its parent.
+    let error = Command::new("unshare")
+        .args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--propagation=private",
+            "--mount-proc",
+        ])
+        .args(["bash", "-c", "\"$@\"; exit $?", "init"])
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .env(MARK, "1")
+        .exec();
+    Err(error).context("starting unshare (Debian package util-linux)")
+}
+
+fn set_up_network() -> Result<()> {
+    run("ip", &["link", "set", "lo", "up"])?;
+    run("ip", &["link", "add", "lan0", "type", "bridge"])?;
+    run("ip", &["address", "add", &format!("{NODE_IP}/24"), "dev", "lan0"])?;
+    run("ip", &["link", "set", "lan0", "up"])?;
+    Ok(())
+}
