@@ -411,7 +411,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn changes_survive_drops_and_expiry() {
         let bookmark = WatchEvent::Bookmark {
             resource_version: "20".into(),

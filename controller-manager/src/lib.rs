@@ -1,1 +1,124 @@
 //! kube-controller-manager: the control loops of the cluster.
+//!
+//! ```text
+//! config.rs               flags
+//! context.rs              what controllers share: client, configuration, one informer per kind
+//! wiring.rs               the list of controllers
+//! common/                 pods, owners, templates, expectations: what several of them need
+//! deployment/             rollouts over ReplicaSets
+//! replicaset/             keeps a number of pods running; the loop is generic
+//! replicationcontroller/  the same loop over the older kind
+//! endpoints/              the addresses behind services, one object each
+//! endpointslice/          the same in slices of a hundred
+//! namespace/              empties namespaces that are being deleted
+//! serviceaccount/         the account `default` in every namespace
+//! rootca/                 the cluster's root certificate in every namespace
+//! nodeipam/               pod ranges for nodes
+//! nodelifecycle/          silent nodes: conditions, taints
+//! tainteviction/          pods that do not tolerate their node's taints
+//! podgc/                  pods that ended long ago, or whose node is gone
+//! garbagecollector/       objects whose owners are gone
+//! ```
+//!
+//! A controller is a pure core, from what is observed to what has to be written, and a shell around it that puts
+//! keys into a queue when informers report changes, and carries out what the core decided.
+#![forbid(unsafe_code)]
+
+pub mod common;
+pub mod config;
+pub mod context;
+pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod garbagecollector;
+pub mod namespace;
+pub mod nodeipam;
+pub mod nodelifecycle;
+pub mod podgc;
+pub mod replicaset;
+pub mod replicationcontroller;
+pub mod rootca;
+pub mod serviceaccount;
+pub mod tainteviction;
+pub mod wiring;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::Context as _;
+use futures::FutureExt as _;
+use keelson_client::{Client, ClientConfig, LeaderConfig, run_as_leader};
+use keelson_daemon::health::HealthServer;
+use keelson_daemon::metrics::Metrics;
+use keelson_daemon::tls::ServerTls;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+use context::Context;
+use wiring::Controller;
+
+/// Runs the controllers until `shutdown`, or until leadership is lost.
+///
+/// # Errors
+/// When the configuration does not work, the port is taken, or leadership is lost: the process is then to be
+/// started again, so that nothing of the former leader's state survives.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let controllers = wiring::selected(&config.controllers).map_err(anyhow::Error::msg)?;
+    let client_config = ClientConfig::from_kubeconfig(&config.kubeconfig)?;
+    let client = Client::new(client_config)?;
+    serve_health(&config, &shutdown).await?;
+    keelson_daemon::notify::ready();
+    let outcome = if config.leader_elect {
+        let leader = LeaderConfig {
+            namespace: "kube-system".into(),
+            name: "kube-controller-manager".into(),
+            identity: identity(),
+            lease_duration: config.leader_elect_lease_duration,
+            renew_deadline: config.leader_elect_renew_deadline,
+            retry_period: config.leader_elect_retry_period,
+        };
+        let lead = {
+            let client = client.clone();
+            move |leading| run_controllers(Context::new(client, config, leading), controllers)
+        };
+        run_as_leader(client, leader, shutdown, lead).await.context("leader election")
+    } else {
+        run_controllers(Context::new(client, config, shutdown), controllers).await;
+        Ok(())
+    };
+    keelson_daemon::notify::stopping();
+    outcome
+}
+
+async fn run_controllers(context: Context, controllers: Vec<&'static Controller>) {
+    tracing::info!(count = controllers.len(), "controllers start");
+    let mut running = JoinSet::new();
+    for controller in controllers {
+        let context = context.clone();
+        running.spawn((controller.run)(context).map(|()| controller.name));
+    }
+    while let Some(ended) = running.join_next().await {
+        match ended {
+            Ok(controller) if context.shutdown().is_cancelled() => tracing::debug!(controller, "stopped"),
+            Ok(controller) => tracing::debug!(controller, "has nothing to do with these flags"),
+            Err(error) => tracing::error!(%error, "a controller died"),
+        }
+    }
+}
+
+async fn serve_health(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let (address, tls) = match (&config.tls_cert_file, &config.tls_private_key_file) {
+        (Some(cert), Some(key)) => (config.bind_address, Some(ServerTls::load(cert, key, None)?)),
+        // Metrics are not for the network in plain text.
+        _ => (IpAddr::V4(Ipv4Addr::LOCALHOST), None),
+    };
+    let address = SocketAddr::new(address, config.secure_port);
+    HealthServer::new(Metrics::new()).serve(address, tls, shutdown.clone()).await?;
+    Ok(())
+}
+
+/// Names this process among those that want to lead.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{:016x}", host.trim(), rand::random::<u64>())
+}

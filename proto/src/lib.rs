@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`etcd`], [`mvcc`], [`auth`] | `rpc.proto`, `kv.proto`, `auth.proto` | apiserver and etcdctl → store |
 //! | [`raft_transport`] | `raft_transport.proto` | store ↔ store |
+//! | [`store`] | `store.proto` | the store's log and disk |
 //! | `resources` | `resources.proto` | components → apiserver |
 //! | `cri` | `cri.proto` | kubelet → container runtime |
 //!
@@ -20,6 +21,7 @@ pub mod generated {
 pub use generated::authpb as auth;
 pub use generated::etcdserverpb as etcd;
 pub use generated::keelson::raft::v1 as raft_transport;
+pub use generated::keelson::store::v1 as store;
 #[cfg(has_resources)]
 pub use generated::keelson::v1 as resources;
 pub use generated::mvccpb as mvcc;

@@ -163,9 +163,16 @@ fn watch_prints_changes_as_they_come(stage: &Stage) -> Result<()> {
 }
 
 fn a_crashing_container_backs_off(stage: &Stage) -> Result<()> {
-    stage.kubectl.run(&format!(
-        "run crash --image={TOOLBOX} --command -- sh -c exit\\ 3"
-    ))?;
+    stage.kubectl.args(&[
+        "run",
+        "crash",
+        &format!("--image={TOOLBOX}"),
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        "exit 3",
+    ])?;
     eventually("CrashLoopBackOff", Duration::from_secs(90), || {
         let table = stage.kubectl.run("get pod crash")?;
         ensure!(table.contains("CrashLoopBackOff"), "{table}");

@@ -5,10 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keelson_api::object::ObjectKey;
-use tokio::time::Instant;
 
 use super::Happening;
 
@@ -93,8 +92,7 @@ impl Correlator {
         }
     }
 
-    pub(super) fn judge(&mut self, event: &Happening) -> Verdict {
-        let now = Instant::now();
+    pub(super) fn judge(&mut self, event: &Happening, now: Instant) -> Verdict {
         if !self.admit(event, now) {
             return Verdict::Drop;
         }
@@ -119,8 +117,7 @@ impl Correlator {
     }
 
     /// The event just judged was given this name.
-    pub(super) fn created(&mut self, event: &Happening, key: ObjectKey) {
-        let now = Instant::now();
+    pub(super) fn created(&mut self, event: &Happening, key: ObjectKey, now: Instant) {
         trim(&mut self.written, now);
         let combined = self
             .similar
@@ -225,20 +222,21 @@ mod tests {
     }
 
     /// Judges, and plays the writer.
-    fn observe(correlator: &mut Correlator, event: &Happening) -> Verdict {
-        let verdict = correlator.judge(event);
+    fn observe(correlator: &mut Correlator, event: &Happening, now: Instant) -> Verdict {
+        let verdict = correlator.judge(event, now);
         if matches!(verdict, Verdict::Create { .. }) {
-            correlator.created(event, ObjectKey::new("n", event.message.as_str()));
+            correlator.created(event, ObjectKey::new("n", event.message.as_str()), now);
         }
         verdict
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn repetitions_are_counted() {
+    #[test]
+    fn repetitions_are_counted() {
         let mut correlator = Correlator::new();
+        let now = Instant::now();
         let again = event("a", "back-off");
         assert_eq!(
-            observe(&mut correlator, &again),
+            observe(&mut correlator, &again, now),
             Verdict::Create {
                 message: "back-off".into()
             }
@@ -246,7 +244,7 @@ mod tests {
         for count in 2..5 {
             let key = ObjectKey::new("n", "back-off");
             assert_eq!(
-                observe(&mut correlator, &again),
+                observe(&mut correlator, &again, now),
                 Verdict::Count {
                     key,
                     count,
@@ -255,43 +253,45 @@ mod tests {
             );
         }
         assert!(matches!(
-            observe(&mut correlator, &event("b", "back-off")),
+            observe(&mut correlator, &event("b", "back-off"), now),
             Verdict::Create { .. }
         ));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn similar_texts_are_combined() {
+    #[test]
+    fn similar_texts_are_combined() {
         let mut correlator = Correlator::new();
+        let now = Instant::now();
         for n in 0..9 {
             let text = format!("attempt {n}");
             assert_eq!(
-                observe(&mut correlator, &event("a", &text)),
+                observe(&mut correlator, &event("a", &text), now),
                 Verdict::Create { message: text }
             );
         }
-        let tenth = observe(&mut correlator, &event("a", "attempt 9"));
+        let tenth = observe(&mut correlator, &event("a", "attempt 9"), now);
         assert_eq!(
             tenth,
             Verdict::Create {
                 message: format!("{COMBINED}attempt 9")
             }
         );
-        let next = observe(&mut correlator, &event("a", "attempt 10"));
+        let next = observe(&mut correlator, &event("a", "attempt 10"), now);
         assert!(matches!(next, Verdict::Count { count: 2, message, .. } if message.ends_with("attempt 10")));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_object_cannot_flood() {
+    #[test]
+    fn one_object_cannot_flood() {
         let mut correlator = Correlator::new();
+        let now = Instant::now();
         let noisy = event("a", "again");
         let admitted = (0..100)
-            .filter(|_| observe(&mut correlator, &noisy) != Verdict::Drop)
+            .filter(|_| observe(&mut correlator, &noisy, now) != Verdict::Drop)
             .count();
         assert_eq!(admitted, 25);
-        assert_ne!(observe(&mut correlator, &event("b", "again")), Verdict::Drop);
-        tokio::time::advance(REFILL).await;
-        assert_ne!(observe(&mut correlator, &noisy), Verdict::Drop);
-        assert_eq!(observe(&mut correlator, &noisy), Verdict::Drop);
+        assert_ne!(observe(&mut correlator, &event("b", "again"), now), Verdict::Drop);
+        let now = now + REFILL;
+        assert_ne!(observe(&mut correlator, &noisy, now), Verdict::Drop);
+        assert_eq!(observe(&mut correlator, &noisy, now), Verdict::Drop);
     }
 }

@@ -5,7 +5,7 @@
 
 mod correlator;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -143,11 +143,11 @@ impl Writer {
     async fn write(&mut self, happenings: Vec<Happening>, shutdown: &CancellationToken) {
         let mut batch: Vec<(Event, Write<Event>)> = Vec::with_capacity(happenings.len());
         for happening in happenings {
-            match self.correlator.judge(&happening) {
+            match self.correlator.judge(&happening, Instant::now()) {
                 Verdict::Drop => {}
                 Verdict::Create { message } => {
                     let event = self.build(&happening, message, 1);
-                    self.correlator.created(&happening, event.key());
+                    self.correlator.created(&happening, event.key(), Instant::now());
                     batch.push((event.clone(), Write::Create(event)));
                 }
                 Verdict::Count { key, count, message } => {
