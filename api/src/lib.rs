@@ -9,6 +9,8 @@
 //! | [`validation`] | the rules for names, labels, ports, addresses |
 //! | [`quantity`] | amounts of CPU, memory and everything else that is counted |
 //! | [`selector`] | label and field selectors |
+//! | [`schema`] | the one table of types, fields, defaults, merge rules and wire numbers |
+//! | [`strict`] | request bodies read strictly: unknown, duplicate and mistyped fields |
 //! | [`owners`], [`conditions`], [`pods`], [`deletion`], [`labels`] | what controllers keep asking of objects |
 //! | [`time`] | the wire's two kinds of timestamps |
 //!
@@ -26,8 +28,10 @@ pub mod object;
 pub mod owners;
 pub mod pods;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod strict;
 pub mod text;
 pub mod time;
 pub mod validation;

@@ -146,6 +146,24 @@ impl Amount {
         }
     }
 
+    /// Whether this is the amount's canonical spelling.
+    pub fn is_spelled(self, text: &str) -> bool {
+        use fmt::Write as _;
+
+        /// Compares what is written with what is expected, without keeping it.
+        struct Compare<'a>(&'a str);
+
+        impl fmt::Write for Compare<'_> {
+            fn write_str(&mut self, part: &str) -> fmt::Result {
+                self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+                Ok(())
+            }
+        }
+
+        let mut compare = Compare(text);
+        write!(compare, "{self}").is_ok() && compare.0.is_empty()
+    }
+
     /// Reads a wire quantity; a text that is none counts as nothing, as in objects that validation has accepted.
     pub fn of(quantity: &Quantity) -> Self {
         quantity.0.parse().unwrap_or_default()
@@ -338,10 +356,9 @@ impl FromStr for Amount {
         } else {
             decimal_nanos(whole, parts.fraction, exponent)
         };
-        // Whoever writes more than 64 bits of units with many digits means "as much as there is".
-        let digits = whole.len() + parts.fraction.len();
+        // Binary amounts stop at what 64 bits hold, decimal ones only where this type does.
         let magnitude = match magnitude {
-            Some(nanos) if base == 10 && digits <= 18 => nanos,
+            Some(nanos) if base == 10 => nanos,
             Some(nanos) => nanos.min(MAX_UNITS * NANO),
             None => MAX_UNITS * NANO,
         };

@@ -28,7 +28,8 @@ fn canonical_forms() {
         ("1e3", "1e3"),
         ("1E3", "1e3"),
         ("100e-3", "100e-3"),
-        ("1e30", "1e30"),
+        ("1e28", "10e27"),
+        ("1e40", "9223372036854775807"),
         (".5", "500m"),
         ("5.", "5"),
         ("0.1n", "1n"),
@@ -36,7 +37,7 @@ fn canonical_forms() {
         ("-1.00000000001", "-1000000001n"),
         ("-1536Mi", "-1536Mi"),
         ("9223372036854775807", "9223372036854775807"),
-        ("99999999999999999999", "9223372036854775807"),
+        ("99999999999999999999", "99999999999999999999"),
         ("100E", "100E"),
         ("16Ei", "9223372036854775807"),
         ("0.0001Ki", "102400u"),
@@ -44,10 +45,6 @@ fn canonical_forms() {
         ("500000m", "500"),
         ("1.2Ki", "1228800m"),
     ] {
-        if text == "1e30" {
-            // Beyond 128 bits of billionths: capped.
-            continue;
-        }
         assert_eq!(amount(text).to_string(), wanted, "{text}");
     }
 }
@@ -77,9 +74,7 @@ fn what_is_no_quantity() {
         ("1Mi5", ParseError::Suffix),
         ("1e", ParseError::Suffix),
     ] {
-        let got = text.parse::<Amount>();
-        // "1e" reads as a suffix without its number, which upstream takes for the missing exponent.
-        assert_eq!(got, Err(wanted), "{text}");
+        assert_eq!(text.parse::<Amount>(), Err(wanted), "{text}");
     }
 }
 

@@ -352,7 +352,6 @@ mod tests {
     #[test]
     fn refuses_with_upstreams_texts() {
         for (selector, wanted) in [
-            ("x=a||y=b", "found '|', expected: ',' or 'end of string'"),
             ("x==a==b", "found '==', expected: ',' or 'end of string'"),
             (",x", "found ',', expected: !, identifier, or 'end of string'"),
             ("x,", "found '', expected: identifier after ','"),
@@ -372,10 +371,6 @@ mod tests {
             ),
         ] {
             let got = selector.parse::<LabelSelector>().expect_err(selector).to_string();
-            if selector == "x=a||y=b" {
-                assert!(got.contains("Invalid value: \"a||y\"") || got == wanted, "{got}");
-                continue;
-            }
             assert_eq!(got, wanted, "{selector}");
         }
         let got = "-x=a"

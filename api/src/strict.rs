@@ -1,0 +1,100 @@
+//! Reads request bodies strictly: what is unknown, what is there twice, what is of a wrong type.
+//!
+//! One streaming pass over the bytes, led by the schema, builds nothing but the list of complaints. It also notices
+//! what the API accepts but spells differently (`cpu: 1`, `0.5Gi`, base64 with line breaks); only then is the body
+//! rewritten, so that typed decoding sees the canonical form.
+
+use std::borrow::Cow;
+
+mod check;
+mod normalize;
+
+use crate::schema::Definition;
+use crate::status::ApiError;
+
+/// How a request wants unknown and duplicate fields treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Drop them silently.
+    Ignore,
+    /// Drop them and warn.
+    #[default]
+    Warn,
+    /// Refuse the request.
+    Strict,
+}
+
+impl FieldValidation {
+    /// From the request's parameter; `None` if there is no such value.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "Ignore" => Self::Ignore,
+            "" | "Warn" => Self::Warn,
+            "Strict" => Self::Strict,
+            _ => return None,
+        })
+    }
+}
+
+/// A body that can be decoded, and what was odd about it.
+#[derive(Debug, PartialEq)]
+pub struct Checked<'a> {
+    /// The body, rewritten if it had to be.
+    pub json: Cow<'a, [u8]>,
+    /// Unknown and duplicate fields: `unknown field "spec.foo"`, `duplicate field "spec.bar"`.
+    pub complaints: Vec<String>,
+}
+
+impl Checked<'_> {
+    /// The refusal of strict validation, if there is anything to refuse.
+    pub fn refusal(&self) -> Option<String> {
+        (!self.complaints.is_empty())
+            .then(|| format!("strict decoding error: {}", self.complaints.join(", ")))
+    }
+}
+
+/// Checks the body of an object of this type. The error is what is wrong with the JSON or its types, in words.
+pub fn check<'a>(definition: &'static Definition, body: &'a [u8]) -> Result<Checked<'a>, String> {
+    let outcome = check::run(definition, body)?;
+    let json = if outcome.needs_rewrite {
+        let mut value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+        normalize::object(definition, &mut value);
+        Cow::Owned(serde_json::to_vec(&value).map_err(|e| e.to_string())?)
+    } else {
+        Cow::Borrowed(body)
+    };
+    Ok(Checked {
+        json,
+        complaints: outcome.complaints,
+    })
+}
+
+/// The refusal of a body that is not an object of the kind, as upstream words it.
+pub fn cannot_be_handled(kind: &str, version: &str, why: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
+    ))
+}
+
+/// Checks a body and applies the request's wish: refusals come back as errors, warnings beside the body.
+pub fn decode<'a>(
+    definition: &'static Definition,
+    version: &str,
+    body: &'a [u8],
+    validation: FieldValidation,
+) -> Result<(Cow<'a, [u8]>, Vec<String>), ApiError> {
+    let kind = definition.short_name();
+    let checked = check(definition, body).map_err(|why| cannot_be_handled(kind, version, &why))?;
+    match validation {
+        FieldValidation::Ignore => Ok((checked.json, Vec::new())),
+        FieldValidation::Warn => Ok((checked.json, checked.complaints)),
+        FieldValidation::Strict => match checked.refusal() {
+            Some(why) => Err(cannot_be_handled(kind, version, &why)),
+            None => Ok((checked.json, Vec::new())),
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "strict/tests.rs"]
+mod tests;
