@@ -78,10 +78,6 @@ impl Table {
         }
     }
 
-    pub(super) fn index_of(&self, name: &str) -> Option<usize> {
-        self.definitions.binary_search_by(|one| one.name.cmp(name)).ok()
-    }
-
     pub(super) fn by_name(&self, full_name: &str) -> Option<&Definition> {
         let (short, long) = PREFIXES.iter().find(|(_, long)| full_name.starts_with(long))?;
         let rest = &full_name[long.len()..];
