@@ -64,6 +64,7 @@ use wiring::Controller;
 /// started again, so that nothing of the former leader's state survives.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let controllers = wiring::selected(&config.controllers).map_err(anyhow::Error::msg)?;
+    nodeipam::check(&config).map_err(anyhow::Error::msg)?;
     let client_config = ClientConfig::from_kubeconfig(&config.kubeconfig)?;
     let client = Client::new(client_config)?;
     serve_health(&config, &shutdown).await?;
@@ -81,7 +82,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             let client = client.clone();
             move |leading| run_controllers(Context::new(client, config, leading), controllers)
         };
-        run_as_leader(client, leader, shutdown, lead).await.context("leader election")
+        run_as_leader(client, leader, shutdown, lead)
+            .await
+            .context("leader election")
     } else {
         run_controllers(Context::new(client, config, shutdown), controllers).await;
         Ok(())
@@ -113,7 +116,9 @@ async fn serve_health(config: &Config, shutdown: &CancellationToken) -> anyhow::
         _ => (IpAddr::V4(Ipv4Addr::LOCALHOST), None),
     };
     let address = SocketAddr::new(address, config.secure_port);
-    HealthServer::new(Metrics::new()).serve(address, tls, shutdown.clone()).await?;
+    HealthServer::new(Metrics::new())
+        .serve(address, tls, shutdown.clone())
+        .await?;
     Ok(())
 }
 

@@ -1,0 +1,10 @@
+//! What several controllers need: pods, owners, templates, counts. Pure functions, no I/O.
+
+pub mod answers;
+pub mod expectations;
+pub mod limits;
+pub mod owners;
+pub mod pods;
+pub mod reasons;
+pub mod services;
+pub mod template;

@@ -1,0 +1,189 @@
+//! What controllers share: the client, the configuration, and one informer per kind.
+
+use std::sync::{Arc, OnceLock};
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use keelson_api::labels;
+use keelson_api::object::Kind;
+use keelson_api::owners::controller_ref;
+use keelson_client::{Client, EventRecorder, Indexer, Informer, InformerOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// Index: objects by the uid of their controller.
+pub const BY_CONTROLLER: &str = "controller";
+/// Index: objects without a controller, by namespace.
+pub const ORPHANS: &str = "orphans";
+/// Index: pods by the node they are bound to; those bound to none under the empty name.
+pub const BY_NODE: &str = "node";
+/// Index: endpoint slices by `namespace/service`.
+pub const BY_SERVICE: &str = "service";
+
+/// Handed to every controller. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    config: Config,
+    shutdown: CancellationToken,
+    informers: Informers,
+}
+
+/// Declares informers that start with the first controller that asks for them.
+macro_rules! informers {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty, $options:expr, [$($indexer:expr),*];)*) => {
+        #[derive(Default)]
+        struct Informers {
+            $($name: OnceLock<Informer<$kind>>,)*
+        }
+
+        impl Context {
+            $(
+                $(#[$doc])*
+                #[must_use]
+                pub fn $name(&self) -> Informer<$kind> {
+                    let shared = &self.shared;
+                    let start = || Informer::start(&shared.client, $options, vec![$($indexer),*], &shared.shutdown);
+                    shared.informers.$name.get_or_init(start).clone()
+                }
+            )*
+        }
+    };
+}
+
+informers! {
+    /// Every pod.
+    pods: Pod, all(), [by_controller(), orphans(), by_node()];
+    /// Every node.
+    nodes: Node, all(), [];
+    /// Every namespace.
+    namespaces: Namespace, all(), [];
+    /// Every service.
+    services: Service, all(), [];
+    /// Every Endpoints object.
+    endpoints: Endpoints, all(), [];
+    /// Every endpoint slice.
+    endpoint_slices: EndpointSlice, all(), [by_service()];
+    /// Every Deployment.
+    deployments: Deployment, all(), [];
+    /// Every ReplicaSet.
+    replica_sets: ReplicaSet, all(), [by_controller(), orphans()];
+    /// Every ReplicationController.
+    replication_controllers: ReplicationController, all(), [by_controller(), orphans()];
+    /// The service accounts named `default`.
+    default_service_accounts: ServiceAccount, named("default"), [];
+    /// The config maps that carry the cluster's root certificate.
+    root_ca_config_maps: ConfigMap, named(crate::rootca::NAME), [];
+    /// The nodes' heartbeats.
+    node_leases: Lease, within("kube-node-lease"), [];
+}
+
+fn all() -> InformerOptions {
+    InformerOptions::default()
+}
+
+fn named(name: &str) -> InformerOptions {
+    InformerOptions {
+        field_selector: format!("metadata.name={name}"),
+        ..InformerOptions::default()
+    }
+}
+
+fn within(namespace: &str) -> InformerOptions {
+    InformerOptions {
+        namespace: namespace.into(),
+        ..InformerOptions::default()
+    }
+}
+
+fn by_controller<K: Kind>() -> Indexer<K> {
+    Indexer {
+        name: BY_CONTROLLER,
+        keys: |object| {
+            controller_ref(object.meta())
+                .map(|owner| owner.uid.clone())
+                .into_iter()
+                .collect()
+        },
+    }
+}
+
+fn orphans<K: Kind>() -> Indexer<K> {
+    Indexer {
+        name: ORPHANS,
+        keys: |object| match controller_ref(object.meta()) {
+            Some(_) => Vec::new(),
+            None => vec![object.namespace().to_owned()],
+        },
+    }
+}
+
+fn by_node() -> Indexer<Pod> {
+    Indexer {
+        name: BY_NODE,
+        keys: |pod| vec![crate::common::pods::node_name(pod).to_owned()],
+    }
+}
+
+fn by_service() -> Indexer<EndpointSlice> {
+    Indexer {
+        name: BY_SERVICE,
+        keys: |slice| {
+            let labels = slice.metadata.labels.as_ref();
+            let service = labels.and_then(|labels| labels.get(labels::SERVICE_NAME));
+            let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+            service
+                .map(|service| format!("{namespace}/{service}"))
+                .into_iter()
+                .collect()
+        },
+    }
+}
+
+impl Context {
+    /// A context whose informers stop with `shutdown`.
+    #[must_use]
+    pub fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                client,
+                config,
+                shutdown,
+                informers: Informers::default(),
+            }),
+        }
+    }
+
+    /// The apiserver.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// The flags.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Cancelled when controllers have to stop: at the end of the process or of leadership.
+    #[must_use]
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shared.shutdown
+    }
+
+    /// Records events in the name of a controller.
+    #[must_use]
+    pub fn recorder(&self, component: &str) -> EventRecorder {
+        EventRecorder::new(&self.shared.client, component, "", &self.shared.shutdown)
+    }
+}

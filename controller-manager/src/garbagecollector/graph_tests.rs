@@ -1,0 +1,94 @@
+use super::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use keelson_api::names::Gvr;
+
+fn resource() -> Arc<Resource> {
+    Arc::new(Resource {
+        gvr: Gvr::new("", "v1", "things"),
+        kind: "Thing".into(),
+        namespaced: true,
+    })
+}
+
+fn meta(uid: &str, owners: &[&str]) -> ObjectMeta {
+    let owner = |uid: &&str| OwnerReference {
+        uid: (*uid).to_owned(),
+        name: (*uid).to_owned(),
+        block_owner_deletion: Some(true),
+        ..OwnerReference::default()
+    };
+    ObjectMeta {
+        uid: Some(uid.into()),
+        name: Some(uid.into()),
+        namespace: Some("n".into()),
+        owner_references: Some(owners.iter().map(owner).collect()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn deleting(mut meta: ObjectMeta, finalizer: &str) -> ObjectMeta {
+    meta.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+    meta.finalizers = Some(vec![finalizer.to_owned()]);
+    meta
+}
+
+fn judge(uid: &str) -> Work {
+    Work::Judge(uid.into())
+}
+
+fn see(graph: &mut Graph, meta: &ObjectMeta) -> Vec<Work> {
+    graph.observe(&resource(), meta, |_| Some(resource()))
+}
+
+#[test]
+fn dependents_are_judged_when_their_owner_goes() {
+    let mut graph = Graph::default();
+    assert!(see(&mut graph, &meta("owner", &[])).is_empty());
+    assert!(see(&mut graph, &meta("child", &["owner"])).is_empty());
+    assert_eq!(graph.remove("owner"), [judge("child")]);
+    assert_eq!(graph.presence("owner"), Presence::Absent);
+    // Another dependent, seen late, need not look for the owner again.
+    assert_eq!(see(&mut graph, &meta("late", &["owner"])), [judge("late")]);
+}
+
+#[test]
+fn an_owner_never_seen_is_looked_up() {
+    let mut graph = Graph::default();
+    assert_eq!(see(&mut graph, &meta("child", &["owner"])), [judge("owner")]);
+    assert!(graph.get("owner").is_some_and(|node| node.ghost));
+    assert_eq!(graph.presence("owner"), Presence::Unknown);
+    // Seen after all: it keeps its dependent.
+    assert!(see(&mut graph, &meta("owner", &[])).is_empty());
+    assert_eq!(graph.presence("owner"), Presence::Present);
+    assert_eq!(graph.blocking_dependents("owner"), ["child".into()]);
+}
+
+#[test]
+fn a_foreground_deletion_waits_for_its_dependents() {
+    let mut graph = Graph::default();
+    see(&mut graph, &meta("owner", &[]));
+    see(&mut graph, &meta("child", &["owner"]));
+    let work = see(&mut graph, &deleting(meta("owner", &[]), "foregroundDeletion"));
+    assert_eq!(work, [judge("child"), judge("owner")]);
+    assert_eq!(graph.presence("owner"), Presence::Waiting);
+    assert_eq!(graph.remove("child"), [judge("owner")]);
+    assert!(graph.blocking_dependents("owner").is_empty());
+}
+
+#[test]
+fn releasing_a_dependent_unblocks_its_owner() {
+    let mut graph = Graph::default();
+    see(&mut graph, &deleting(meta("owner", &[]), "foregroundDeletion"));
+    see(&mut graph, &meta("child", &["owner"]));
+    assert_eq!(see(&mut graph, &meta("child", &[])), [judge("owner")]);
+    assert!(graph.get("owner").is_some_and(|node| node.dependents.is_empty()));
+}
+
+#[test]
+fn an_orphaning_deletion_is_noticed_once() {
+    let mut graph = Graph::default();
+    see(&mut graph, &meta("child", &["owner"]));
+    let going = deleting(meta("owner", &[]), "orphan");
+    assert_eq!(see(&mut graph, &going), [Work::Orphan("owner".into())]);
+    assert!(see(&mut graph, &going).is_empty());
+}

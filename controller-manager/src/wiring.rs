@@ -1,0 +1,89 @@
+//! Every controller there is, in one list.
+
+use futures::future::BoxFuture;
+
+use crate::context::Context;
+use crate::{
+    deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
+    replicaset, replicationcontroller, rootca, serviceaccount, tainteviction,
+};
+
+/// A controller: a name for `--controllers`, and what runs until the context shuts down.
+pub struct Controller {
+    /// Upstream's name.
+    pub name: &'static str,
+    /// Starts it.
+    pub run: fn(Context) -> BoxFuture<'static, ()>,
+}
+
+macro_rules! controllers {
+    ($($name:literal => $run:path),* $(,)?) => {
+        &[$(Controller { name: $name, run: |context| Box::pin($run(context)) }),*]
+    };
+}
+
+/// The list.
+pub const CONTROLLERS: &[Controller] = controllers! {
+    "deployment-controller" => deployment::run,
+    "replicaset-controller" => replicaset::run,
+    "replicationcontroller-controller" => replicationcontroller::run,
+    "endpoints-controller" => endpoints::run,
+    "endpointslice-controller" => endpointslice::run,
+    "namespace-controller" => namespace::run,
+    "serviceaccount-controller" => serviceaccount::run,
+    "root-ca-certificate-publisher-controller" => rootca::run,
+    "node-ipam-controller" => nodeipam::run,
+    "node-lifecycle-controller" => nodelifecycle::run,
+    "taint-eviction-controller" => tainteviction::run,
+    "pod-garbage-collector-controller" => podgc::run,
+    "garbage-collector-controller" => garbagecollector::run,
+};
+
+/// The controllers that `--controllers` asks for: `*` is all of them, `name` one, `-name` all but that.
+///
+/// # Errors
+/// When a name is not that of a controller.
+pub fn selected(wanted: &[String]) -> Result<Vec<&'static Controller>, String> {
+    for name in wanted {
+        let bare = name.strip_prefix('-').unwrap_or(name);
+        if bare != "*" && !CONTROLLERS.iter().any(|controller| controller.name == bare) {
+            return Err(format!(
+                "--controllers: \"{bare}\" is not in the list of known controllers"
+            ));
+        }
+    }
+    let asked = |controller: &&Controller| {
+        let named = |name: &str| wanted.iter().any(|wanted| wanted == name);
+        if named(controller.name) {
+            return true;
+        }
+        !named(&format!("-{}", controller.name)) && named("*")
+    };
+    Ok(CONTROLLERS.iter().filter(asked).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(wanted: &[&str]) -> Result<Vec<&'static str>, String> {
+        let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        Ok(selected(&wanted)?
+            .into_iter()
+            .map(|controller| controller.name)
+            .collect())
+    }
+
+    #[test]
+    fn controllers_are_chosen_by_name() {
+        assert_eq!(names(&["*"]).map(|names| names.len()), Ok(CONTROLLERS.len()));
+        assert_eq!(names(&["namespace-controller"]), Ok(vec!["namespace-controller"]));
+        let without = names(&["*", "-namespace-controller"]).expect("names");
+        assert!(!without.contains(&"namespace-controller") && without.contains(&"deployment-controller"));
+        assert!(
+            names(&["nonesuch"])
+                .expect_err("unknown")
+                .contains("\"nonesuch\"")
+        );
+    }
+}
