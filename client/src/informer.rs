@@ -91,8 +91,20 @@ impl<K: Kind> Informer<K> {
         indexers: Vec<Indexer<K>>,
         shutdown: &CancellationToken,
     ) -> Informer<K> {
+        Self::start_trimmed(client, options, indexers, |_| {}, shutdown)
+    }
+
+    /// Like [`Informer::start`], but `trim` may first take out of each object what is never looked at, so that it is
+    /// not kept in memory. Trimmed objects must not be written back.
+    pub fn start_trimmed(
+        client: &Client,
+        options: InformerOptions,
+        indexers: Vec<Indexer<K>>,
+        trim: fn(&mut K),
+        shutdown: &CancellationToken,
+    ) -> Informer<K> {
         let collection = Collection::of::<K>(client.transport.clone());
-        start(collection, options, indexers, shutdown)
+        start(collection, options, indexers, trim, shutdown)
     }
 }
 
@@ -141,7 +153,7 @@ impl MetadataInformer {
     ) -> MetadataInformer {
         let collection = Collection::named(client.transport.clone(), gvr).metadata_only();
         MetadataInformer {
-            informer: start(collection, options, Vec::new(), shutdown),
+            informer: start(collection, options, Vec::new(), |_| {}, shutdown),
         }
     }
 
@@ -219,12 +231,13 @@ fn start<T: Object>(
     collection: Collection,
     options: InformerOptions,
     indexers: Vec<Indexer<T>>,
+    trim: fn(&mut T),
     shutdown: &CancellationToken,
 ) -> Informer<T> {
     let source = Remote {
         collection,
         options,
-        item: std::marker::PhantomData,
+        trim,
     };
     let informer = Informer {
         shared: Arc::new(Shared::new(indexers)),
@@ -301,11 +314,12 @@ impl<K: Object> Sink<K> for Shared<K> {
 struct Remote<T> {
     collection: Collection,
     options: InformerOptions,
-    item: std::marker::PhantomData<fn() -> T>,
+    trim: fn(&mut T),
 }
 
-fn lean<T: Object>(mut item: T) -> T {
+fn lean<T: Object>(mut item: T, trim: fn(&mut T)) -> T {
     item.meta_mut().managed_fields = None;
+    trim(&mut item);
     item
 }
 
@@ -320,7 +334,7 @@ impl<T: Object> Source for Remote<T> {
         };
         let mut items = Vec::new();
         let item = |bytes: &[u8]| {
-            items.push(lean(T::decode(bytes)?));
+            items.push(lean(T::decode(bytes)?, self.trim));
             Ok(())
         };
         let (version, _) = self
@@ -341,14 +355,15 @@ impl<T: Object> Source for Remote<T> {
             bookmarks: true,
             send_initial_events: false,
         };
+        let trim = self.trim;
         let batches = self.collection.watch(&self.options.namespace, &params).await?;
         let events = batches
             .map_err(|status| from_grpc(&status))
             .map_ok(|batch| stream::iter(batch.events.into_iter().map(resource::event::<T>)))
             .try_flatten()
-            .map_ok(|event| match event {
-                WatchEvent::Added(item) => WatchEvent::Added(lean(item)),
-                WatchEvent::Modified(item) => WatchEvent::Modified(lean(item)),
+            .map_ok(move |event| match event {
+                WatchEvent::Added(item) => WatchEvent::Added(lean(item, trim)),
+                WatchEvent::Modified(item) => WatchEvent::Modified(lean(item, trim)),
                 other => other,
             });
         Ok(events.boxed())
