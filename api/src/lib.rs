@@ -11,6 +11,7 @@
 //! | [`selector`] | label and field selectors |
 //! | [`schema`] | the one table of types, fields, defaults, merge rules and wire numbers |
 //! | [`strict`] | request bodies read strictly: unknown, duplicate and mistyped fields |
+//! | [`openapi`] | the documents that describe the API to clients |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch |
 //! | [`owners`], [`conditions`], [`pods`], [`deletion`], [`labels`] | what controllers keep asking of objects |
 //! | [`time`] | the wire's two kinds of timestamps |
@@ -26,6 +27,7 @@ pub mod field;
 pub mod labels;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod owners;
 pub mod patch;
 pub mod pods;

@@ -97,6 +97,8 @@ pub enum ListKind {
 pub struct PatchRule {
     /// Merge lists instead of replacing them.
     pub merge: bool,
+    /// Replace objects instead of merging them.
+    pub replace: bool,
     /// Drop fields that the patch does not list.
     pub retain_keys: bool,
     /// The field that tells a list's elements apart; empty for lists of plain values.
@@ -230,7 +232,12 @@ impl Field {
 
     /// Whether apply treats the field's object as a whole.
     pub fn atomic_map(&self) -> bool {
-        attribute(self.attributes, "map=") == Some("atomic")
+        self.map_kind() == Some("atomic")
+    }
+
+    /// How apply merges the map, where the type says: `atomic` or `granular`.
+    pub fn map_kind(&self) -> Option<&'static str> {
+        attribute(self.attributes, "map=")
     }
 
     /// How strategic merge patch treats the field.
@@ -239,6 +246,7 @@ impl Field {
         let has = |wanted: &str| strategies.split(',').any(|one| one == wanted);
         Some(PatchRule {
             merge: has("merge"),
+            replace: has("replace"),
             retain_keys: has("retainKeys"),
             key,
         })
@@ -287,6 +295,7 @@ mod tests {
             containers.patch(),
             Some(PatchRule {
                 merge: true,
+                replace: false,
                 retain_keys: false,
                 key: "name"
             })

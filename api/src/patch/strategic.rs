@@ -34,8 +34,10 @@ enum Guide {
     Entries(&'static Type),
 }
 
-const REPLACE: PatchRule = PatchRule {
+/// Lists of fields without a declared strategy are replaced, objects merged.
+const UNDECLARED: PatchRule = PatchRule {
     merge: false,
+    replace: false,
     retain_keys: false,
     key: "",
 };
@@ -44,11 +46,11 @@ impl Guide {
     /// The guide for the value of a field, and how the field's list merges.
     fn field(self, name: &str) -> (Self, PatchRule) {
         match self {
-            Self::Unknown => (Self::Unknown, REPLACE),
-            Self::Entries(ty) => (Self::of(ty), REPLACE),
+            Self::Unknown => (Self::Unknown, UNDECLARED),
+            Self::Entries(ty) => (Self::of(ty), UNDECLARED),
             Self::Fields(definition) => match definition.field(name) {
-                Some(field) => (Self::of(field.ty()), field.patch().unwrap_or(REPLACE)),
-                None => (Self::Unknown, REPLACE),
+                Some(field) => (Self::of(field.ty()), field.patch().unwrap_or(UNDECLARED)),
+                None => (Self::Unknown, UNDECLARED),
             },
         }
     }
@@ -119,6 +121,7 @@ fn merge_object(mut original: Object, mut patch: Object, guide: Guide) -> Result
         }
         let (inner, rule) = guide.field(&name);
         let merged = match (original.remove(&name), value) {
+            (Some(Value::Object(_)), new @ Value::Object(_)) if rule.replace => new,
             (Some(Value::Object(old)), Value::Object(new)) => Value::Object(merge_object(old, new, inner)?),
             (Some(Value::Array(old)), Value::Array(new)) if rule.merge => {
                 Value::Array(merge_list(old, new, inner, rule.key)?)
