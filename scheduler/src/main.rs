@@ -1,3 +1,12 @@
-//! kube-scheduler: binds pods to nodes through the scheduling framework.
+//! kube-scheduler.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use keelson_scheduler::{Config, run};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config: Config = keelson_daemon::config::parse();
+    keelson_daemon::logging::init(&config.log);
+    let shutdown = keelson_daemon::signals::shutdown_token()?;
+    run(config, shutdown).await
+}
