@@ -1,0 +1,109 @@
+//! Where the applied state is kept on disk, behind one trait.
+//!
+//! - [`sled`]: the one that is used
+//! - [`memory`]: for tests and simulations
+//!
+//! The engine lags behind the Raft log and is replayed from it; what [`Engine::commit`] returned for is durable.
+
+pub mod memory;
+pub mod sled;
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+/// Why the engine failed. It must not be used any more after an error of `commit`.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{attempt} in {path}: {reason}")]
+pub struct EngineError {
+    /// What was attempted.
+    pub attempt: &'static str,
+    /// Where the state is kept.
+    pub path: String,
+    /// What went wrong.
+    pub reason: String,
+}
+
+impl From<EngineError> for crate::error::StoreError {
+    fn from(error: EngineError) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+/// Changes that happen together or not at all; `None` removes the key.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The changes; a later one wins over an earlier one of the same key.
+    pub writes: Vec<(Vec<u8>, Option<Bytes>)>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Sets a key.
+    pub fn put(&mut self, key: Vec<u8>, value: Bytes) {
+        self.bytes += key.len() + value.len();
+        self.writes.push((key, Some(value)));
+    }
+
+    /// Removes a key.
+    pub fn remove(&mut self, key: Vec<u8>) {
+        self.bytes += key.len();
+        self.writes.push((key, None));
+    }
+
+    /// Size of the keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// An ordered map from bytes to bytes on disk.
+pub trait Engine: Send + Sync {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// Visits the keys of `[from, to)` in order until the visitor breaks off.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError>;
+
+    /// Carries out a batch as one; it is on disk when this returns. One caller at a time.
+    ///
+    /// # Errors
+    /// When it could not be written; the engine must not be used after that.
+    fn commit(&self, batch: Batch) -> Result<(), EngineError>;
+
+    /// Gives back memory that holds nothing which is not on disk, if it pays.
+    ///
+    /// # Errors
+    /// When the state could not be opened again.
+    fn trim(&self, pressure: Pressure) -> Result<(), EngineError>;
+
+    /// Bytes on disk.
+    fn disk_bytes(&self) -> u64;
+
+    /// Closes the state and puts in its place the one that was prepared at `with`.
+    ///
+    /// # Errors
+    /// When the exchange did not work; the engine must not be used after that.
+    fn replace(&self, with: &std::path::Path) -> Result<(), EngineError>;
+}
+
+/// How much a caller wants memory back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressure {
+    /// In the middle of work: only if there is a lot to gain.
+    Busy,
+    /// Nothing else to do: if there is something to gain.
+    Idle,
+}

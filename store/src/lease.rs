@@ -1,0 +1,209 @@
+//! Leases: the replicated part, and the leader's clock over it.
+//!
+//! Which leases exist, for how long they were granted and which keys hang on them is agreed through Raft.
+//! When one ends is the leader's affair alone: it keeps the deadlines, renews them on keep-alives, and
+//! proposes to revoke what has run out. A new leader gives every lease its full time again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::mvcc::schema;
+
+/// Longest lease in seconds, as in etcd.
+pub const MAX_TTL: i64 = 9_000_000_000;
+
+/// A lease as agreed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// Granted time to live in seconds.
+    pub ttl: i64,
+    /// Keys that go when it ends, in order.
+    pub keys: BTreeSet<Box<[u8]>>,
+}
+
+/// The leases that exist.
+#[derive(Debug, Default)]
+pub struct Leases {
+    leases: BTreeMap<i64, Lease>,
+    /// Leases that changed since the engine was last told; `None` are gone.
+    changed: HashMap<i64, Option<i64>>,
+}
+
+impl Leases {
+    /// A lease.
+    #[must_use]
+    pub fn get(&self, id: i64) -> Option<&Lease> {
+        self.leases.get(&id)
+    }
+
+    /// All of them by number.
+    pub fn all(&self) -> impl Iterator<Item = (i64, &Lease)> {
+        self.leases.iter().map(|(id, lease)| (*id, lease))
+    }
+
+    /// Adds one; `false` if its number is taken.
+    pub fn grant(&mut self, id: i64, ttl: i64) -> bool {
+        if self.leases.contains_key(&id) {
+            return false;
+        }
+        self.restore(id, ttl);
+        self.changed.insert(id, Some(ttl));
+        true
+    }
+
+    /// Adds one that was read from the engine.
+    pub fn restore(&mut self, id: i64, ttl: i64) {
+        self.leases.insert(
+            id,
+            Lease {
+                ttl,
+                keys: BTreeSet::new(),
+            },
+        );
+    }
+
+    /// Removes one and returns its keys, in order.
+    pub fn revoke(&mut self, id: i64) -> Option<BTreeSet<Box<[u8]>>> {
+        let lease = self.leases.remove(&id)?;
+        self.changed.insert(id, None);
+        Some(lease.keys)
+    }
+
+    /// Hangs a key on a lease and takes it off another. 0 is no lease.
+    pub fn attach(&mut self, key: &[u8], from: i64, to: i64) {
+        if from == to {
+            return;
+        }
+        if from != 0
+            && let Some(lease) = self.leases.get_mut(&from)
+        {
+            lease.keys.remove(key);
+        }
+        if to != 0
+            && let Some(lease) = self.leases.get_mut(&to)
+        {
+            lease.keys.insert(key.into());
+        }
+    }
+
+    /// The changes for the engine since the last call, as its records.
+    pub fn take_changed(&mut self) -> Vec<(Vec<u8>, Option<bytes::Bytes>)> {
+        self.changed
+            .drain()
+            .map(|(id, ttl)| {
+                let value = ttl.map(|ttl| bytes::Bytes::copy_from_slice(&ttl.to_be_bytes()));
+                (schema::lease_key(id), value)
+            })
+            .collect()
+    }
+
+    /// Whether the engine has something to be told.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+}
+
+/// The leader's deadlines.
+#[derive(Debug, Default)]
+pub struct LeaseClock {
+    inner: Mutex<Deadlines>,
+}
+
+#[derive(Debug, Default)]
+struct Deadlines {
+    leading: bool,
+    by_id: HashMap<i64, (Instant, Duration)>,
+    by_time: BTreeSet<(Instant, i64)>,
+}
+
+impl Deadlines {
+    fn set(&mut self, id: i64, ttl: Duration, now: Instant) {
+        self.remove(id);
+        // A lease of centuries has no deadline that a clock could hold.
+        let deadline = now
+            .checked_add(ttl)
+            .unwrap_or_else(|| now + Duration::from_secs(u64::from(u32::MAX)));
+        self.by_id.insert(id, (deadline, ttl));
+        self.by_time.insert((deadline, id));
+    }
+
+    fn remove(&mut self, id: i64) {
+        if let Some((deadline, _)) = self.by_id.remove(&id) {
+            self.by_time.remove(&(deadline, id));
+        }
+    }
+}
+
+fn seconds(ttl: i64) -> Duration {
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+}
+
+impl LeaseClock {
+    /// This member leads from now on: every lease gets its full time, and `grace` for the election.
+    pub fn lead(&self, leases: impl Iterator<Item = (i64, i64)>, grace: Duration) {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        inner.leading = true;
+        inner.by_id.clear();
+        inner.by_time.clear();
+        for (id, ttl) in leases {
+            inner.set(id, seconds(ttl), now + grace);
+        }
+    }
+
+    /// This member does not lead any more.
+    pub fn follow(&self) {
+        *self.inner.lock() = Deadlines::default();
+    }
+
+    /// A lease was granted.
+    pub fn granted(&self, id: i64, ttl: i64) {
+        let mut inner = self.inner.lock();
+        if inner.leading {
+            inner.set(id, seconds(ttl), Instant::now());
+        }
+    }
+
+    /// A lease was revoked.
+    pub fn revoked(&self, id: i64) {
+        self.inner.lock().remove(id);
+    }
+
+    /// Gives a lease its full time again and returns that time in seconds. `None`: it has run out or never was.
+    #[must_use]
+    pub fn renew(&self, id: i64) -> Option<i64> {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let (deadline, ttl) = *inner.by_id.get(&id)?;
+        if deadline <= now {
+            return None;
+        }
+        inner.set(id, ttl, now);
+        i64::try_from(ttl.as_secs()).ok()
+    }
+
+    /// Seconds a lease has left. `None`: it has run out or never was.
+    #[must_use]
+    pub fn remaining(&self, id: i64) -> Option<i64> {
+        let (deadline, _) = *self.inner.lock().by_id.get(&id)?;
+        let left = deadline.checked_duration_since(Instant::now())?;
+        i64::try_from(left.as_secs()).ok()
+    }
+
+    /// Leases that have run out, at most `limit`. They are named again until they are revoked.
+    #[must_use]
+    pub fn expired(&self, limit: usize) -> Vec<i64> {
+        let now = Instant::now();
+        let inner = self.inner.lock();
+        inner
+            .by_time
+            .iter()
+            .take_while(|(deadline, _)| *deadline <= now)
+            .take(limit)
+            .map(|(_, id)| *id)
+            .collect()
+    }
+}

@@ -1,0 +1,83 @@
+//! Dropping history, a few changes at a time.
+//!
+//! A compaction is agreed through Raft and takes effect at once: nothing before its revision may be read any
+//! more. The records go afterwards, in steps, each of which holds the lock only briefly. A record becomes
+//! superfluous by a later change of its key, so it is enough to look at the changes since the last compaction.
+
+use std::ops::ControlFlow;
+
+use smallvec::SmallVec;
+
+use super::Mvcc;
+use super::revision::Revision;
+use super::schema;
+use crate::engine::{Batch, Engine};
+use crate::error::StoreError;
+
+/// Changes looked at in one step.
+pub const STEP_CHANGES: usize = 512;
+
+/// Changes of one step.
+pub struct Step {
+    keys: Vec<bytes::Bytes>,
+    /// All revisions up to this one have been looked at.
+    pub through: i64,
+}
+
+/// Reads which keys changed after revision `after` and up to `until`, as many as make a step.
+///
+/// # Errors
+/// When the engine cannot be read.
+pub fn next_step(engine: &dyn Engine, after: i64, until: i64) -> Result<Step, StoreError> {
+    let mut keys = Vec::new();
+    let mut through = until;
+    let from = schema::meta_key(Revision::start_of(after + 1));
+    let to = schema::meta_key(Revision::start_of(until + 1));
+    let mut damaged = false;
+    let mut last = after;
+    engine.scan(&from, &to, &mut |key, value| {
+        let Some(meta) = schema::decode_meta(key, value) else {
+            damaged = true;
+            return ControlFlow::Break(());
+        };
+        // A step ends between revisions.
+        if keys.len() >= STEP_CHANGES && meta.stamp.revision.main != last {
+            through = last;
+            return ControlFlow::Break(());
+        }
+        last = meta.stamp.revision.main;
+        keys.push(meta.key);
+        ControlFlow::Continue(())
+    })?;
+    if damaged {
+        return Err(StoreError::Corrupt);
+    }
+    Ok(Step { keys, through })
+}
+
+impl Mvcc {
+    /// Drops from the index what a step's keys do not need any more for reading at `compacted` or later, and
+    /// returns it. Records the engine does not have yet stay until it has them.
+    pub fn drop_history(&mut self, step: &Step, compacted: i64) -> SmallVec<[Revision; 64]> {
+        let mut gone = SmallVec::new();
+        for key in &step.keys {
+            gone.extend(self.index.compact(key, compacted));
+        }
+        gone
+    }
+}
+
+/// The removal of records from the engine.
+#[must_use]
+pub fn removal(gone: &[Revision], through: i64) -> Batch {
+    let mut batch = Batch::default();
+    for revision in gone {
+        batch.remove(schema::meta_key(*revision));
+        batch.remove(schema::value_key(*revision));
+    }
+    batch.put(
+        schema::COMPACTION_DONE_KEY.to_vec(),
+        bytes::Bytes::copy_from_slice(&through.to_be_bytes()),
+    );
+    batch
+}

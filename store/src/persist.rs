@@ -1,0 +1,223 @@
+//! What the engine gets of the state, in the background.
+//!
+//! One thread writes the newest changes to the engine, tells the log that it need not keep them, drops history
+//! after compactions, and watches the room on the disk. Nobody waits for it: what the engine does not have is
+//! in memory and in the write-ahead log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use keelson_proto::etcd::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use keelson_proto::store::proposal::Operation;
+
+use crate::engine::Pressure;
+use crate::error::StoreError;
+use crate::raft::handle::{Command, RaftHandle};
+use crate::state::{Applied, State};
+use crate::wal::segment::SpareSlot;
+
+/// Changes in memory that make writing them worthwhile.
+const STORE_BYTES: usize = 4 << 20;
+/// Changes do not wait longer than this.
+const STORE_EVERY: Duration = Duration::from_secs(10);
+/// How often the thread looks around when nobody nudges it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Room that must be left after a write to the engine, so that what else is on the disk can go on.
+const RESERVE_BYTES: u64 = 8 << 20;
+/// Room that must be there before a full disk counts as one with room again, beyond the reserve.
+const RESUME_BYTES: u64 = 8 << 20;
+
+enum Nudge {
+    Look,
+    Stop,
+}
+
+/// Wakes the thread.
+#[derive(Clone)]
+pub struct Persister {
+    nudges: SyncSender<Nudge>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// What the thread works with.
+pub struct Worker {
+    state: Arc<State>,
+    raft: RaftHandle,
+    spare: Arc<SpareSlot>,
+    folder: PathBuf,
+    quota: u64,
+    nudges: Receiver<Nudge>,
+    stopping: Arc<AtomicBool>,
+    stored: Applied,
+    stored_at: Instant,
+    full: bool,
+    alarmed: bool,
+}
+
+impl Persister {
+    /// Something is worth a look.
+    pub fn nudge(&self) {
+        // If one is waiting already, that one will do.
+        let _ = self.nudges.try_send(Nudge::Look);
+    }
+
+    /// Writes what is left and ends.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let _ = self.nudges.try_send(Nudge::Stop);
+    }
+}
+
+/// A persister and its worker, for a thread of its own.
+#[must_use]
+pub fn persister(
+    state: Arc<State>,
+    raft: RaftHandle,
+    spare: Arc<SpareSlot>,
+    folder: &Path,
+    quota: u64,
+) -> (Persister, Worker) {
+    let (sender, nudges) = sync_channel(1);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let stored = state.read(|inner| inner.shared.applied);
+    let persister = Persister {
+        nudges: sender,
+        stopping: stopping.clone(),
+    };
+    let worker = Worker {
+        state,
+        raft,
+        spare,
+        folder: folder.to_owned(),
+        quota,
+        nudges,
+        stopping,
+        stored,
+        stored_at: Instant::now(),
+        full: false,
+        alarmed: false,
+    };
+    (persister, worker)
+}
+
+impl Worker {
+    /// Works until it is stopped.
+    ///
+    /// # Errors
+    /// When the engine fails; this member cannot go on.
+    pub fn run(mut self) -> Result<(), StoreError> {
+        loop {
+            match self.nudges.recv_timeout(LOOK_EVERY) {
+                Ok(Nudge::Look) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Nudge::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                break;
+            }
+            self.look()?;
+        }
+        if self.has_room() {
+            self.store()?;
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), StoreError> {
+        let spare = self.spare.fill();
+        if self.is_due() && self.has_room() {
+            self.store()?;
+        }
+        self.set_full(spare.is_err() || !self.has_room());
+        let mut more = true;
+        while more && !self.stopping.load(Ordering::Acquire) && self.has_room() {
+            more = self.state.compact_step()?;
+            if self.is_due() {
+                self.store()?;
+            }
+        }
+        let pressure = if self.stored_at.elapsed() > LOOK_EVERY * 2 {
+            Pressure::Idle
+        } else {
+            Pressure::Busy
+        };
+        self.state.engine().trim(pressure)?;
+        Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        let (bytes, compacting, applied) = self.state.read(|inner| {
+            let mvcc = &inner.mvcc;
+            (
+                mvcc.recent.unstored_bytes(),
+                mvcc.compacted > mvcc.recent.stored(),
+                inner.shared.applied,
+            )
+        });
+        bytes >= STORE_BYTES
+            || compacting
+            || (applied != self.stored && self.stored_at.elapsed() >= STORE_EVERY)
+    }
+
+    fn store(&mut self) -> Result<(), StoreError> {
+        let mut unstored = self.state.unstored();
+        if unstored.applied == self.stored {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut unstored.batch);
+        self.state.engine().commit(batch)?;
+        self.state.mark_stored(&unstored);
+        self.stored = unstored.applied;
+        self.stored_at = Instant::now();
+        self.raft.send(Command::Stored(unstored.applied));
+        self.check_quota();
+        Ok(())
+    }
+
+    /// Whether the disk can take what is waiting, twice over, and the reserve. sled does not survive a write
+    /// that fails.
+    fn has_room(&self) -> bool {
+        let waiting = self.state.unstored_bytes() as u64;
+        let mut want = 2 * waiting + RESERVE_BYTES;
+        if self.full {
+            want += RESUME_BYTES;
+        }
+        match nix::sys::statvfs::statvfs(&self.folder) {
+            Ok(stat) => stat.blocks_available() * stat.fragment_size() > want,
+            Err(error) => {
+                tracing::warn!(%error, folder = %self.folder.display(), "asking for the room on the disk");
+                true
+            }
+        }
+    }
+
+    fn set_full(&mut self, full: bool) {
+        if full == self.full {
+            return;
+        }
+        self.full = full;
+        self.raft.leadership.set_disk_full(full);
+        if full {
+            tracing::error!(folder = %self.folder.display(), "the disk is full: writes are refused");
+        } else {
+            tracing::info!(folder = %self.folder.display(), "the disk has room again");
+        }
+    }
+
+    /// Above the quota the whole group stops taking writes until an administrator disarms the alarm.
+    fn check_quota(&mut self) {
+        let bytes = self.state.engine().disk_bytes();
+        let above = self.quota > 0 && bytes > self.quota;
+        if above && !self.alarmed {
+            tracing::error!(bytes, quota = self.quota, "the quota is used up: writes are refused");
+            self.raft.propose_unattended(Operation::Alarm(AlarmRequest {
+                action: AlarmAction::Activate as i32,
+                member_id: self.raft.member,
+                alarm: AlarmType::Nospace as i32,
+            }));
+        }
+        self.alarmed = above;
+    }
+}

@@ -1,0 +1,158 @@
+//! The KV service: ranges, puts, deletions, transactions, compaction.
+
+use std::sync::Arc;
+
+use keelson_proto::etcd::kv_server::Kv;
+use keelson_proto::etcd::request_op::Request as Op;
+use keelson_proto::etcd::response_op::Response as OpResponse;
+use keelson_proto::etcd::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+};
+use keelson_proto::store::proposal::Operation;
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::{Api, Headers};
+use crate::error::StoreError;
+use crate::mvcc::check;
+use crate::state::Outcome;
+
+/// Ranges of more records than this are read on a thread that may wait for the disk.
+const INLINE_RECORDS: i64 = 64;
+
+/// The KV service.
+#[derive(Clone)]
+pub struct KvService(pub Arc<Api>);
+
+impl KvService {
+    fn check_size(&self, bytes: usize) -> Result<(), StoreError> {
+        if bytes > self.0.limits.request_bytes {
+            return Err(StoreError::RequestTooLarge);
+        }
+        Ok(())
+    }
+
+    async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        let small = request.range_end.is_empty()
+            || request.count_only
+            || request.keys_only
+            || (1..=INLINE_RECORDS).contains(&request.limit);
+        if small {
+            return self.0.state.range(&request);
+        }
+        let state = self.0.state.clone();
+        tokio::task::spawn_blocking(move || state.range(&request))
+            .await
+            .unwrap_or(Err(StoreError::Stopped))
+    }
+}
+
+/// An outcome of another kind than the proposal's cannot come from one log.
+pub fn unexpected<T>(_: Outcome) -> Result<T, Status> {
+    Err(StoreError::Corrupt.into())
+}
+
+fn complete_ops(headers: &Headers, response: &mut TxnResponse) {
+    headers.complete(&mut response.header);
+    for op in &mut response.responses {
+        // Nested headers carry only the revision, as in etcd; nested transactions are complete.
+        if let Some(OpResponse::ResponseTxn(txn)) = &mut op.response {
+            complete_ops(headers, txn);
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let request = request.into_inner();
+        check::range(&request)?;
+        if !request.serializable {
+            self.0.raft.linearize().await?;
+        }
+        let mut response = self.read_range(request).await?;
+        self.0.headers.complete(&mut response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let request = request.into_inner();
+        check::put(&request)?;
+        self.check_size(request.encoded_len())?;
+        match self.0.raft.propose(Operation::Put(request)).await? {
+            Outcome::Put(mut response) => {
+                self.0.headers.complete(&mut response.header);
+                Ok(Response::new(response))
+            }
+            other => unexpected(other),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let request = request.into_inner();
+        check::delete_range(&request)?;
+        self.check_size(request.encoded_len())?;
+        match self.0.raft.propose(Operation::DeleteRange(request)).await? {
+            Outcome::DeleteRange(mut response) => {
+                self.0.headers.complete(&mut response.header);
+                Ok(Response::new(response))
+            }
+            other => unexpected(other),
+        }
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let request = request.into_inner();
+        check::txn(&request, self.0.limits.txn_ops)?;
+        let mut response = if is_read_only(&request) {
+            if !is_serializable(&request) {
+                self.0.raft.linearize().await?;
+            }
+            self.0.state.read(|inner| inner.mvcc.txn_read(&request))?
+        } else {
+            self.check_size(request.encoded_len())?;
+            match self.0.raft.propose(Operation::Txn(request)).await? {
+                Outcome::Txn(response) => response,
+                other => return unexpected(other),
+            }
+        };
+        complete_ops(&self.0.headers, &mut response);
+        Ok(Response::new(response))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let request = request.into_inner();
+        match self.0.raft.propose(Operation::Compaction(request)).await? {
+            Outcome::Compaction(mut response) => {
+                if request.physical {
+                    self.0.state.compaction_done(request.revision).await;
+                }
+                self.0.headers.complete(&mut response.header);
+                Ok(Response::new(response))
+            }
+            other => unexpected(other),
+        }
+    }
+}
+
+fn is_read_only(request: &TxnRequest) -> bool {
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .all(|op| matches!(op.request, Some(Op::RequestRange(_))))
+}
+
+fn is_serializable(request: &TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).all(|op| match &op.request {
+        Some(Op::RequestRange(range)) => range.serializable,
+        _ => true,
+    }) && !(request.success.is_empty() && request.failure.is_empty())
+}

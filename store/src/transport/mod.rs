@@ -1,0 +1,11 @@
+//! Between members: Raft messages and snapshots, over gRPC streams.
+//!
+//! - [`peers`]: the outgoing side, a task for every other member
+//! - [`service`]: the incoming side
+//! - [`connect`]: connections to members, with or without TLS
+//! - [`join`]: what a new member asks those that are there
+
+pub mod connect;
+pub mod join;
+pub mod peers;
+pub mod service;
