@@ -1,5 +1,13 @@
 //! The resources the server has: one file a kind, one line here.
 
+pub mod allocators;
+pub mod apps;
+pub mod catalog;
+pub mod common;
+pub mod coordination;
+pub mod core;
+pub mod discovery;
+pub mod extensions;
 pub mod info;
 pub mod strategy;
 
@@ -9,5 +17,29 @@ use strategy::ErasedStrategy;
 
 /// Every built-in resource.
 pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
-    Vec::new()
+    vec![
+        // core
+        Arc::new(core::namespace::NamespaceStrategy),
+        Arc::new(core::node::NodeStrategy),
+        Arc::new(core::pod::PodStrategy),
+        Arc::new(core::service::ServiceStrategy::new()),
+        Arc::new(core::endpoints::EndpointsStrategy),
+        Arc::new(core::config_map::ConfigMapStrategy),
+        Arc::new(core::secret::SecretStrategy),
+        Arc::new(core::service_account::ServiceAccountStrategy),
+        Arc::new(core::event::EventStrategy),
+        Arc::new(core::replication_controller::ReplicationControllerStrategy),
+        Arc::new(core::pod_template::PodTemplateStrategy),
+        Arc::new(core::limit_range::LimitRangeStrategy),
+        Arc::new(core::resource_quota::ResourceQuotaStrategy),
+        Arc::new(core::persistent_volume::PersistentVolumeStrategy),
+        Arc::new(core::persistent_volume_claim::PersistentVolumeClaimStrategy),
+        // apps
+        Arc::new(apps::deployment::DeploymentKind),
+        Arc::new(apps::replica_set::ReplicaSetKind),
+        Arc::new(apps::controller_revision::ControllerRevisionKind),
+        // discovery.k8s.io, coordination.k8s.io
+        Arc::new(discovery::endpoint_slice::EndpointSliceKind),
+        Arc::new(coordination::lease::LeaseKind),
+    ]
 }

@@ -38,7 +38,7 @@ pub struct RequestContext<'a> {
     /// Time of the request.
     pub now: Timestamp,
     /// The server: caches, store, configuration.
-    pub server: &'a Server,
+    pub server: &'a Arc<Server>,
 }
 
 /// Label for one selectable field and its value: `("spec.nodeName", "n1")`.

@@ -1,0 +1,34 @@
+//! Steps that many kinds take with metadata.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// Generation of an object that is created.
+pub fn first_generation(metadata: &mut ObjectMeta) {
+    metadata.generation = Some(1);
+}
+
+/// Whether what the generation counts has changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Spec {
+    /// It is what it was.
+    Same,
+    /// It is different now.
+    Changed,
+}
+
+impl Spec {
+    /// Compares the parts that count.
+    pub fn compare<T: PartialEq>(new: &T, old: &T) -> Self {
+        if new == old { Self::Same } else { Self::Changed }
+    }
+}
+
+/// Generation of an object that is updated: one more when the spec changed. A deletion that begins counts as a change
+/// and is counted by the handler.
+pub fn next_generation(new: &mut ObjectMeta, old: &ObjectMeta, spec: Spec) {
+    let before = old.generation.unwrap_or(0);
+    new.generation = match spec {
+        Spec::Changed => Some(before + 1),
+        Spec::Same => old.generation,
+    };
+}

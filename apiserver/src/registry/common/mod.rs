@@ -1,0 +1,22 @@
+//! What the kinds share: paths and errors, rules for fields that many kinds have, defaults, table cells.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`loc`] | places in an object, spelled out only when something is wrong there |
+//! | [`meta`] | generations |
+//! | [`rules`] | names, labels, ports, numbers, paths, addresses |
+//! | [`selectors`] | label selectors |
+//! | [`defaults`] | small steps of defaulting |
+//! | [`cells`] | texts in tables: ages, lists, selectors |
+//! | [`scale`] | the `scale` subresource |
+
+pub mod cells;
+pub mod defaults;
+pub mod loc;
+pub mod meta;
+pub mod rules;
+pub mod scale;
+pub mod selectors;
+
+/// The empty map, for metadata without labels or annotations.
+pub static NONE: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();

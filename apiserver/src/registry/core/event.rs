@@ -1,0 +1,218 @@
+//! Events: stored as core/v1, also served as events.k8s.io/v1.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
+use keelson_api::field::Errors;
+use keelson_api::status::ApiError;
+use serde_json::{Map, Value};
+
+use crate::registry::common::cells;
+use crate::registry::common::loc::Loc;
+use crate::registry::strategy::{
+    Alias, Column, Fields, Lifetime, RequestContext, ResourceInfo, Strategy,
+};
+
+/// The kind's strategy.
+pub struct EventStrategy;
+
+static INFO: ResourceInfo = ResourceInfo {
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    short_names: &["ev"],
+    storage_prefix: "events",
+    lifetime: Lifetime::Events,
+    selectable_fields: &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ],
+    aliases: &[Alias {
+        group: "events.k8s.io",
+        version: "v1",
+        to_storage: to_core,
+        from_storage: from_core,
+        deprecation: None,
+        discoverable: true,
+    }],
+    ..ResourceInfo::base()
+};
+
+/// Fields that have another name in events.k8s.io: there, and here.
+const RENAMED: &[(&str, &str)] = &[
+    ("note", "message"),
+    ("regarding", "involvedObject"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+
+fn rename(object: &mut Map<String, Value>, from: &str, to: &str) {
+    if let Some(value) = object.remove(from) {
+        object.insert(to.to_owned(), value);
+    }
+}
+
+fn to_core(event: &mut Value) -> Result<(), ApiError> {
+    let Value::Object(event) = event else {
+        return Err(ApiError::bad_request("an event must be a JSON object"));
+    };
+    for (new, old) in RENAMED {
+        rename(event, new, old);
+    }
+    Ok(())
+}
+
+fn from_core(event: &mut Value) {
+    if let Value::Object(event) = event {
+        for (new, old) in RENAMED {
+            rename(event, old, new);
+        }
+    }
+}
+
+impl Strategy for EventStrategy {
+    type Object = Event;
+
+    fn info(&self) -> &'static ResourceInfo {
+        &INFO
+    }
+
+    fn validate_create(&self, _ctx: &RequestContext<'_>, event: &Event) -> Errors {
+        validate(event)
+    }
+
+    fn validate_update(&self, _ctx: &RequestContext<'_>, new: &Event, _old: &Event) -> Errors {
+        validate(new)
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn selectable_fields(&self, event: &Event) -> Fields {
+        let object = &event.involved_object;
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let component = event.source.as_ref().and_then(|s| s.component.clone());
+        let source = component.filter(|c| !c.is_empty()).unwrap_or_else(|| text(&event.reporting_component));
+        vec![
+            ("involvedObject.kind", text(&object.kind)),
+            ("involvedObject.namespace", text(&object.namespace)),
+            ("involvedObject.name", text(&object.name)),
+            ("involvedObject.uid", text(&object.uid)),
+            ("involvedObject.apiVersion", text(&object.api_version)),
+            ("involvedObject.resourceVersion", text(&object.resource_version)),
+            ("involvedObject.fieldPath", text(&object.field_path)),
+            ("reason", text(&event.reason)),
+            ("reportingComponent", text(&event.reporting_component)),
+            ("source", source),
+            ("type", text(&event.type_)),
+        ]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            Column::new("Last Seen", "When the event was last seen."),
+            Column::new("Type", "Normal or Warning."),
+            Column::new("Reason", "Why the event was made, in one word."),
+            Column::new("Object", "What the event is about."),
+            Column::new("Subobject", "Which part of the object the event is about.").wide(),
+            Column::new("Source", "Who made the event.").wide(),
+            Column::new("Message", "What happened."),
+            Column::new("First Seen", "When the event was first seen.").wide(),
+            Column::new("Count", "How often the event was seen.").wide(),
+            Column { priority: 1, ..Column::name() },
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, event: &Event, now: Timestamp) -> Vec<Value> {
+        let first = match (&event.first_timestamp, &event.event_time) {
+            (Some(_), _) => cells::since(event.first_timestamp.as_ref(), now),
+            (None, Some(at)) => cells::human_duration(now.as_second() - at.0.as_second()),
+            (None, None) => cells::UNKNOWN.to_owned(),
+        };
+        let last = match (&event.series, &event.last_timestamp) {
+            (Some(series), _) if series.last_observed_time.is_some() => {
+                let at = series.last_observed_time.as_ref().map_or(0, |t| t.0.as_second());
+                cells::human_duration(now.as_second() - at)
+            }
+            (_, Some(_)) => cells::since(event.last_timestamp.as_ref(), now),
+            _ => first.clone(),
+        };
+        let count = event.series.as_ref().and_then(|s| s.count).or(event.count).filter(|c| *c != 0).unwrap_or(1);
+        let text = |field: &Option<String>| Value::from(field.as_deref().unwrap_or(""));
+        vec![
+            last.into(),
+            text(&event.type_),
+            text(&event.reason),
+            object(&event.involved_object).into(),
+            text(&event.involved_object.field_path),
+            source(event).into(),
+            event.message.as_deref().unwrap_or("").trim().into(),
+            first.into(),
+            count.into(),
+            cells::name(&event.metadata),
+        ]
+    }
+}
+
+fn object(reference: &ObjectReference) -> String {
+    let kind = reference.kind.as_deref().unwrap_or("").to_lowercase();
+    match reference.name.as_deref() {
+        Some(name) if !name.is_empty() => format!("{kind}/{name}"),
+        _ => kind,
+    }
+}
+
+fn source(event: &Event) -> String {
+    let source = event.source.as_ref();
+    let own = source.and_then(|s| s.component.as_deref()).filter(|c| !c.is_empty());
+    let component = own.or(event.reporting_component.as_deref()).unwrap_or("");
+    match source.and_then(|s| s.host.as_deref()).filter(|h| !h.is_empty()) {
+        Some(host) => format!("{component}, {host}"),
+        None => component.to_owned(),
+    }
+}
+
+fn validate(event: &Event) -> Errors {
+    let mut errors = Errors::new();
+    let own = event.metadata.namespace.as_deref().unwrap_or("");
+    let about = event.involved_object.namespace.as_deref().unwrap_or("");
+    // What lives in no namespace has its events in the default one, or in the system's.
+    let fits = if about.is_empty() { matches!(own, "" | "default" | "kube-system") } else { own == about };
+    if !fits {
+        let at = Loc::new("involvedObject.namespace");
+        errors.push(at.invalid(about, "does not match event.namespace"));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn both_groups_show_the_same_event() {
+        let new = json!({
+            "metadata": {"name": "e"}, "note": "n", "regarding": {"kind": "Pod"}, "reportingController": "c",
+            "deprecatedCount": 3, "action": "a", "eventTime": null
+        });
+        let mut event = new.clone();
+        to_core(&mut event).expect("an event");
+        assert_eq!((&event["message"], &event["involvedObject"]["kind"], &event["count"]), (&json!("n"), &json!("Pod"), &json!(3)));
+        from_core(&mut event);
+        assert_eq!(event, new);
+    }
+}

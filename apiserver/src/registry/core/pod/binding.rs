@@ -1,0 +1,141 @@
+//! `pods/binding`: the scheduler gives a pod its node.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use keelson_api::field::Errors;
+use keelson_api::names::{GroupKind, GroupResource};
+use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::{conditions, time};
+
+use crate::admission::Operation;
+use crate::registry::common::loc::Loc;
+use crate::registry::common::scale::{decode, success};
+use crate::registry::strategy::{Answer, Subresource, SubresourceCall};
+
+/// The subresource.
+pub struct PodBinding;
+
+#[async_trait]
+impl Subresource for PodBinding {
+    async fn create(&self, call: SubresourceCall<'_>) -> ApiResult<Answer> {
+        let ctx = &call.ctx;
+        let binding: Binding = decode(&call.body)?;
+        let given = binding.metadata.name.as_deref().unwrap_or("");
+        // A binding may also be posted to the namespace's `bindings`: then only the body names the pod.
+        let name = if ctx.name.is_empty() { given } else { ctx.name };
+        if !given.is_empty() && given != name {
+            return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+        }
+        let errors = validate(&binding);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(&GroupKind::new("", "Binding"), name, &errors));
+        }
+        ctx.server.admit(ctx, Operation::Create, &call.body).await?;
+        let now = ctx.now;
+        if ctx.dry_run {
+            let mut pod: Pod = ctx.server.fresh(ctx.namespace, name).await?;
+            assign(&mut pod, &binding, now)?;
+        } else {
+            let key = (ctx.namespace, name, "binding");
+            ctx.server.update::<Pod>(ctx.user, key, |pod| assign(pod, &binding, now)).await?;
+        }
+        success(201)
+    }
+}
+
+/// What a binding has to say.
+pub fn validate(binding: &Binding) -> Errors {
+    let mut errors = Errors::new();
+    let at = Loc::new("target");
+    let kind = binding.target.kind.as_deref().unwrap_or("");
+    if !matches!(kind, "" | "Node") {
+        errors.push(at.child("kind").not_supported(kind, &["Node", "<empty>"]));
+    }
+    if binding.target.name.as_deref().unwrap_or("").is_empty() {
+        errors.push(at.child("name").required(""));
+    }
+    errors
+}
+
+/// Puts the pod on its node. It must not be on one, be about to go, or be another pod than the one meant.
+pub fn assign(pod: &mut Pod, binding: &Binding, now: Timestamp) -> ApiResult<()> {
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let refuse = |why: String| Err(ApiError::conflict(&GroupResource::core("pods/binding"), &name, why));
+    let uid = binding.metadata.uid.as_deref().unwrap_or("");
+    let own = pod.metadata.uid.as_deref().unwrap_or("");
+    if !uid.is_empty() && uid != own {
+        return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"));
+    }
+    if pod.metadata.deletion_timestamp.is_some() {
+        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    let spec = pod.spec.get_or_insert_default();
+    if let Some(node) = spec.node_name.as_deref()
+        && !node.is_empty()
+    {
+        return refuse(format!("pod {name} is already assigned to node {node:?}"));
+    }
+    if spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+        return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    spec.node_name.clone_from(&binding.target.name);
+    if let Some(annotations) = &binding.metadata.annotations {
+        let own = pod.metadata.annotations.get_or_insert_default();
+        own.extend(annotations.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    if let Some(labels) = &binding.metadata.labels {
+        let own = pod.metadata.labels.get_or_insert_default();
+        own.extend(labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    let scheduled = PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(Time(time::to_seconds(now))),
+        ..PodCondition::default()
+    };
+    conditions::set(&mut pod.status.get_or_insert_default().conditions, scheduled);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn binding() -> Binding {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}}))
+            .expect("a binding")
+    }
+
+    #[test]
+    fn a_pod_is_bound_once() {
+        let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}}))
+            .expect("a pod");
+        assign(&mut pod, &binding(), Timestamp::UNIX_EPOCH).expect("a free pod");
+        assert_eq!(pod.spec.as_ref().and_then(|s| s.node_name.as_deref()), Some("n1"));
+        let error = assign(&mut pod, &binding(), Timestamp::UNIX_EPOCH).expect_err("a bound pod");
+        assert_eq!(error.code(), 409);
+        assert_eq!(
+            error.message(),
+            "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
+        );
+    }
+
+    #[test]
+    fn bindings_are_checked() {
+        let mut binding = binding();
+        assert!(validate(&binding).is_empty());
+        binding.target.kind = Some("Pod".to_owned());
+        binding.target.name = None;
+        let texts: Vec<String> = validate(&binding).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\"",
+                "target.name: Required value"
+            ]
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! What may change once a pod exists.
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Toleration};
+use keelson_api::field::Errors;
+use keelson_api::pods::qos_class;
+
+use crate::registry::common::loc::Loc;
+use crate::registry::common::rules;
+
+const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+     `spec.tolerations` (only additions to existing tolerations),\
+     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// A change of the pod itself.
+pub fn pod(new: &Pod, old: &Pod) -> Errors {
+    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return super::pod(new) };
+    if new_spec == old_spec {
+        // Whatever was right at creation stays right: an old pod is not held to rules younger than itself.
+        return Errors::new();
+    }
+    let mut errors = Errors::new();
+    let at = Loc::new("spec");
+    super::pod_spec(&mut errors, &at, new_spec);
+
+    let mut same_containers = same_count(
+        &mut errors,
+        &at.child("containers"),
+        &new_spec.containers,
+        &old_spec.containers,
+        "pod updates may not add or remove containers",
+    );
+    same_containers &= same_count(
+        &mut errors,
+        &at.child("initContainers"),
+        new_spec.init_containers.as_deref().unwrap_or(&[]),
+        old_spec.init_containers.as_deref().unwrap_or(&[]),
+        "pod updates may not add or remove containers",
+    );
+    if !same_containers {
+        return errors;
+    }
+    deadline(&mut errors, &at.child("activeDeadlineSeconds"), new_spec, old_spec);
+    only_added_tolerations(&mut errors, &at.child("tolerations"), new_spec, old_spec);
+    only_removed_gates(&mut errors, &at.child("schedulingGates"), new_spec, old_spec);
+    if !errors.is_empty() {
+        return errors;
+    }
+
+    let mut munged = new_spec.clone();
+    let images = |new: &mut [Container], old: &[Container]| {
+        for (new, old) in new.iter_mut().zip(old) {
+            new.image.clone_from(&old.image);
+        }
+    };
+    images(&mut munged.containers, &old_spec.containers);
+    images(
+        munged.init_containers.as_deref_mut().unwrap_or(&mut []),
+        old_spec.init_containers.as_deref().unwrap_or(&[]),
+    );
+    munged.active_deadline_seconds = old_spec.active_deadline_seconds;
+    munged.tolerations.clone_from(&old_spec.tolerations);
+    munged.scheduling_gates.clone_from(&old_spec.scheduling_gates);
+    if old_spec.termination_grace_period_seconds.is_some_and(|s| s < 0)
+        && munged.termination_grace_period_seconds == Some(1)
+    {
+        munged.termination_grace_period_seconds = old_spec.termination_grace_period_seconds;
+    }
+    if old_spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+        gated(&mut errors, &at, new_spec, old_spec, &mut munged);
+    }
+    if munged != *old_spec {
+        let diff = differences(old_spec, &munged);
+        errors.push(at.forbidden(format!("pod updates may not change fields other than {UPDATABLE}\n{diff}")));
+    }
+    errors
+}
+
+fn same_count<T>(errors: &mut Errors, at: &Loc<'_>, new: &[T], old: &[T], detail: &'static str) -> bool {
+    if new.len() != old.len() {
+        errors.push(at.forbidden(detail));
+    }
+    new.len() == old.len()
+}
+
+fn deadline(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &PodSpec) {
+    match (new.active_deadline_seconds, old.active_deadline_seconds) {
+        (Some(new), Some(old)) if new > old => {
+            errors.push(at.invalid(new, "must be less than or equal to previous value"));
+        }
+        (None, Some(_)) => {
+            let none = serde_json::Value::Null;
+            errors.push(at.invalid(none, "must not update from a positive integer to nil value"));
+        }
+        _ => {}
+    }
+}
+
+fn only_added_tolerations(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &PodSpec) {
+    let new = new.tolerations.as_deref().unwrap_or(&[]);
+    let same = |a: &Toleration, b: &Toleration| {
+        a.key == b.key && a.operator == b.operator && a.value == b.value && a.effect == b.effect
+    };
+    for old in old.tolerations.iter().flatten() {
+        if !new.iter().any(|n| same(n, old)) {
+            let detail = "existing toleration can not be modified except its tolerationSeconds";
+            errors.push(at.forbidden(detail));
+            return;
+        }
+    }
+}
+
+fn only_removed_gates(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &PodSpec) {
+    let old = old.scheduling_gates.as_deref().unwrap_or(&[]);
+    for (i, gate) in new.scheduling_gates.iter().flatten().enumerate() {
+        if !old.contains(gate) {
+            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
+            errors.push(at.index(i).forbidden(detail));
+        }
+    }
+}
+
+/// A pod that still waits for its gates may be sent elsewhere, but only to fewer nodes than before.
+fn gated(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &PodSpec, munged: &mut PodSpec) {
+    let kept = old
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| new.node_selector.as_ref().and_then(|s| s.get(key)).is_some_and(|v| v == value));
+    if kept {
+        munged.node_selector.clone_from(&old.node_selector);
+    } else {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.push(at.child("nodeSelector").invalid(rules::shown(&new.node_selector), detail));
+        munged.node_selector.clone_from(&old.node_selector);
+    }
+    let required = |spec: &PodSpec| {
+        spec.affinity.as_ref()?.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.clone()
+    };
+    if required(old).is_none() || required(old) == required(new) {
+        // Only node affinity may change; the other sorts must be as they were.
+        let pods = |spec: &PodSpec| {
+            spec.affinity.as_ref().map(|a| (a.pod_affinity.clone(), a.pod_anti_affinity.clone())).unwrap_or_default()
+        };
+        if pods(new) == pods(old) {
+            munged.affinity.clone_from(&old.affinity);
+        }
+    }
+}
+
+/// A pod's status.
+pub fn status(new: &Pod, old: &Pod) -> Errors {
+    let mut errors = Errors::new();
+    let (Some(new_status), Some(old_status)) = (&new.status, &old.status) else { return errors };
+    let at = Loc::new("status");
+    if let Some(node) = &new_status.nominated_node_name
+        && !node.is_empty()
+    {
+        rules::subdomain(&mut errors, &at.child("nominatedNodeName"), node);
+    }
+    let restart = new.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+    if restart != "OnFailure" && restart != "Always" {
+        // A container that has ended for good cannot come back to life.
+        let at = at.child("containerStatuses");
+        for (i, old) in old_status.container_statuses.iter().flatten().enumerate() {
+            let ended = old.state.as_ref().is_some_and(|s| s.terminated.is_some());
+            let statuses = new_status.container_statuses.iter().flatten();
+            let now = statuses.into_iter().find(|n| n.name == old.name).and_then(|n| n.state.as_ref());
+            if ended && now.is_some_and(|s| s.terminated.is_none()) {
+                let detail = "may not be transitioned to non-terminated state";
+                errors.push(at.index(i).child("state").forbidden(detail));
+            }
+        }
+    }
+    for (i, address) in new_status.pod_ips.iter().flatten().enumerate() {
+        let at = at.child("podIPs");
+        rules::ip(&mut errors, &at.index(i), &address.ip);
+    }
+    if old_status.qos_class.is_some() && new_status.qos_class != old_status.qos_class {
+        let shown = new_status.qos_class.as_deref().unwrap_or("");
+        errors.push(at.child("qosClass").invalid(shown, rules::IMMUTABLE));
+    }
+    errors
+}
+
+/// Containers added to a running pod: those that are there stay as they are.
+pub fn ephemeral_containers(new: &Pod, old: &Pod) -> Errors {
+    let mut errors = Errors::new();
+    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
+    let at = Loc::new("spec");
+    super::pod_spec(&mut errors, &at, new_spec);
+    let at = at.child("ephemeralContainers");
+    let now: &[EphemeralContainer] = new_spec.ephemeral_containers.as_deref().unwrap_or(&[]);
+    for old in old_spec.ephemeral_containers.iter().flatten() {
+        match now.iter().find(|c| c.name == old.name) {
+            None => {
+                let detail = format!("existing ephemeral containers {:?} may not be removed\n", old.name);
+                errors.push(at.forbidden(detail));
+            }
+            Some(new) if new != old => {
+                let diff = differences(old, new);
+                let detail = format!("existing ephemeral containers {:?} may not be changed\n{diff}", old.name);
+                errors.push(at.forbidden(detail));
+            }
+            Some(_) => {}
+        }
+    }
+    errors
+}
+
+/// A change of what running containers may use.
+pub fn resize(new: &Pod, old: &Pod) -> Errors {
+    let mut errors = Errors::new();
+    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
+    let at = Loc::new("spec");
+    super::pod_spec(&mut errors, &at, new_spec);
+    if qos_class(new) != qos_class(old) {
+        let shown = qos_class(new).as_str();
+        errors.push(at.invalid(shown, "Pod QOS Class may not change as a result of resizing"));
+    }
+    let at_containers = at.child("containers");
+    let pairs = new_spec.containers.iter().zip(&old_spec.containers);
+    for (i, (new, old)) in pairs.enumerate() {
+        let one = at_containers.index(i);
+        let at = one.child("resources");
+        let (Some(new), Some(old)) = (&new.resources, &old.resources) else { continue };
+        for (field, new, old) in [("limits", &new.limits, &old.limits), ("requests", &new.requests, &old.requests)] {
+            let empty = std::collections::BTreeMap::new();
+            let (new, old) = (new.as_ref().unwrap_or(&empty), old.as_ref().unwrap_or(&empty));
+            let resizable = |name: &str| matches!(name, "cpu" | "memory");
+            let names = new.keys().chain(old.keys().filter(|name| !new.contains_key(*name)));
+            for name in names.filter(|name| new.get(*name) != old.get(*name)) {
+                let at = at.child(field);
+                if !resizable(name) {
+                    errors.push(at.key(name).forbidden("only cpu and memory resources are mutable"));
+                } else if !new.contains_key(name) {
+                    errors.push(at.forbidden("resource requirements cannot be removed"));
+                }
+            }
+        }
+    }
+    errors
+}
+
+/// What two values differ in, field by field: `-` before, `+` after.
+fn differences(old: &impl serde::Serialize, new: &impl serde::Serialize) -> String {
+    use serde_json::Value;
+    fn walk(out: &mut String, path: &str, old: &Value, new: &Value) {
+        if old == new {
+            return;
+        }
+        match (old, new) {
+            (Value::Object(old), Value::Object(new)) => {
+                let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+                for key in keys {
+                    let (old, new) = (old.get(key).unwrap_or(&Value::Null), new.get(key).unwrap_or(&Value::Null));
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    walk(out, &path, old, new);
+                }
+            }
+            (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+                for (i, (old, new)) in old.iter().zip(new).enumerate() {
+                    walk(out, &format!("{path}[{i}]"), old, new);
+                }
+            }
+            _ => {
+                out.push_str(&format!("- \t{path}: {old}\n+ \t{path}: {new}\n"));
+            }
+        }
+    }
+    let mut out = String::new();
+    walk(&mut out, "", &rules::shown(old), &rules::shown(new));
+    out
+}
