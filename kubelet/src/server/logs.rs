@@ -1,0 +1,168 @@
+//! `/containerLogs/{namespace}/{pod}/{container}`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ContainerState;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Server;
+use super::reply::{Body, text};
+use super::routes::Query;
+use crate::logs::cri_format::Stream;
+use crate::logs::reader::{self, Options};
+use crate::objects::PodExt;
+use crate::pods::runtime::Activity;
+use crate::pods::worker::Mailbox;
+
+fn options(query: &Query) -> Result<Options, String> {
+    let count = |key: &str, least: i64| match query.get(key).filter(|text| !text.is_empty()) {
+        None => Ok(None),
+        Some(text) => match text.parse::<i64>() {
+            Ok(value) if value >= least => Ok(Some(value)),
+            _ => Err(format!("{{\"message\": \"Invalid request.\"}} {key}: {text:?}")),
+        },
+    };
+    let since_seconds = count("sinceSeconds", 1)?
+        .map(|seconds| Timestamp::now() - Duration::from_secs(seconds.unsigned_abs()));
+    let since_time = match query.get("sinceTime").filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(
+            text.parse::<Timestamp>()
+                .map_err(|error| format!("sinceTime: {error}"))?,
+        ),
+    };
+    Ok(Options {
+        follow: query.is_on(&["follow"]),
+        previous: query.is_on(&["previous"]),
+        timestamps: query.is_on(&["timestamps"]),
+        since: since_seconds.or(since_time),
+        tail: count("tailLines", 0)?.map(i64::unsigned_abs),
+        limit_bytes: count("limitBytes", 1)?.map(i64::unsigned_abs),
+        stream: match query.get("stream") {
+            Some("Stdout") => Some(Stream::Stdout),
+            Some("Stderr") => Some(Stream::Stderr),
+            _ => None,
+        },
+    })
+}
+
+/// The log's file and the container's id, or why there is none.
+fn locate(
+    mailbox: &Mailbox,
+    container: &str,
+    previous: bool,
+) -> Result<(PathBuf, String), (StatusCode, String)> {
+    let pod = mailbox.current();
+    let name = pod.name();
+    let bad = |message: String| Err((StatusCode::BAD_REQUEST, message));
+    if !pod
+        .all_containers()
+        .iter()
+        .any(|(known, _)| known.name == container)
+    {
+        return Err((
+            StatusCode::NOT_FOUND,
+            format!("container \"{container}\" not found in pod \"{name}\""),
+        ));
+    }
+    let seen = mailbox.seen();
+    let view = seen.container(container);
+    let state = pod
+        .container_status(container)
+        .and_then(|status| status.state.clone())
+        .unwrap_or_default();
+    let chosen = if previous {
+        // While the container waits to be started again, its last life is the previous one.
+        let waits = view.is_some_and(|view| view.activity == Activity::Exited) && state.terminated.is_none();
+        let found = if waits { view } else { seen.previous(container) };
+        match found {
+            Some(view) => view,
+            None => {
+                return bad(format!(
+                    "previous terminated container \"{container}\" in pod \"{name}\" not found"
+                ));
+            }
+        }
+    } else {
+        match view.filter(|view| view.activity != Activity::Created) {
+            Some(view) => view,
+            None => return bad(waiting(container, name, &state)),
+        }
+    };
+    Ok((PathBuf::from(&chosen.log_path), chosen.id.clone()))
+}
+
+fn waiting(container: &str, pod: &str, state: &ContainerState) -> String {
+    let reason = state
+        .waiting
+        .as_ref()
+        .and_then(|waiting| waiting.reason.clone())
+        .unwrap_or_else(|| "ContainerCreating".into());
+    let why = match reason.as_str() {
+        "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
+        _ => reason,
+    };
+    format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {why}")
+}
+
+/// Answers with the log.
+pub(super) async fn answer(
+    server: &Arc<Server>,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &Query,
+) -> Response<Body> {
+    let options = match options(query) {
+        Ok(options) => options,
+        Err(message) => return text(StatusCode::UNPROCESSABLE_ENTITY, message),
+    };
+    let Some(mailbox) = server.manager.find(namespace, pod, None) else {
+        return text(StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found"));
+    };
+    let (path, id) = match locate(&mailbox, container, options.previous) {
+        Ok(found) => found,
+        Err((status, message)) => return text(status, message),
+    };
+    if !path.exists() && !options.follow {
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!(
+                "failed to try resolving symlinks in path \"{0}\": lstat {0}: no such file or directory",
+                path.display()
+            ),
+        );
+    }
+    let (sender, receiver) = mpsc::channel::<Bytes>(64);
+    let shutdown = server.shutdown.clone();
+    tokio::spawn(async move {
+        let running = move || {
+            let seen = mailbox.seen();
+            let view = seen.containers.iter().find(|view| view.id == id);
+            view.is_some_and(|view| matches!(view.activity, Activity::Running | Activity::Created))
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            result = reader::read(&path, &options, running, sender) => {
+                if let Err(error) = result {
+                    tracing::debug!(path = %path.display(), %error, "reading a log");
+                }
+            }
+        }
+    });
+    let frames = ReceiverStream::new(receiver).map(|bytes| Ok::<_, hyper::Error>(Frame::data(bytes)));
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
