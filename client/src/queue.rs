@@ -384,7 +384,12 @@ mod tests {
                 }
             }
         }));
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        for _ in 0..500 {
+            if log.lock().len() >= 7 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         shutdown.cancel();
         workers.await.unwrap();
         let mut log = log.lock().clone();

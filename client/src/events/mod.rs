@@ -135,8 +135,7 @@ impl Writer {
             if got == 0 {
                 return;
             }
-            let events = waiting.drain(..).collect();
-            self.write(events, &shutdown).await;
+            self.write(std::mem::take(&mut waiting), &shutdown).await;
         }
     }
 
