@@ -8,6 +8,7 @@
 //! deployment/             rollouts over ReplicaSets
 //! replicaset/             keeps a number of pods running; the loop is generic
 //! replicationcontroller/  the same loop over the older kind
+//! job/                    pods that run to completion
 //! endpoints/              the addresses behind services, one object each
 //! endpointslice/          the same in slices of a hundred
 //! namespace/              empties namespaces that are being deleted
@@ -31,6 +32,7 @@ pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbagecollector;
+pub mod job;
 pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;
@@ -43,10 +45,12 @@ pub mod tainteviction;
 pub mod wiring;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt as _;
-use keelson_client::{Client, ClientConfig, LeaderConfig, run_as_leader};
+use keelson_client::{ApiResource, Client, ClientConfig, LeaderConfig, run_as_leader};
+use keelson_daemon::backoff::Backoff;
 use keelson_daemon::health::HealthServer;
 use keelson_daemon::metrics::Metrics;
 use keelson_daemon::tls::ServerTls;
@@ -56,6 +60,11 @@ use tokio_util::sync::CancellationToken;
 pub use config::Config;
 use context::Context;
 use wiring::Controller;
+
+/// The first wait before the apiserver is asked again what it serves.
+const DISCOVERY_RETRY: Duration = Duration::from_millis(200);
+/// The longest wait.
+const DISCOVERY_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the controllers until `shutdown`, or until leadership is lost.
 ///
@@ -94,17 +103,46 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 }
 
 async fn run_controllers(context: Context, controllers: Vec<&'static Controller>) {
-    tracing::info!(count = controllers.len(), "controllers start");
+    let Some(served) = discover(&context).await else {
+        return;
+    };
+    let is_served = |(group, plural): (&str, &str)| {
+        served
+            .iter()
+            .any(|resource| resource.group == group && resource.plural == plural)
+    };
     let mut running = JoinSet::new();
     for controller in controllers {
-        let context = context.clone();
-        running.spawn((controller.run)(context).map(|()| controller.name));
+        if is_served(controller.resource) {
+            running.spawn((controller.run)(context.clone()).map(|()| controller.name));
+        } else {
+            tracing::info!(
+                controller = controller.name,
+                "not started: the apiserver does not serve its resource"
+            );
+        }
     }
+    tracing::info!(count = running.len(), "controllers started");
     while let Some(ended) = running.join_next().await {
         match ended {
             Ok(controller) if context.shutdown().is_cancelled() => tracing::debug!(controller, "stopped"),
             Ok(controller) => tracing::debug!(controller, "has nothing to do with these flags"),
             Err(error) => tracing::error!(%error, "a controller died"),
+        }
+    }
+}
+
+/// What the apiserver serves; `None` if this process has to stop before it says so.
+pub(crate) async fn discover(context: &Context) -> Option<Vec<ApiResource>> {
+    let mut backoff = Backoff::new(DISCOVERY_RETRY, DISCOVERY_RETRY_MAX);
+    loop {
+        match context.client().discover().await {
+            Ok(resources) => return Some(resources),
+            Err(error) => tracing::warn!(%error, "asking the apiserver what it serves"),
+        }
+        tokio::select! {
+            () = context.shutdown().cancelled() => return None,
+            () = tokio::time::sleep(backoff.next_wait()) => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
+    deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
     replicaset, replicationcontroller, rootca, serviceaccount, tainteviction,
 };
 
@@ -12,31 +12,34 @@ use crate::{
 pub struct Controller {
     /// Upstream's name.
     pub name: &'static str,
+    /// Group and plural name of the resource it is for: without it, there is nothing to do.
+    pub resource: (&'static str, &'static str),
     /// Starts it.
     pub run: fn(Context) -> BoxFuture<'static, ()>,
 }
 
 macro_rules! controllers {
-    ($($name:literal => $run:path),* $(,)?) => {
-        &[$(Controller { name: $name, run: |context| Box::pin($run(context)) }),*]
+    ($($name:literal, $group:literal, $resource:literal => $run:path;)*) => {
+        &[$(Controller { name: $name, resource: ($group, $resource), run: |context| Box::pin($run(context)) }),*]
     };
 }
 
 /// The list.
 pub const CONTROLLERS: &[Controller] = controllers! {
-    "deployment-controller" => deployment::run,
-    "replicaset-controller" => replicaset::run,
-    "replicationcontroller-controller" => replicationcontroller::run,
-    "endpoints-controller" => endpoints::run,
-    "endpointslice-controller" => endpointslice::run,
-    "namespace-controller" => namespace::run,
-    "serviceaccount-controller" => serviceaccount::run,
-    "root-ca-certificate-publisher-controller" => rootca::run,
-    "node-ipam-controller" => nodeipam::run,
-    "node-lifecycle-controller" => nodelifecycle::run,
-    "taint-eviction-controller" => tainteviction::run,
-    "pod-garbage-collector-controller" => podgc::run,
-    "garbage-collector-controller" => garbagecollector::run,
+    "deployment-controller", "apps", "deployments" => deployment::run;
+    "replicaset-controller", "apps", "replicasets" => replicaset::run;
+    "replicationcontroller-controller", "", "replicationcontrollers" => replicationcontroller::run;
+    "job-controller", "batch", "jobs" => job::run;
+    "endpoints-controller", "", "endpoints" => endpoints::run;
+    "endpointslice-controller", "discovery.k8s.io", "endpointslices" => endpointslice::run;
+    "namespace-controller", "", "namespaces" => namespace::run;
+    "serviceaccount-controller", "", "serviceaccounts" => serviceaccount::run;
+    "root-ca-certificate-publisher-controller", "", "configmaps" => rootca::run;
+    "node-ipam-controller", "", "nodes" => nodeipam::run;
+    "node-lifecycle-controller", "", "nodes" => nodelifecycle::run;
+    "taint-eviction-controller", "", "nodes" => tainteviction::run;
+    "pod-garbage-collector-controller", "", "pods" => podgc::run;
+    "garbage-collector-controller", "", "pods" => garbagecollector::run;
 };
 
 /// The controllers that `--controllers` asks for: `*` is all of them, `name` one, `-name` all but that.

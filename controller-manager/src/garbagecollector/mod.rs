@@ -13,7 +13,6 @@ mod monitors;
 mod resources;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,9 +23,6 @@ use crate::context::Context;
 use graph::{Graph, Work};
 use monitors::Monitors;
 use resources::{Resource, Resources};
-
-/// Between attempts to learn what the server serves.
-const DISCOVERY_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the controller until shutdown, unless it is switched off.
 pub async fn run(context: Context) {
@@ -40,11 +36,9 @@ pub async fn run(context: Context) {
         queue: WorkQueue::new("garbagecollector"),
         rediscover: WorkQueue::new("garbagecollector-discovery"),
     });
-    let Some(resources) = first_discovery(&context).await else {
-        return;
-    };
+    let Some(served) = crate::discover(&context).await else { return };
     let mut monitors = Monitors::default();
-    collector.resources.store(Arc::new(resources));
+    collector.resources.store(Arc::new(Resources::new(served)));
     monitors.update(&collector, &context, &collector.resources.load());
     monitors.synced().await;
     let monitors = Arc::new(tokio::sync::Mutex::new(monitors));
@@ -74,19 +68,6 @@ pub async fn run(context: Context) {
         },
     );
     tokio::join!(rediscovery, collecting);
-}
-
-async fn first_discovery(context: &Context) -> Option<Resources> {
-    loop {
-        match context.client().discover().await {
-            Ok(discovered) => return Some(Resources::new(discovered)),
-            Err(error) => tracing::warn!(%error, "asking the apiserver what it serves"),
-        }
-        tokio::select! {
-            () = context.shutdown().cancelled() => return None,
-            () = tokio::time::sleep(DISCOVERY_RETRY) => {}
-        }
-    }
 }
 
 /// The graph and the work it makes.

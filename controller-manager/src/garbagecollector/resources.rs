@@ -31,8 +31,10 @@ impl Resources {
         let mut by_kind = HashMap::new();
         for found in discovered {
             let can = |verb: &str| found.verbs.iter().any(|own| own == verb);
-            // Events are many, own nothing, and go by themselves.
-            if found.plural.contains('/')
+            // What the group `extensions` serves are the objects of other groups under old names; events are many,
+            // own nothing, and go by themselves.
+            if found.group == "extensions"
+                || found.plural.contains('/')
                 || found.plural == "events"
                 || !(can("list") && can("watch") && can("delete"))
             {

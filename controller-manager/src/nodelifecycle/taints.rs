@@ -70,7 +70,7 @@ pub fn wanted(node: &Node, eviction: Eviction, now: &Time) -> Option<Vec<Taint>>
         Some(Readiness::Ready) | None => None,
     };
     if let Some(key) = lost {
-        let already = current.iter().any(|taint| is_lost(taint));
+        let already = current.iter().any(is_lost);
         if eviction == Eviction::Now || (eviction == Eviction::Later && already) {
             keys.push((key, NO_EXECUTE));
         }

@@ -6,30 +6,28 @@
 //! decide.rs      how many to create, which to delete, what the status says; the core
 //! rank.rs        which of too many go first
 //! replicated.rs  what the two kinds have in common
-//! writes.rs      creating and deleting pods in batches
 //! ```
 
 mod decide;
-mod rank;
+pub(crate) mod rank;
 pub mod replicated;
-mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use keelson_api::object::{Object as _, ObjectKey};
 use keelson_api::owners::{controller_ref, new_controller_ref, refers_to};
 use keelson_api::selector::LabelSelector;
-use keelson_client::{
-    Event, EventRecorder, Informer, Patch, ReconcileError, ResourceClient, WorkQueue, run_workers,
-};
+use keelson_api::status::ApiError;
+use keelson_client::{Event, Informer, Patch, ReconcileError, ResourceClient, WorkQueue, run_workers};
 
 use crate::common::answers::unless_gone;
-use crate::common::expectations::Expectations;
 use crate::common::owners::{self, Claim};
-use crate::common::pods;
+use crate::common::pod_control::PodControl;
+use crate::common::{pods, reasons, template};
 use crate::context::{BY_CONTROLLER, Context, ORPHANS};
 use replicated::Replicated;
 
@@ -62,10 +60,8 @@ pub async fn run_loop<K: Replicated>(
         owners,
         pods: context.pods(),
         client: context.client().resource(),
-        pod_client: context.client().resource(),
+        control: PodControl::new(context.client(), context.recorder(component)),
         queue: WorkQueue::new(queue),
-        expectations: Expectations::default(),
-        events: context.recorder(component),
     });
     controller.clone().subscribe();
     controller.owners.synced().await;
@@ -86,10 +82,8 @@ struct Controller<K> {
     owners: Informer<K>,
     pods: Informer<Pod>,
     client: ResourceClient<K>,
-    pod_client: ResourceClient<Pod>,
+    control: PodControl,
     queue: WorkQueue<ObjectKey>,
-    expectations: Expectations<ObjectKey>,
-    events: EventRecorder,
 }
 
 impl<K: Replicated> Controller<K> {
@@ -99,8 +93,10 @@ impl<K: Replicated> Controller<K> {
             let key = event.object().key();
             match event {
                 // A new one of the same name must not wait for what the old one expected.
-                Event::Updated { old, new } if old.uid() != new.uid() => this.expectations.forget(&key),
-                Event::Deleted(_) => this.expectations.forget(&key),
+                Event::Updated { old, new } if old.uid() != new.uid() => {
+                    this.control.expectations().forget(&key)
+                }
+                Event::Deleted(_) => this.control.expectations().forget(&key),
                 // Its own status update, or labels: nothing to do.
                 Event::Updated { old, new } if unchanged(&**old, &**new) => return,
                 _ => {}
@@ -116,12 +112,12 @@ impl<K: Replicated> Controller<K> {
             Event::Added(pod) => match self.owner_key(pod) {
                 Some(key) => {
                     if pod.metadata.deletion_timestamp.is_some() {
-                        self.expectations.deleted(&key, pod.uid());
+                        self.control.expectations().deleted(&key, pod.uid());
                     } else {
-                        self.expectations.created(&key, 1);
+                        self.control.expectations().created(&key, 1);
                     }
                     // While more are expected there is nothing to decide, and counting them is left to the last one.
-                    if self.expectations.satisfied(&key) {
+                    if self.control.expectations().satisfied(&key) {
                         self.queue.add(key);
                     }
                 }
@@ -140,7 +136,7 @@ impl<K: Replicated> Controller<K> {
                 }
                 match after {
                     Some(key) if new.metadata.deletion_timestamp.is_some() || pods::is_terminal(new) => {
-                        self.expectations.deleted(&key, new.uid());
+                        self.control.expectations().deleted(&key, new.uid());
                         self.queue.add(key);
                     }
                     Some(key) => self.queue.add_after(key, STATUS_WINDOW),
@@ -149,7 +145,7 @@ impl<K: Replicated> Controller<K> {
             }
             Event::Deleted(pod) => {
                 if let Some(key) = self.owner_key(pod) {
-                    self.expectations.deleted(&key, pod.uid());
+                    self.control.expectations().deleted(&key, pod.uid());
                     self.queue.add(key);
                 }
             }
@@ -178,44 +174,58 @@ impl<K: Replicated> Controller<K> {
 
     async fn sync(&self, key: &ObjectKey) -> Result<(), ReconcileError> {
         let Some(owner) = self.owners.store().get(key) else {
-            self.expectations.forget(key);
+            self.control.expectations().forget(key);
             return Ok(());
         };
         let Some(selector) = owner.selector() else {
             return Ok(());
         };
         // Asked before the pods are read: what arrives in between must not count as seen.
-        let may_write = self.expectations.satisfied(key) && owner.meta().deletion_timestamp.is_none();
+        let may_write =
+            self.control.expectations().satisfied(key) && owner.meta().deletion_timestamp.is_none();
         let own = self.claim(&*owner, &selector).await?;
         let active: Vec<Arc<Pod>> = own.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         let terminating = own.iter().filter(|pod| pods::is_terminating(pod)).count();
         let now = keelson_api::time::now();
-        let failure = if may_write {
-            let related = || self.related(&*owner);
-            match decide::change(owner.replicas(), &active, related, now.0) {
-                decide::Change::None => None,
-                decide::Change::Create(count) => self.create(&*owner, count).await.err(),
-                decide::Change::Delete(victims) => self.delete(&*owner, victims).await.err(),
-            }
-        } else {
-            None
-        };
-        let reported = failure
-            .as_ref()
-            .map(|failure| (failure.reason, failure.error.to_string()));
+        let failure = if may_write { self.adjust(&*owner, &active, now.0).await.err() } else { None };
+        let reported = failure.as_ref().map(|(reason, error)| (*reason, error.to_string()));
         let status = decide::status(&*owner, &active, terminating, reported, &now);
         if status != owner.status() {
             let mut changed = (*owner).clone();
             changed.set_status(status);
             unless_gone(self.client.update_status(&changed).await)?;
         }
-        if let Some(failure) = failure {
-            return Err(failure.error.into());
+        if let Some((_, error)) = failure {
+            return Err(error.into());
         }
         match decide::next_available(&active, owner.min_ready_seconds(), now.0) {
             // Timestamps are whole seconds: a little later, so that the second has passed.
             Some(delay) => Err(ReconcileError::RequeueAfter(delay + Duration::from_millis(10))),
             None => Ok(()),
+        }
+    }
+
+    /// Creates or deletes pods. The error comes with the reason for the condition.
+    async fn adjust(
+        &self,
+        owner: &K,
+        active: &[Arc<Pod>],
+        now: Timestamp,
+    ) -> Result<(), (&'static str, ApiError)> {
+        match decide::change(owner.replicas(), active, || self.related(owner), now) {
+            decide::Change::None => Ok(()),
+            decide::Change::Create(count) => {
+                let Some(template) = owner.template() else {
+                    return Ok(());
+                };
+                let pod = template::pod_from(template, owner.namespace(), new_controller_ref(owner));
+                let created = self.control.create(owner, vec![pod; count]).await;
+                created.map_err(|error| (reasons::FAILED_CREATE, error))
+            }
+            decide::Change::Delete(victims) => {
+                let deleted = self.control.delete(owner, &victims).await;
+                deleted.map_err(|error| (reasons::FAILED_DELETE, error))
+            }
         }
     }
 
@@ -246,7 +256,7 @@ impl<K: Replicated> Controller<K> {
         });
         for pod in released {
             let patch = owners::release(&pod.metadata, &[owner.uid()]);
-            unless_gone(self.pod_client.patch(&pod.key(), Patch::Merge(patch)).await)?;
+            unless_gone(self.control.client().patch(&pod.key(), Patch::Merge(patch)).await)?;
         }
         let orphans: Vec<Arc<Pod>> = store
             .by_index(ORPHANS, owner.namespace())
@@ -261,7 +271,9 @@ impl<K: Replicated> Controller<K> {
         }
         for pod in orphans {
             let patch = owners::adoption(&pod.metadata, new_controller_ref(owner));
-            if let Some(pod) = unless_gone(self.pod_client.patch(&pod.key(), Patch::Merge(patch)).await)? {
+            if let Some(pod) =
+                unless_gone(self.control.client().patch(&pod.key(), Patch::Merge(patch)).await)?
+            {
                 own.push(Arc::new(pod));
             }
         }

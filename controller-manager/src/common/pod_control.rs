@@ -1,54 +1,73 @@
-//! Creating and deleting pods, in batches.
+//! Creating and deleting the pods of a controller, in batches, with events and expectations.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use keelson_api::object::Object as _;
-use keelson_api::owners::new_controller_ref;
+use keelson_api::object::{Kind, Object as _, ObjectKey};
 use keelson_api::status::ApiError;
-use keelson_client::{EventKind, Write};
+use keelson_client::{Client, EventKind, EventRecorder, ResourceClient, Write};
 
-use super::Controller;
-use super::replicated::Replicated;
-use crate::common::answers::{namespace_is_terminating, only};
-use crate::common::{reasons, template};
+use super::answers::{namespace_is_terminating, only};
+use super::expectations::Expectations;
+use super::reasons;
 
 /// Pods in the first batch of creations. Each further batch is twice as big, so that what fails for one
 /// (a quota, an admission plugin) does not fail five hundred times.
 const FIRST_BATCH: usize = 1;
 
-/// Why not every pod was written.
-pub(super) struct Failure {
-    /// The reason for the condition.
-    pub(super) reason: &'static str,
-    /// The first refusal.
-    pub(super) error: ApiError,
+/// Writes pods in the name of controllers of one kind.
+pub struct PodControl {
+    client: ResourceClient<Pod>,
+    events: EventRecorder,
+    expectations: Expectations<ObjectKey>,
 }
 
-impl<K: Replicated> Controller<K> {
-    pub(super) async fn create(&self, owner: &K, count: usize) -> Result<(), Failure> {
-        let failed = |error| Failure {
-            reason: reasons::FAILED_CREATE,
-            error,
-        };
-        let Some(template) = owner.template() else {
-            return Ok(());
-        };
-        let pod = template::pod_from(template, owner.namespace(), new_controller_ref(owner));
+impl PodControl {
+    /// Writes through `client` and reports to `events`.
+    #[must_use]
+    pub fn new(client: &Client, events: EventRecorder) -> Self {
+        Self {
+            client: client.resource(),
+            events,
+            expectations: Expectations::default(),
+        }
+    }
+
+    /// Pods, to write otherwise.
+    #[must_use]
+    pub fn client(&self) -> &ResourceClient<Pod> {
+        &self.client
+    }
+
+    /// Events about the controllers.
+    #[must_use]
+    pub fn events(&self) -> &EventRecorder {
+        &self.events
+    }
+
+    /// What was written and has not been seen.
+    #[must_use]
+    pub fn expectations(&self) -> &Expectations<ObjectKey> {
+        &self.expectations
+    }
+
+    /// Creates pods.
+    ///
+    /// # Errors
+    /// The first refusal; what would have followed was not tried. That the namespace is going away is no error.
+    pub async fn create<K: Kind>(&self, owner: &K, pods: Vec<Pod>) -> Result<(), ApiError> {
         let key = owner.key();
-        self.expectations.expect_creations(&key, count);
-        let mut left = count;
+        self.expectations.expect_creations(&key, pods.len());
+        let mut left = pods.into_iter();
         let mut batch = FIRST_BATCH;
-        while left > 0 {
-            let size = batch.min(left);
-            let first_failure = self.create_batch(owner, &pod, size).await;
-            left -= size;
-            if let Some(error) = first_failure {
-                self.expectations.created(&key, left);
+        while left.len() > 0 {
+            let writes: Vec<Write<Pod>> = left.by_ref().take(batch).map(Write::Create).collect();
+            if let Some(error) = self.create_batch(owner, writes).await {
+                self.expectations.created(&key, left.len());
                 return if namespace_is_terminating(&error) {
                     Ok(())
                 } else {
-                    Err(failed(error))
+                    Err(error)
                 };
             }
             batch *= 2;
@@ -57,10 +76,10 @@ impl<K: Replicated> Controller<K> {
     }
 
     /// Returns the first refusal.
-    async fn create_batch(&self, owner: &K, pod: &Pod, size: usize) -> Option<ApiError> {
+    async fn create_batch<K: Kind>(&self, owner: &K, writes: Vec<Write<Pod>>) -> Option<ApiError> {
         let key = owner.key();
-        let writes = std::iter::repeat_n(Write::Create(pod.clone()), size).collect();
-        let results = match self.pod_client.batch(writes).await {
+        let size = writes.len();
+        let results = match self.client.batch(writes).await {
             Ok(results) => results,
             Err(error) => {
                 self.expectations.created(&key, size);
@@ -90,7 +109,7 @@ impl<K: Replicated> Controller<K> {
         first_failure
     }
 
-    fn report_failed_create(&self, owner: &K, error: &ApiError) {
+    fn report_failed_create<K: Kind>(&self, owner: &K, error: &ApiError) {
         if !namespace_is_terminating(error) {
             let message = format!("Error creating: {error}");
             self.events
@@ -98,11 +117,14 @@ impl<K: Replicated> Controller<K> {
         }
     }
 
-    pub(super) async fn delete(&self, owner: &K, victims: Vec<Arc<Pod>>) -> Result<(), Failure> {
-        let failed = |error| Failure {
-            reason: reasons::FAILED_DELETE,
-            error,
-        };
+    /// Deletes pods.
+    ///
+    /// # Errors
+    /// The first refusal. That a pod is gone already is no error.
+    pub async fn delete<K: Kind>(&self, owner: &K, victims: &[Arc<Pod>]) -> Result<(), ApiError> {
+        if victims.is_empty() {
+            return Ok(());
+        }
         let key = owner.key();
         self.expectations
             .expect_deletions(&key, victims.iter().map(|pod| pod.uid().to_owned()));
@@ -113,13 +135,13 @@ impl<K: Replicated> Controller<K> {
                 options: only(pod.uid()),
             })
             .collect();
-        let results = match self.pod_client.batch_discard(writes).await {
+        let results = match self.client.batch_discard(writes).await {
             Ok(results) => results,
             Err(error) => {
-                for pod in &victims {
+                for pod in victims {
                     self.expectations.deleted(&key, pod.uid());
                 }
-                return Err(failed(error));
+                return Err(error);
             }
         };
         let mut first_failure = None;
@@ -142,6 +164,6 @@ impl<K: Replicated> Controller<K> {
                 }
             }
         }
-        first_failure.map_or(Ok(()), |error| Err(failed(error)))
+        first_failure.map_or(Ok(()), Err)
     }
 }
