@@ -1,1 +1,163 @@
 //! kube-apiserver: the Kubernetes API over REST and gRPC.
+//!
+//! A request goes down one staircase and its answer comes back up; each step is a room of this crate:
+//!
+//! | step | room |
+//! | --- | --- |
+//! | TLS, HTTP/1.1, HTTP/2 | [`server`] |
+//! | REST | [`http`]: negotiation, answers, streams |
+//! | gRPC | [`grpc`]: `keelson.v1.Resources` |
+//! | what is asked | [`request_info`] |
+//! | who asks | [`authentication`] |
+//! | who did what | [`audit`] |
+//! | how much at a time | [`flow_control`] |
+//! | who may | [`authorization`] |
+//! | the verbs, for every resource | [`handlers`] |
+//! | plugins that change or refuse | [`admission`] |
+//! | what is known about each kind | [`registry`] |
+//! | the store and the watch cache | [`storage`] |
+//! | tunnels to kubelets and backends | [`connect`] |
+//!
+//! Beside it: [`discovery`], [`openapi`], [`table`], [`health`], [`version`], [`metrics`], the system's own objects in
+//! [`bootstrap`], the command line in [`config`], and what all requests share in [`state`].
+
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod audit;
+pub mod authentication;
+pub mod authorization;
+pub mod bootstrap;
+pub mod config;
+pub mod connect;
+pub mod discovery;
+pub mod flow_control;
+pub mod grpc;
+pub mod handlers;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod openapi;
+pub mod registry;
+pub mod request_info;
+pub mod server;
+pub mod state;
+pub mod storage;
+pub mod table;
+pub mod version;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use keelson_daemon::tls::ServerTls;
+use tokio_util::sync::CancellationToken;
+
+use admission::chain::Chain;
+use audit::AuditLog;
+use authentication::Authenticator;
+use authentication::service_account::ServiceAccountTokens;
+use authentication::token_file::TokenFile;
+use config::Config;
+use connect::KubeletAccess;
+use flow_control::FlowControl;
+use grpc::GrpcDoor;
+use metrics::ServerMetrics;
+use registry::catalog::Catalog;
+use state::Server;
+use storage::feed::Feed;
+use storage::freshness::Freshness;
+use storage::store::Store;
+
+/// Serves the API until `shutdown`.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let tls = ServerTls::load(
+        &config.tls_cert_file,
+        &config.tls_private_key_file,
+        config.client_ca_file.as_deref(),
+    )
+    .context("cannot load the server's certificate")?;
+    let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
+    let server = build(config, &shutdown)?;
+    let address = listener
+        .local_addr()
+        .context("cannot tell the address listened on")?;
+    tracing::info!(%address, advertised = %server.config.advertised(), plugins = ?server.admission.names(), "serving");
+
+    let grpc = GrpcDoor::new(server.clone());
+    tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
+    tokio::spawn(announce(server.clone(), shutdown.clone()));
+    server::run(server, grpc, listener, tls, shutdown).await;
+    keelson_daemon::notify::stopping();
+    Ok(())
+}
+
+/// Puts the server together. Nothing is reached over the network yet.
+fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Server>> {
+    if config.etcd_certfile.is_some() != config.etcd_keyfile.is_some() {
+        bail!("--etcd-certfile and --etcd-keyfile go together");
+    }
+    let address = config.store_address();
+    let calls = storage::connect::channel(&address)?;
+    let watches = storage::connect::channel(&address)?;
+    let store = Store::new(calls, watches, &config.etcd_prefix);
+    let catalog = Catalog::new(registry::all());
+    let feed = Feed::start(store.clone(), catalog.caches().to_vec(), shutdown.clone());
+    let freshness = Freshness::start(store.clone());
+    let tokens = config
+        .token_auth_file
+        .as_deref()
+        .map(TokenFile::load)
+        .transpose()?;
+    let authenticator = Authenticator {
+        anonymous: config.anonymous_auth,
+        tokens,
+        service_accounts: ServiceAccountTokens::load(&config)?,
+    };
+    let identity = config
+        .kubelet_client_certificate
+        .as_deref()
+        .zip(config.kubelet_client_key.as_deref());
+    let kubelets = KubeletAccess::new(
+        identity,
+        config.kubelet_certificate_authority.as_deref(),
+        config.kubelet_preferred_address_types.clone(),
+    )
+    .context("cannot prepare TLS to kubelets")?;
+    let admission = Chain::new(admission::chain::enabled(
+        &config.enable_admission_plugins,
+        &config.disable_admission_plugins,
+    )?);
+    let flow = FlowControl::new(
+        config.max_requests_inflight,
+        config.max_mutating_requests_inflight,
+    );
+    Ok(Arc::new(Server {
+        discovery: discovery::Documents::new(&catalog),
+        openapi: openapi::Documents::default(),
+        audit: AuditLog::open(config.audit_log_path.as_deref())?,
+        shutdown: shutdown.clone(),
+        metrics: ServerMetrics::new(),
+        config,
+        store,
+        catalog,
+        feed,
+        freshness,
+        admission,
+        authenticator,
+        flow,
+        kubelets,
+    }))
+}
+
+/// Tells the service manager when requests can be served.
+async fn announce(server: Arc<Server>, shutdown: CancellationToken) {
+    let wait = async {
+        while !server.feed.loaded() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        keelson_daemon::notify::ready();
+        tracing::info!("ready");
+    };
+    shutdown.run_until_cancelled(wait).await;
+}

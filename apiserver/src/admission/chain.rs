@@ -10,6 +10,24 @@ pub fn default_plugins() -> Vec<Box<dyn Admission>> {
     Vec::new()
 }
 
+/// The plugins to run: the default ones and those named, without those disabled. Unknown names are an error.
+pub fn enabled(enable: &[String], disable: &[String]) -> anyhow::Result<Vec<Box<dyn Admission>>> {
+    let plugins = default_plugins();
+    for name in enable.iter().chain(disable).filter(|name| !name.is_empty()) {
+        if !plugins.iter().any(|plugin| plugin.name() == name) {
+            let known: Vec<_> = plugins.iter().map(|plugin| plugin.name()).collect();
+            anyhow::bail!(
+                "admission plugin {name:?} is unknown; there are {}",
+                known.join(", ")
+            );
+        }
+    }
+    Ok(plugins
+        .into_iter()
+        .filter(|plugin| !disable.iter().any(|name| name == plugin.name()))
+        .collect())
+}
+
 /// The enabled plugins.
 pub struct Chain {
     plugins: Vec<Box<dyn Admission>>,
@@ -28,13 +46,19 @@ impl Chain {
 
     /// Whether any plugin wants to see such requests.
     pub fn handles(&self, operation: Operation, info: &ResourceInfo, subresource: &str) -> bool {
-        self.plugins.iter().any(|p| p.handles(operation, info, subresource))
+        self.plugins
+            .iter()
+            .any(|p| p.handles(operation, info, subresource))
     }
 
     /// Runs the mutating step of every plugin concerned.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {
         for plugin in &self.plugins {
-            if plugin.handles(attributes.operation, attributes.ctx.info, attributes.ctx.subresource) {
+            if plugin.handles(
+                attributes.operation,
+                attributes.ctx.info,
+                attributes.ctx.subresource,
+            ) {
                 plugin.mutate(attributes).await?;
             }
         }
@@ -44,7 +68,11 @@ impl Chain {
     /// Runs the validating step of every plugin concerned.
     pub async fn validate(&self, attributes: &Attributes<'_>) -> ApiResult<()> {
         for plugin in &self.plugins {
-            if plugin.handles(attributes.operation, attributes.ctx.info, attributes.ctx.subresource) {
+            if plugin.handles(
+                attributes.operation,
+                attributes.ctx.info,
+                attributes.ctx.subresource,
+            ) {
                 plugin.validate(attributes).await?;
             }
         }

@@ -162,7 +162,10 @@ fn plain(response: Response<Incoming>) -> Response<Body> {
     parts.headers = end_to_end(&parts.headers);
     parts.extensions.clear();
     parts.version = http::Version::default();
-    Response::from_parts(parts, body.map_err(Into::into).boxed_unsync())
+    Response::from_parts(
+        parts,
+        body.map_err(|error| Box::new(error) as Box<_>).boxed_unsync(),
+    )
 }
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {

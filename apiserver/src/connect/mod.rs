@@ -80,7 +80,7 @@ pub async fn serve(
         ("pods", "exec" | "attach" | "portforward") => pod::stream(access, lookup, target, request).await,
         (_, "proxy") => proxy::serve(access, lookup, target, request).await,
         _ => Err(ApiError::method_not_supported(
-            &GroupResource::new("", target.resource),
+            &GroupResource::new("", target.resource.to_owned()),
             target.subresource,
         )),
     }

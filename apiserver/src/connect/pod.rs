@@ -1,7 +1,9 @@
 //! A pod's `log`, `exec`, `attach` and `portforward`: the kubelet's paths for them.
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Pod;
 use keelson_api::field::{self, Path};
@@ -150,13 +152,17 @@ fn container(pod: &Pod, wanted: Option<&str>) -> ApiResult<String> {
     }
 }
 
+/// The first bytes of a body. Boxed: the compiler cannot see through the boxed error in a future of its own.
+fn start_of(
+    body: Body,
+) -> BoxFuture<'static, Result<Collected<Bytes>, Box<dyn std::error::Error + Send + Sync>>> {
+    Box::pin(Limited::new(body, MAX_ERROR_BYTES).collect())
+}
+
 /// What the kubelet said, as the `Status` the API gives for it.
 async fn kubelet_error(response: Response<Body>) -> ApiError {
     let code = response.status();
-    let text = match Limited::new(response.into_body(), MAX_ERROR_BYTES)
-        .collect()
-        .await
-    {
+    let text = match start_of(response.into_body()).await {
         Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned(),
         Err(error) => error.to_string(),
     };
@@ -244,7 +250,7 @@ impl Query {
     /// `PodLogOptions`.
     fn check_log(&self, pod: &str) -> ApiResult<()> {
         let mut errors = field::Errors::new();
-        let mut at_least = |name: &'static str, least: i64, message: &str| -> ApiResult<()> {
+        let mut at_least = |name: &'static str, least: i64, message: &'static str| -> ApiResult<()> {
             let Some(text) = self.get(name) else { return Ok(()) };
             let number: i64 = text.parse().map_err(|_| {
                 ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))

@@ -115,6 +115,7 @@ fn ready_endpoints<'a>(
     slice
         .endpoints
         .iter()
+        .flatten()
         .filter(|endpoint| {
             endpoint
                 .conditions

@@ -75,16 +75,29 @@ pub struct Catalog {
 impl Catalog {
     /// A catalog of these resources.
     pub fn new(strategies: Vec<Arc<dyn ErasedStrategy>>) -> Self {
-        let caches: Vec<_> = strategies.into_iter().map(|s| Arc::new(ResourceCache::new(s))).collect();
+        let caches: Vec<_> = strategies
+            .into_iter()
+            .map(|s| Arc::new(ResourceCache::new(s)))
+            .collect();
         let (mut served, mut by_kind) = (HashMap::<_, Vec<Served>>::new(), HashMap::new());
         for cache in &caches {
             let info = cache.info();
             by_kind.insert((info.group, info.kind), cache.clone());
             let forms = served.entry(info.plural).or_default();
-            forms.push(Served { cache: cache.clone(), alias: None });
-            forms.extend(info.aliases.iter().map(|alias| Served { cache: cache.clone(), alias: Some(alias) }));
+            forms.push(Served {
+                cache: cache.clone(),
+                alias: None,
+            });
+            forms.extend(info.aliases.iter().map(|alias| Served {
+                cache: cache.clone(),
+                alias: Some(alias),
+            }));
         }
-        Self { caches, served, by_kind }
+        Self {
+            caches,
+            served,
+            by_kind,
+        }
     }
 
     /// Every resource once.
@@ -99,7 +112,10 @@ impl Catalog {
 
     /// The resource of that name in that group version.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Served> {
-        self.served.get(plural)?.iter().find(|s| s.group() == group && s.version() == version)
+        self.served
+            .get(plural)?
+            .iter()
+            .find(|s| s.group() == group && s.version() == version)
     }
 
     /// The resource whose objects are `K`s in the store.

@@ -94,7 +94,11 @@ impl ResourceInfo {
 
 /// Joins a group and a version as `apiVersion` does.
 pub fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// Where objects of a resource live.

@@ -62,7 +62,13 @@ pub struct Column {
 impl Column {
     /// A string column that is always shown.
     pub const fn new(name: &'static str, description: &'static str) -> Self {
-        Self { name, kind: "string", format: "", description, priority: 0 }
+        Self {
+            name,
+            kind: "string",
+            format: "",
+            description,
+            priority: 0,
+        }
     }
 
     /// The column of names.
@@ -131,7 +137,13 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Before an update through `status` or another [`SubresourceForm::Object`] subresource (`ctx.subresource`):
     /// everything it may not change is taken from `old`.
-    fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, _new: &mut Self::Object, _old: &Self::Object) {}
+    fn prepare_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        _new: &mut Self::Object,
+        _old: &Self::Object,
+    ) {
+    }
 
     /// The kind's own rules for a new object; names, labels, annotations and the rest of metadata are checked by the handler.
     fn validate_create(&self, ctx: &RequestContext<'_>, object: &Self::Object) -> Errors;
@@ -273,11 +285,21 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     /// See [`Strategy::prepare_create`].
     fn prepare_create(&self, ctx: &RequestContext<'_>, object: &mut dyn Object) -> ApiResult<()>;
     /// See [`Strategy::prepare_update`] and [`Strategy::prepare_subresource_update`]: `ctx.subresource` decides.
-    fn prepare_update(&self, ctx: &RequestContext<'_>, new: &mut dyn Object, old: &dyn Object) -> ApiResult<()>;
+    fn prepare_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut dyn Object,
+        old: &dyn Object,
+    ) -> ApiResult<()>;
     /// See [`Strategy::validate_create`].
     fn validate_create(&self, ctx: &RequestContext<'_>, object: &dyn Object) -> ApiResult<Errors>;
     /// See [`Strategy::validate_update`] and [`Strategy::validate_subresource_update`]: `ctx.subresource` decides.
-    fn validate_update(&self, ctx: &RequestContext<'_>, new: &dyn Object, old: &dyn Object) -> ApiResult<Errors>;
+    fn validate_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &dyn Object,
+        old: &dyn Object,
+    ) -> ApiResult<Errors>;
     /// See [`Strategy::warnings`].
     fn warnings(&self, object: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
     /// See [`Strategy::selectable_fields`].
@@ -297,7 +319,8 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     /// See [`Strategy::allow_unconditional_update`].
     fn allow_unconditional_update(&self) -> bool;
     /// See [`Strategy::begin_create`].
-    async fn begin_create(&self, ctx: &RequestContext<'_>, object: &mut dyn Object) -> ApiResult<Reservation>;
+    async fn begin_create(&self, ctx: &RequestContext<'_>, object: &mut dyn Object)
+    -> ApiResult<Reservation>;
     /// See [`Strategy::begin_update`].
     async fn begin_update(
         &self,
@@ -322,7 +345,10 @@ fn typed_mut<K: Kind>(object: &mut dyn Object) -> ApiResult<&mut K> {
 }
 
 fn wrong_type<K: Kind>() -> ApiError {
-    ApiError::internal(format_args!("an object is not of the type {} its strategy expects", K::KIND))
+    ApiError::internal(format_args!(
+        "an object is not of the type {} its strategy expects",
+        K::KIND
+    ))
 }
 
 #[async_trait]
@@ -345,7 +371,12 @@ impl<S: Strategy> ErasedStrategy for S {
         Ok(())
     }
 
-    fn prepare_update(&self, ctx: &RequestContext<'_>, new: &mut dyn Object, old: &dyn Object) -> ApiResult<()> {
+    fn prepare_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut dyn Object,
+        old: &dyn Object,
+    ) -> ApiResult<()> {
         let (new, old) = (typed_mut(new)?, typed(old)?);
         if ctx.subresource.is_empty() {
             Strategy::prepare_update(self, ctx, new, old);
@@ -359,7 +390,12 @@ impl<S: Strategy> ErasedStrategy for S {
         Ok(Strategy::validate_create(self, ctx, typed(object)?))
     }
 
-    fn validate_update(&self, ctx: &RequestContext<'_>, new: &dyn Object, old: &dyn Object) -> ApiResult<Errors> {
+    fn validate_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &dyn Object,
+        old: &dyn Object,
+    ) -> ApiResult<Errors> {
         let (new, old) = (typed(new)?, typed(old)?);
         Ok(if ctx.subresource.is_empty() {
             Strategy::validate_update(self, ctx, new, old)
@@ -370,11 +406,17 @@ impl<S: Strategy> ErasedStrategy for S {
 
     fn warnings(&self, object: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
         let old = old.and_then(|o| o.downcast_ref());
-        object.downcast_ref().map(|o| Strategy::warnings(self, o, old)).unwrap_or_default()
+        object
+            .downcast_ref()
+            .map(|o| Strategy::warnings(self, o, old))
+            .unwrap_or_default()
     }
 
     fn selectable_fields(&self, object: &dyn Object) -> Fields {
-        object.downcast_ref().map(|o| Strategy::selectable_fields(self, o)).unwrap_or_default()
+        object
+            .downcast_ref()
+            .map(|o| Strategy::selectable_fields(self, o))
+            .unwrap_or_default()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -382,11 +424,16 @@ impl<S: Strategy> ErasedStrategy for S {
     }
 
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Value> {
-        object.downcast_ref().map(|o| Strategy::cells(self, o, now)).unwrap_or_default()
+        object
+            .downcast_ref()
+            .map(|o| Strategy::cells(self, o, now))
+            .unwrap_or_default()
     }
 
     fn delete_grace(&self, object: &dyn Object, options: &DeleteOptions) -> Option<i64> {
-        object.downcast_ref().and_then(|o| Strategy::delete_grace(self, o, options))
+        object
+            .downcast_ref()
+            .and_then(|o| Strategy::delete_grace(self, o, options))
     }
 
     fn begin_delete(&self, ctx: &RequestContext<'_>, object: &mut dyn Object) -> ApiResult<()> {
@@ -395,7 +442,9 @@ impl<S: Strategy> ErasedStrategy for S {
     }
 
     fn finalizing(&self, object: &dyn Object) -> bool {
-        object.downcast_ref().is_some_and(|o| Strategy::finalizing(self, o))
+        object
+            .downcast_ref()
+            .is_some_and(|o| Strategy::finalizing(self, o))
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -406,7 +455,11 @@ impl<S: Strategy> ErasedStrategy for S {
         Strategy::allow_unconditional_update(self)
     }
 
-    async fn begin_create(&self, ctx: &RequestContext<'_>, object: &mut dyn Object) -> ApiResult<Reservation> {
+    async fn begin_create(
+        &self,
+        ctx: &RequestContext<'_>,
+        object: &mut dyn Object,
+    ) -> ApiResult<Reservation> {
         Strategy::begin_create(self, ctx, typed_mut(object)?).await
     }
 

@@ -63,7 +63,11 @@ pub struct Allocator {
 impl Allocator {
     /// An allocator whose records lie below `prefix`.
     pub fn new(prefix: &'static str) -> Self {
-        Self { prefix, taken: Mutex::default(), loaded: OnceCell::new() }
+        Self {
+            prefix,
+            taken: Mutex::default(),
+            loaded: OnceCell::new(),
+        }
     }
 
     /// Whether [`Allocator::load`] has been done.
@@ -77,7 +81,13 @@ impl Allocator {
 
     /// Before the first use: learns what is taken. `in_use` lists the numbers services have, with their services:
     /// missing records are written, old ones without a service removed.
-    pub async fn load(&self, store: &Store, range: &Range, in_use: &[(u128, String)], now: i64) -> ApiResult<()> {
+    pub async fn load(
+        &self,
+        store: &Store,
+        range: &Range,
+        in_use: &[(u128, String)],
+        now: i64,
+    ) -> ApiResult<()> {
         self.loaded
             .get_or_try_init(|| async {
                 self.repair(store, range, in_use, now).await?;
@@ -87,19 +97,30 @@ impl Allocator {
             .map(|_| ())
     }
 
-    async fn repair(&self, store: &Store, range: &Range, in_use: &[(u128, String)], now: i64) -> ApiResult<()> {
+    async fn repair(
+        &self,
+        store: &Store,
+        range: &Range,
+        in_use: &[(u128, String)],
+        now: i64,
+    ) -> ApiResult<()> {
         let mut recorded = HashSet::new();
         for (number, stored) in self.records(store, range).await? {
             let owned = in_use.iter().any(|(one, _)| *one == number);
             if !owned && is_stale(&stored, now) {
-                store.delete(&self.key(store, range, number), stored.revision).await?;
+                store
+                    .delete(&self.key(store, range, number), stored.revision)
+                    .await?;
             } else {
                 recorded.insert(number);
             }
         }
         for (number, owner) in in_use {
             if recorded.insert(*number) && range.contains(*number) {
-                let record = encode(&Record { owner: owner.clone(), since: now })?;
+                let record = encode(&Record {
+                    owner: owner.clone(),
+                    since: now,
+                })?;
                 store.create(&self.key(store, range, *number), record, 0).await?;
             }
         }
@@ -112,14 +133,23 @@ impl Allocator {
         let answer = store.page(&root, &root, 0, 0).await?;
         let found = answer.kvs.into_iter().filter_map(|kv| {
             let text = std::str::from_utf8(kv.key.get(root.len()..)?).ok()?.to_owned();
-            Some((range.number(&text)?, Stored { value: kv.value, revision: kv.mod_revision }))
+            Some((
+                range.number(&text)?,
+                Stored {
+                    value: kv.value,
+                    revision: kv.mod_revision,
+                },
+            ))
         });
         Ok(found.collect())
     }
 
     /// Takes a certain number.
     pub async fn take(&self, store: &Store, range: &Range, number: u128, record: &Record) -> Outcome<()> {
-        match store.create(&self.key(store, range, number), encode(record)?, 0).await? {
+        match store
+            .create(&self.key(store, range, number), encode(record)?, 0)
+            .await?
+        {
             Written::Done(_) => {
                 self.taken.lock().insert(number);
                 Ok(Ok(()))
@@ -130,7 +160,10 @@ impl Allocator {
                     Some(stored) if is_stale(&stored, record.since) => {
                         let before: Option<Record> = serde_json::from_slice(&stored.value).ok();
                         let owner = before.map(|b| b.owner).unwrap_or_default();
-                        Refusal::Old { owner, revision: stored.revision }
+                        Refusal::Old {
+                            owner,
+                            revision: stored.revision,
+                        }
                     }
                     _ => Refusal::Taken,
                 }))
@@ -147,7 +180,10 @@ impl Allocator {
         revision: i64,
         record: &Record,
     ) -> Outcome<()> {
-        match store.update(&self.key(store, range, number), revision, encode(record)?, 0).await? {
+        match store
+            .update(&self.key(store, range, number), revision, encode(record)?, 0)
+            .await?
+        {
             Written::Done(_) => Ok(Ok(())),
             Written::Conflict(_) => Ok(Err(Refusal::Taken)),
         }
@@ -157,12 +193,21 @@ impl Allocator {
     pub async fn take_any(&self, store: &Store, range: &Range, record: &Record) -> Outcome<u128> {
         for refreshed in [false, true] {
             if refreshed {
-                let found = self.records(store, range).await?.into_iter().map(|(number, _)| number).collect();
+                let found = self
+                    .records(store, range)
+                    .await?
+                    .into_iter()
+                    .map(|(number, _)| number)
+                    .collect();
                 *self.taken.lock() = found;
             }
             for _ in 0..TRIES {
-                let Some(number) = self.candidate(range) else { break };
-                let written = store.create(&self.key(store, range, number), encode(record)?, 0).await?;
+                let Some(number) = self.candidate(range) else {
+                    break;
+                };
+                let written = store
+                    .create(&self.key(store, range, number), encode(record)?, 0)
+                    .await?;
                 self.taken.lock().insert(number);
                 if let Written::Done(_) = written {
                     return Ok(Ok(number));
@@ -205,5 +250,7 @@ fn is_stale(stored: &Stored, now: i64) -> bool {
 }
 
 fn encode(record: &Record) -> ApiResult<Bytes> {
-    serde_json::to_vec(record).map(Bytes::from).map_err(keelson_api::ApiError::internal)
+    serde_json::to_vec(record)
+        .map(Bytes::from)
+        .map_err(keelson_api::ApiError::internal)
 }

@@ -29,9 +29,9 @@ impl Range {
     /// How many numbers there are.
     pub fn size(&self) -> u128 {
         match self {
-            Self::Addresses(IpNet::V4(net)) => {
-                (u128::from(u32::from(net.broadcast())) - u128::from(u32::from(net.network()))).saturating_sub(1)
-            }
+            Self::Addresses(IpNet::V4(net)) => (u128::from(u32::from(net.broadcast()))
+                - u128::from(u32::from(net.network())))
+            .saturating_sub(1),
             Self::Addresses(IpNet::V6(net)) => {
                 (u128::from(net.broadcast()) - u128::from(net.network())).min(SIZE_MAX)
             }
@@ -46,7 +46,11 @@ impl Range {
             Self::Addresses(_) => (16, 256),
             Self::Ports(..) => (32, 128),
         };
-        if size < 16 { 0 } else { (size / share).clamp(16, most).min(size) }
+        if size < 16 {
+            0
+        } else {
+            (size / share).clamp(16, most).min(size)
+        }
     }
 
     /// Whether the number is one of the range.
@@ -80,7 +84,11 @@ impl Range {
         let (first, size, reserved) = (self.first(), self.size(), self.reserved());
         let within = |from: u128, count: u128| {
             (count > 0)
-                .then(|| (0..count).map(|i| first + from + (u128::from(start) + i) % count).find(|n| suits(*n)))
+                .then(|| {
+                    (0..count)
+                        .map(|i| first + from + (u128::from(start) + i) % count)
+                        .find(|n| suits(*n))
+                })
                 .flatten()
         };
         within(reserved, size - reserved).or_else(|| within(0, reserved))

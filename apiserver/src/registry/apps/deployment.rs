@@ -77,7 +77,12 @@ impl Strategy for DeploymentKind {
         update(new, old)
     }
 
-    fn validate_subresource_update(&self, _ctx: &RequestContext<'_>, new: &Deployment, old: &Deployment) -> Errors {
+    fn validate_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &Deployment,
+        old: &Deployment,
+    ) -> Errors {
         validate_status(new, old)
     }
 
@@ -87,7 +92,8 @@ impl Strategy for DeploymentKind {
             return Vec::new();
         }
         let spec = deployment.spec.as_ref().and_then(|s| s.template.spec.as_ref());
-        spec.map(|spec| spec_warnings("spec.template.spec", spec)).unwrap_or_default()
+        spec.map(|spec| spec_warnings("spec.template.spec", spec))
+            .unwrap_or_default()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -95,7 +101,10 @@ impl Strategy for DeploymentKind {
             Column::name(),
             Column::new("Ready", "Number of the pod with ready state"),
             Column::new("Up-to-date", "The number of pods made from the present template."),
-            Column::new("Available", "The number of pods that have been ready for long enough."),
+            Column::new(
+                "Available",
+                "The number of pods that have been ready for long enough.",
+            ),
             Column::new("Age", "Time since the object was created."),
             Column::new("Containers", "Names of each container in the template.").wide(),
             Column::new("Images", "Images referenced by each container in the template.").wide(),
@@ -141,7 +150,10 @@ impl Scalable for Deployment {
     }
 
     fn selector(&self) -> String {
-        self.spec.as_ref().map(|s| cells::selector(Some(&s.selector))).unwrap_or_default()
+        self.spec
+            .as_ref()
+            .map(|s| cells::selector(Some(&s.selector)))
+            .unwrap_or_default()
     }
 }
 
@@ -159,28 +171,43 @@ fn default(deployment: &mut Deployment) {
         }
     }
     spec.revision_history_limit.get_or_insert(HISTORY_LIMIT);
-    spec.progress_deadline_seconds.get_or_insert(PROGRESS_DEADLINE_SECONDS);
+    spec.progress_deadline_seconds
+        .get_or_insert(PROGRESS_DEADLINE_SECONDS);
     defaults::pod_template(&mut spec.template);
 }
 
 fn validate(deployment: &Deployment) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &deployment.spec else { return vec![at.required("")] };
+    let Some(spec) = &deployment.spec else {
+        return vec![at.required("")];
+    };
     rules::not_negative(&mut errors, &at.child("replicas"), spec.replicas);
     selector(&mut errors, &at.child("selector"), &spec.selector, "deployment");
-    template(&mut errors, &at.child("template"), &spec.template, &spec.selector, "ReplicaSet");
+    template(
+        &mut errors,
+        &at.child("template"),
+        &spec.template,
+        &spec.selector,
+        "ReplicaSet",
+    );
     if let Some(strategy) = &spec.strategy {
         self::strategy(&mut errors, &at.child("strategy"), strategy);
     }
     rules::not_negative(&mut errors, &at.child("minReadySeconds"), spec.min_ready_seconds);
-    rules::not_negative(&mut errors, &at.child("revisionHistoryLimit"), spec.revision_history_limit);
+    rules::not_negative(
+        &mut errors,
+        &at.child("revisionHistoryLimit"),
+        spec.revision_history_limit,
+    );
     deadline(&mut errors, &at, spec);
     errors
 }
 
 fn deadline(errors: &mut Errors, at: &Loc<'_>, spec: &DeploymentSpec) {
-    let Some(seconds) = spec.progress_deadline_seconds else { return };
+    let Some(seconds) = spec.progress_deadline_seconds else {
+        return;
+    };
     let at = at.child("progressDeadlineSeconds");
     rules::not_negative(errors, &at, Some(seconds));
     if seconds <= spec.min_ready_seconds.unwrap_or(0) {
@@ -218,7 +245,12 @@ fn strategy(errors: &mut Errors, at: &Loc<'_>, strategy: &DeploymentStrategy) {
 fn update(new: &Deployment, old: &Deployment) -> Errors {
     let mut errors = validate(new);
     if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-        rules::immutable(&mut errors, &Loc::new("spec.selector"), &new.selector, &old.selector);
+        rules::immutable(
+            &mut errors,
+            &Loc::new("spec.selector"),
+            &new.selector,
+            &old.selector,
+        );
     }
     errors
 }
@@ -234,7 +266,10 @@ fn validate_status(new: &Deployment, old: &Deployment) -> Errors {
         ("updatedReplicas", status.updated_replicas.unwrap_or(0).into()),
         ("readyReplicas", status.ready_replicas.unwrap_or(0).into()),
         ("availableReplicas", status.available_replicas.unwrap_or(0).into()),
-        ("unavailableReplicas", status.unavailable_replicas.unwrap_or(0).into()),
+        (
+            "unavailableReplicas",
+            status.unavailable_replicas.unwrap_or(0).into(),
+        ),
     ] {
         rules::not_negative(&mut errors, &at.child(field), Some(value));
     }
@@ -248,9 +283,15 @@ fn validate_status(new: &Deployment, old: &Deployment) -> Errors {
             errors.push(at.child(field).invalid(value, TOO_MANY));
         }
     }
-    let (ready, available) = (status.ready_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0));
+    let (ready, available) = (
+        status.ready_replicas.unwrap_or(0),
+        status.available_replicas.unwrap_or(0),
+    );
     if available > ready {
-        errors.push(at.child("availableReplicas").invalid(available, "cannot be greater than readyReplicas"));
+        errors.push(
+            at.child("availableReplicas")
+                .invalid(available, "cannot be greater than readyReplicas"),
+        );
     }
     let collisions = |d: &Deployment| d.status.as_ref().and_then(|s| s.collision_count);
     match (collisions(new), collisions(old)) {
@@ -287,9 +328,22 @@ mod tests {
         let deployment = deployment(good());
         assert_eq!(validate(&deployment), []);
         let spec = serde_json::to_value(&deployment.spec).expect("json");
-        assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
-        assert_eq!((&spec["replicas"], &spec["revisionHistoryLimit"], &spec["progressDeadlineSeconds"]), (&json!(1), &json!(10), &json!(600)));
-        assert_eq!(spec["template"]["spec"]["containers"][0]["imagePullPolicy"], "Always");
+        assert_eq!(
+            spec["strategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+        );
+        assert_eq!(
+            (
+                &spec["replicas"],
+                &spec["revisionHistoryLimit"],
+                &spec["progressDeadlineSeconds"]
+            ),
+            (&json!(1), &json!(10), &json!(600))
+        );
+        assert_eq!(
+            spec["template"]["spec"]["containers"][0]["imagePullPolicy"],
+            "Always"
+        );
         assert!(spec["template"]["spec"].get("enableServiceLinks").is_none());
     }
 
@@ -297,31 +351,46 @@ mod tests {
     fn mistakes_are_named() {
         type Change = fn(&mut Value);
         let cases: [(Change, &[&str]); 9] = [
-            (|s| s["replicas"] = json!(-1), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]),
+            (
+                |s| s["replicas"] = json!(-1),
+                &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
+            ),
             (|s| s["selector"] = json!({}), &["spec.selector: Required value"]),
             (
                 |s| s["template"]["metadata"]["labels"] = json!({"run": "other"}),
-                &["spec.template.metadata.labels: Invalid value: {\"run\":\"other\"}: `selector` does not match template `labels`"],
+                &[
+                    "spec.template.metadata.labels: Invalid value: {\"run\":\"other\"}: `selector` does not match template `labels`",
+                ],
             ),
             (
                 |s| s["template"]["spec"]["restartPolicy"] = json!("Never"),
-                &["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""],
+                &[
+                    "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                ],
             ),
             (
                 |s| s["strategy"] = json!({"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}),
-                &["spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"],
+                &[
+                    "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+                ],
             ),
             (
                 |s| s["strategy"] = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}),
-                &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0"],
+                &[
+                    "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0",
+                ],
             ),
             (
                 |s| s["strategy"] = json!({"rollingUpdate": {"maxUnavailable": "101%"}}),
-                &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%"],
+                &[
+                    "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%",
+                ],
             ),
             (
                 |s| s["strategy"] = json!({"rollingUpdate": {"maxSurge": "many"}}),
-                &["spec.strategy.rollingUpdate.maxSurge: Invalid value: \"many\": a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"],
+                &[
+                    "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"many\": a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                ],
             ),
             (
                 |s| {
@@ -334,7 +403,10 @@ mod tests {
         for (change, texts) in cases {
             let mut spec = good();
             change(&mut spec);
-            let found: Vec<String> = validate(&deployment(spec)).iter().map(ToString::to_string).collect();
+            let found: Vec<String> = validate(&deployment(spec))
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             assert_eq!(found, texts);
         }
     }
@@ -345,10 +417,15 @@ mod tests {
         let mut spec = good();
         spec["selector"]["matchLabels"]["more"] = json!("x");
         spec["template"]["metadata"]["labels"]["more"] = json!("x");
-        let found: Vec<String> = update(&deployment(spec), &old).iter().map(ToString::to_string).collect();
+        let found: Vec<String> = update(&deployment(spec), &old)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             found,
-            ["spec.selector: Invalid value: {\"matchLabels\":{\"more\":\"x\",\"run\":\"ngx\"}}: field is immutable"]
+            [
+                "spec.selector: Invalid value: {\"matchLabels\":{\"more\":\"x\",\"run\":\"ngx\"}}: field is immutable"
+            ]
         );
     }
 }

@@ -5,7 +5,6 @@ pub mod controller_revision;
 pub mod deployment;
 pub mod replica_set;
 
-
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use keelson_api::field::Errors;
@@ -44,8 +43,18 @@ fn selector(errors: &mut Errors, at: &Loc<'_>, selector: &LabelSelector, what: &
 }
 
 /// A template whose pods run forever and carry the labels they are selected by.
-fn template(errors: &mut Errors, at: &Loc<'_>, template: &PodTemplateSpec, selector: &LabelSelector, kind: &str) {
-    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref()).unwrap_or(&NONE);
+fn template(
+    errors: &mut Errors,
+    at: &Loc<'_>,
+    template: &PodTemplateSpec,
+    selector: &LabelSelector,
+    kind: &str,
+) {
+    let labels = template
+        .metadata
+        .as_ref()
+        .and_then(|m| m.labels.as_ref())
+        .unwrap_or(&NONE);
     if !selectors::is_empty(selector) && !selectors::matches(selector, labels) {
         let detail = "`selector` does not match template `labels`";
         errors.push(at.child("metadata.labels").invalid(rules::shown(labels), detail));
@@ -56,5 +65,9 @@ fn template(errors: &mut Errors, at: &Loc<'_>, template: &PodTemplateSpec, selec
 
 /// The containers of a template.
 fn containers(template: &PodTemplateSpec) -> &[k8s_openapi::api::core::v1::Container] {
-    template.spec.as_ref().map(|s| s.containers.as_slice()).unwrap_or(&[])
+    template
+        .spec
+        .as_ref()
+        .map(|s| s.containers.as_slice())
+        .unwrap_or(&[])
 }

@@ -57,7 +57,11 @@ impl Strategy for ReplicaSetKind {
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut ReplicaSet, old: &ReplicaSet) {
         new.status.clone_from(&old.status);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut ReplicaSet, old: &ReplicaSet) {
@@ -72,17 +76,30 @@ impl Strategy for ReplicaSetKind {
     fn validate_update(&self, _ctx: &RequestContext<'_>, new: &ReplicaSet, old: &ReplicaSet) -> Errors {
         let mut errors = validate(new);
         if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-            rules::immutable(&mut errors, &Loc::new("spec.selector"), &new.selector, &old.selector);
+            rules::immutable(
+                &mut errors,
+                &Loc::new("spec.selector"),
+                &new.selector,
+                &old.selector,
+            );
         }
         errors
     }
 
-    fn validate_subresource_update(&self, _ctx: &RequestContext<'_>, new: &ReplicaSet, _old: &ReplicaSet) -> Errors {
+    fn validate_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &ReplicaSet,
+        _old: &ReplicaSet,
+    ) -> Errors {
         validate_status(new)
     }
 
     fn selectable_fields(&self, set: &ReplicaSet) -> Fields {
-        vec![("status.replicas", set.status.as_ref().map_or(0, |s| s.replicas).to_string())]
+        vec![(
+            "status.replicas",
+            set.status.as_ref().map_or(0, |s| s.replicas).to_string(),
+        )]
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -135,19 +152,30 @@ impl Scalable for ReplicaSet {
     }
 
     fn selector(&self) -> String {
-        self.spec.as_ref().map(|s| cells::selector(Some(&s.selector))).unwrap_or_default()
+        self.spec
+            .as_ref()
+            .map(|s| cells::selector(Some(&s.selector)))
+            .unwrap_or_default()
     }
 }
 
 fn validate(set: &ReplicaSet) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &set.spec else { return vec![at.required("")] };
+    let Some(spec) = &set.spec else {
+        return vec![at.required("")];
+    };
     rules::not_negative(&mut errors, &at.child("replicas"), spec.replicas);
     rules::not_negative(&mut errors, &at.child("minReadySeconds"), spec.min_ready_seconds);
     selector(&mut errors, &at.child("selector"), &spec.selector, "replicaset");
     match &spec.template {
-        Some(inner) => template(&mut errors, &at.child("template"), inner, &spec.selector, "ReplicaSet"),
+        Some(inner) => template(
+            &mut errors,
+            &at.child("template"),
+            inner,
+            &spec.selector,
+            "ReplicaSet",
+        ),
         None => errors.push(at.child("template").required("")),
     }
     errors
@@ -166,12 +194,18 @@ fn validate_status(set: &ReplicaSet) -> Errors {
     for (field, value) in fields {
         rules::not_negative(&mut errors, &at.child(field), Some(value));
         if value > status.replicas {
-            errors.push(at.child(field).invalid(value, "cannot be greater than status.replicas"));
+            errors.push(
+                at.child(field)
+                    .invalid(value, "cannot be greater than status.replicas"),
+            );
         }
     }
     let (ready, available) = (fields[1].1, fields[2].1);
     if available > ready {
-        errors.push(at.child("availableReplicas").invalid(available, "cannot be greater than readyReplicas"));
+        errors.push(
+            at.child("availableReplicas")
+                .invalid(available, "cannot be greater than readyReplicas"),
+        );
     }
     errors
 }

@@ -20,7 +20,10 @@ pub fn age(metadata: &ObjectMeta, now: Timestamp) -> Value {
 
 /// How long ago something was; `<unknown>` without a time.
 pub fn since(at: Option<&Time>, now: Timestamp) -> String {
-    at.map_or_else(|| UNKNOWN.to_owned(), |at| human_duration(now.as_second() - at.0.as_second()))
+    at.map_or_else(
+        || UNKNOWN.to_owned(),
+        |at| human_duration(now.as_second() - at.0.as_second()),
+    )
 }
 
 /// The name of an object.
@@ -37,7 +40,11 @@ pub fn human_duration(seconds: i64) -> String {
     let seconds = seconds.max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let two = |big: i64, unit: char, small: i64, small_unit: char| {
-        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{big}{unit}")
+        } else {
+            format!("{big}{unit}{small}{small_unit}")
+        }
     };
     if seconds < 60 * 2 {
         format!("{seconds}s")
@@ -72,7 +79,9 @@ pub fn labels(labels: Option<&BTreeMap<String, String>>) -> String {
 
 /// A label selector as it is written on a command line.
 pub fn selector(selector: Option<&LabelSelector>) -> String {
-    let Some(selector) = selector else { return NONE.to_owned() };
+    let Some(selector) = selector else {
+        return NONE.to_owned();
+    };
     let mut parts: Vec<(&str, String)> = Vec::new();
     for (key, value) in selector.match_labels.iter().flatten() {
         parts.push((key, format!("{key}={value}")));
@@ -93,13 +102,20 @@ pub fn selector(selector: Option<&LabelSelector>) -> String {
     }
     parts.sort_by(|a, b| a.0.cmp(b.0));
     let texts: Vec<String> = parts.into_iter().map(|(_, text)| text).collect();
-    if texts.is_empty() { NONE.to_owned() } else { texts.join(",") }
+    if texts.is_empty() {
+        NONE.to_owned()
+    } else {
+        texts.join(",")
+    }
 }
 
 /// The names and the images of containers, each joined with commas.
 pub fn containers(containers: &[Container]) -> [Value; 2] {
     let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
-    let images: Vec<&str> = containers.iter().map(|c| c.image.as_deref().unwrap_or("")).collect();
+    let images: Vec<&str> = containers
+        .iter()
+        .map(|c| c.image.as_deref().unwrap_or(""))
+        .collect();
     [names.join(",").into(), images.join(",").into()]
 }
 

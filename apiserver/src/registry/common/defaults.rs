@@ -64,7 +64,9 @@ pub fn quantity(quantity: &mut Quantity) {
 fn is_canonical(text: &str) -> bool {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, suffix) = text.split_at(digits);
-    let Ok(number) = number.parse::<u64>() else { return false };
+    let Ok(number) = number.parse::<u64>() else {
+        return false;
+    };
     if number == 0 || text.starts_with('0') || digits > 15 {
         return text == "0";
     }

@@ -25,22 +25,34 @@ enum Step<'a> {
 impl<'a> Loc<'a> {
     /// A field of the object itself. Dots may be used: `Loc::new("spec.template")`.
     pub const fn new(name: &'a str) -> Loc<'a> {
-        Loc { parent: None, step: Step::Name(name) }
+        Loc {
+            parent: None,
+            step: Step::Name(name),
+        }
     }
 
     /// A field of what this place holds; may contain dots.
     pub const fn child<'b>(&'b self, name: &'b str) -> Loc<'b> {
-        Loc { parent: Some(self), step: Step::Name(name) }
+        Loc {
+            parent: Some(self),
+            step: Step::Name(name),
+        }
     }
 
     /// An element of the list in this place.
     pub const fn index(&self, index: usize) -> Loc<'_> {
-        Loc { parent: Some(self), step: Step::Index(index) }
+        Loc {
+            parent: Some(self),
+            step: Step::Index(index),
+        }
     }
 
     /// An entry of the map in this place.
     pub const fn key<'b>(&'b self, key: &'b str) -> Loc<'b> {
-        Loc { parent: Some(self), step: Step::Key(key) }
+        Loc {
+            parent: Some(self),
+            step: Step::Key(key),
+        }
     }
 
     fn path(&self) -> Path {
@@ -119,7 +131,13 @@ mod tests {
         let spec = Loc::new("spec");
         let containers = spec.child("containers");
         let first = containers.index(0);
-        assert_eq!(first.child("securityContext.runAsUser").to_string(), "spec.containers[0].securityContext.runAsUser");
-        assert_eq!(spec.child("nodeSelector").key("a/b").to_string(), "spec.nodeSelector[a/b]");
+        assert_eq!(
+            first.child("securityContext.runAsUser").to_string(),
+            "spec.containers[0].securityContext.runAsUser"
+        );
+        assert_eq!(
+            spec.child("nodeSelector").key("a/b").to_string(),
+            "spec.nodeSelector[a/b]"
+        );
     }
 }

@@ -69,7 +69,9 @@ pub fn annotations(errors: &mut Errors, at: &Loc<'_>, annotations: &BTreeMap<Str
 
 /// The parts of a template's metadata that matter.
 pub fn template_metadata(errors: &mut Errors, at: &Loc<'_>, template: &PodTemplateSpec) {
-    let Some(metadata) = &template.metadata else { return };
+    let Some(metadata) = &template.metadata else {
+        return;
+    };
     if let Some(map) = &metadata.labels {
         labels(errors, &at.child("labels"), map);
     }
@@ -147,7 +149,10 @@ pub fn ip(errors: &mut Errors, at: &Loc<'_>, value: &str) {
 /// Addresses that pods cannot be reached at.
 pub fn not_special_ip(errors: &mut Errors, at: &Loc<'_>, value: &str) {
     let Some(address) = validation::parse_ip(value) else {
-        errors.push(at.invalid(value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        errors.push(at.invalid(
+            value,
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ));
         return;
     };
     if address.is_unspecified() {
@@ -161,14 +166,20 @@ pub fn not_special_ip(errors: &mut Errors, at: &Loc<'_>, value: &str) {
         std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     if link_local {
-        errors.push(at.invalid(value, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"));
+        errors.push(at.invalid(
+            value,
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        ));
     }
     let link_local_multicast = match address {
         std::net::IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
         std::net::IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
     };
     if link_local_multicast {
-        errors.push(at.invalid(value, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"));
+        errors.push(at.invalid(
+            value,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        ));
     }
 }
 

@@ -67,7 +67,11 @@ impl<K: Scalable> Subresource for ScaleSubresource<K> {
         let gr = K::group_resource();
         let change = |object: &mut K| {
             if version.as_ref().is_some_and(|v| v != object.resource_version()) {
-                return Err(ApiError::conflict(&gr, object.name(), keelson_api::status::MODIFIED));
+                return Err(ApiError::conflict(
+                    &gr,
+                    object.name(),
+                    keelson_api::status::MODIFIED,
+                ));
             }
             object.set_replicas(wanted);
             Ok(())
@@ -77,7 +81,9 @@ impl<K: Scalable> Subresource for ScaleSubresource<K> {
             change(&mut object)?;
             object
         } else {
-            ctx.server.update(ctx.user, (ctx.namespace, ctx.name, ""), change).await?
+            ctx.server
+                .update(ctx.user, (ctx.namespace, ctx.name, ""), change)
+                .await?
         };
         answer(200, &scale_of(&object))
     }
@@ -96,7 +102,11 @@ fn check(scale: &Scale, name: &str) -> ApiResult<()> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(&GroupKind::new("autoscaling", "Scale"), name, &errors))
+    Err(ApiError::invalid(
+        &GroupKind::new("autoscaling", "Scale"),
+        name,
+        &errors,
+    ))
 }
 
 fn scale_of<K: Scalable>(object: &K) -> Scale {
@@ -111,7 +121,9 @@ fn scale_of<K: Scalable>(object: &K) -> Scale {
             creation_timestamp: meta.creation_timestamp.clone(),
             ..ObjectMeta::default()
         },
-        spec: Some(ScaleSpec { replicas: Some(object.replicas()) }),
+        spec: Some(ScaleSpec {
+            replicas: Some(object.replicas()),
+        }),
         status: Some(ScaleStatus {
             replicas: object.current_replicas(),
             selector: Some(selector).filter(|s| !s.is_empty()),
@@ -127,7 +139,10 @@ pub fn decode<T: serde::de::DeserializeOwned>(body: &serde_json::Value) -> ApiRe
 /// An answer of a subresource.
 pub fn answer<T: Serialize>(code: u16, object: &T) -> ApiResult<Answer> {
     let json = serde_json::to_vec(object).map_err(ApiError::internal)?;
-    Ok(Answer { code, json: Bytes::from(json) })
+    Ok(Answer {
+        code,
+        json: Bytes::from(json),
+    })
 }
 
 /// The answer of a subresource that creates nothing one could get: a Status of success.

@@ -28,7 +28,10 @@ pub fn label_selector(errors: &mut Errors, at: &Loc<'_>, selector: &LabelSelecto
                 errors.push(at.child("values").forbidden(detail));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.push(at.child("operator").invalid(other, "not a valid selector operator")),
+            other => errors.push(
+                at.child("operator")
+                    .invalid(other, "not a valid selector operator"),
+            ),
         }
         rules::qualified_name(errors, &at.child("key"), &requirement.key);
         for (j, value) in values.iter().enumerate() {
@@ -46,8 +49,11 @@ pub fn is_empty(selector: &LabelSelector) -> bool {
 
 /// Whether labels satisfy a selector.
 pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    let by_labels =
-        selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key).is_some_and(|v| v == value));
+    let by_labels = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.get(key).is_some_and(|v| v == value));
     by_labels
         && selector.match_expressions.iter().flatten().all(|requirement| {
             let value = labels.get(&requirement.key);

@@ -54,8 +54,16 @@ impl Strategy for LeaseKind {
     }
 
     fn cells(&self, lease: &Lease, now: Timestamp) -> Vec<Value> {
-        let holder = lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).unwrap_or("");
-        vec![cells::name(&lease.metadata), holder.into(), cells::age(&lease.metadata, now)]
+        let holder = lease
+            .spec
+            .as_ref()
+            .and_then(|s| s.holder_identity.as_deref())
+            .unwrap_or("");
+        vec![
+            cells::name(&lease.metadata),
+            holder.into(),
+            cells::age(&lease.metadata, now),
+        ]
     }
 }
 
@@ -66,7 +74,10 @@ fn validate(lease: &Lease) -> Errors {
     if let Some(seconds) = spec.lease_duration_seconds
         && seconds <= 0
     {
-        errors.push(at.child("leaseDurationSeconds").invalid(seconds, "must be greater than 0"));
+        errors.push(
+            at.child("leaseDurationSeconds")
+                .invalid(seconds, "must be greater than 0"),
+        );
     }
     rules::not_negative(&mut errors, &at.child("leaseTransitions"), spec.lease_transitions);
     if spec.holder_identity.as_deref() == Some("") {
@@ -75,10 +86,14 @@ fn validate(lease: &Lease) -> Errors {
     if let Some(strategy) = spec.strategy.as_deref() {
         let known = ["OldestEmulationVersion"];
         if !known.contains(&strategy) && !strategy.contains('/') {
-            errors.push(at.child("strategy").invalid(strategy, "must be a fully qualified name"));
+            errors.push(
+                at.child("strategy")
+                    .invalid(strategy, "must be a fully qualified name"),
+            );
         }
     }
-    if spec.preferred_holder.as_deref().is_some_and(|p| !p.is_empty()) && spec.strategy.as_deref().unwrap_or("").is_empty()
+    if spec.preferred_holder.as_deref().is_some_and(|p| !p.is_empty())
+        && spec.strategy.as_deref().unwrap_or("").is_empty()
     {
         let detail = "may only be specified when `strategy` is defined";
         errors.push(at.child("preferredHolder").forbidden(detail));

@@ -74,8 +74,13 @@ impl Strategy for ConfigMapStrategy {
     }
 
     fn cells(&self, map: &ConfigMap, now: Timestamp) -> Vec<Value> {
-        let count = map.data.as_ref().map_or(0, |d| d.len()) + map.binary_data.as_ref().map_or(0, |d| d.len());
-        vec![cells::name(&map.metadata), count.into(), cells::age(&map.metadata, now)]
+        let count =
+            map.data.as_ref().map_or(0, |d| d.len()) + map.binary_data.as_ref().map_or(0, |d| d.len());
+        vec![
+            cells::name(&map.metadata),
+            count.into(),
+            cells::age(&map.metadata, now),
+        ]
     }
 }
 
@@ -85,8 +90,15 @@ fn validate(map: &ConfigMap) -> Errors {
     let at = Loc::new("data");
     for (key, value) in map.data.iter().flatten() {
         rules::complain(&mut errors, &at.key(key), key, validation::config_map_key(key));
-        if map.binary_data.as_ref().is_some_and(|binary| binary.contains_key(key)) {
-            errors.push(at.key(key).invalid(key.as_str(), "duplicate of key present in binaryData"));
+        if map
+            .binary_data
+            .as_ref()
+            .is_some_and(|binary| binary.contains_key(key))
+        {
+            errors.push(
+                at.key(key)
+                    .invalid(key.as_str(), "duplicate of key present in binaryData"),
+            );
         }
         size += value.len();
     }

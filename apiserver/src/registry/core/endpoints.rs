@@ -65,7 +65,11 @@ impl Strategy for EndpointsStrategy {
 
     fn cells(&self, endpoints: &Endpoints, now: Timestamp) -> Vec<Value> {
         let list = format_subsets(endpoints.subsets.as_deref().unwrap_or(&[]));
-        vec![cells::name(&endpoints.metadata), list.into(), cells::age(&endpoints.metadata, now)]
+        vec![
+            cells::name(&endpoints.metadata),
+            list.into(),
+            cells::age(&endpoints.metadata, now),
+        ]
     }
 }
 
@@ -97,12 +101,20 @@ fn format_subsets(subsets: &[EndpointSubset]) -> String {
         return cells::NONE.to_owned();
     }
     let list = shown.join(",");
-    if count > SHOWN_MAX { format!("{list} + {} more...", count - SHOWN_MAX) } else { list }
+    if count > SHOWN_MAX {
+        format!("{list} + {} more...", count - SHOWN_MAX)
+    } else {
+        list
+    }
 }
 
 /// `1.2.3.4:80`, `[::1]:80`.
 pub fn join_host_port(host: &str, port: i32) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 fn validate(endpoints: &Endpoints) -> Errors {
@@ -134,7 +146,12 @@ fn validate(endpoints: &Endpoints) -> Errors {
                 rules::label(&mut errors, &at.child("name"), name);
             }
             rules::port(&mut errors, &at.child("port"), port.port);
-            rules::one_of(&mut errors, &at.child("protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+            rules::one_of(
+                &mut errors,
+                &at.child("protocol"),
+                port.protocol.as_deref(),
+                &["SCTP", "TCP", "UDP"],
+            );
             if let Some(protocol) = &port.app_protocol {
                 rules::qualified_name(&mut errors, &at.child("appProtocol"), protocol);
             }

@@ -8,9 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::registry::common::cells;
 use crate::registry::common::loc::Loc;
-use crate::registry::strategy::{
-    Alias, Column, Fields, Lifetime, RequestContext, ResourceInfo, Strategy,
-};
+use crate::registry::strategy::{Alias, Column, Fields, Lifetime, RequestContext, ResourceInfo, Strategy};
 
 /// The kind's strategy.
 pub struct EventStrategy;
@@ -104,7 +102,9 @@ impl Strategy for EventStrategy {
         let object = &event.involved_object;
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         let component = event.source.as_ref().and_then(|s| s.component.clone());
-        let source = component.filter(|c| !c.is_empty()).unwrap_or_else(|| text(&event.reporting_component));
+        let source = component
+            .filter(|c| !c.is_empty())
+            .unwrap_or_else(|| text(&event.reporting_component));
         vec![
             ("involvedObject.kind", text(&object.kind)),
             ("involvedObject.namespace", text(&object.namespace)),
@@ -131,7 +131,10 @@ impl Strategy for EventStrategy {
             Column::new("Message", "What happened."),
             Column::new("First Seen", "When the event was first seen.").wide(),
             Column::new("Count", "How often the event was seen.").wide(),
-            Column { priority: 1, ..Column::name() },
+            Column {
+                priority: 1,
+                ..Column::name()
+            },
         ];
         COLUMNS
     }
@@ -150,7 +153,13 @@ impl Strategy for EventStrategy {
             (_, Some(_)) => cells::since(event.last_timestamp.as_ref(), now),
             _ => first.clone(),
         };
-        let count = event.series.as_ref().and_then(|s| s.count).or(event.count).filter(|c| *c != 0).unwrap_or(1);
+        let count = event
+            .series
+            .as_ref()
+            .and_then(|s| s.count)
+            .or(event.count)
+            .filter(|c| *c != 0)
+            .unwrap_or(1);
         let text = |field: &Option<String>| Value::from(field.as_deref().unwrap_or(""));
         vec![
             last.into(),
@@ -177,7 +186,9 @@ fn object(reference: &ObjectReference) -> String {
 
 fn source(event: &Event) -> String {
     let source = event.source.as_ref();
-    let own = source.and_then(|s| s.component.as_deref()).filter(|c| !c.is_empty());
+    let own = source
+        .and_then(|s| s.component.as_deref())
+        .filter(|c| !c.is_empty());
     let component = own.or(event.reporting_component.as_deref()).unwrap_or("");
     match source.and_then(|s| s.host.as_deref()).filter(|h| !h.is_empty()) {
         Some(host) => format!("{component}, {host}"),
@@ -190,7 +201,11 @@ fn validate(event: &Event) -> Errors {
     let own = event.metadata.namespace.as_deref().unwrap_or("");
     let about = event.involved_object.namespace.as_deref().unwrap_or("");
     // What lives in no namespace has its events in the default one, or in the system's.
-    let fits = if about.is_empty() { matches!(own, "" | "default" | "kube-system") } else { own == about };
+    let fits = if about.is_empty() {
+        matches!(own, "" | "default" | "kube-system")
+    } else {
+        own == about
+    };
     if !fits {
         let at = Loc::new("involvedObject.namespace");
         errors.push(at.invalid(about, "does not match event.namespace"));
@@ -211,7 +226,14 @@ mod tests {
         });
         let mut event = new.clone();
         to_core(&mut event).expect("an event");
-        assert_eq!((&event["message"], &event["involvedObject"]["kind"], &event["count"]), (&json!("n"), &json!("Pod"), &json!(3)));
+        assert_eq!(
+            (
+                &event["message"],
+                &event["involvedObject"]["kind"],
+                &event["count"]
+            ),
+            (&json!("n"), &json!("Pod"), &json!(3))
+        );
         from_core(&mut event);
         assert_eq!(event, new);
     }

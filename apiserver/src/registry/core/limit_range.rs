@@ -66,13 +66,19 @@ impl Strategy for LimitRangeStrategy {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[Column::name(), Column::new("Created At", "When the object was created.")];
+        const COLUMNS: &[Column] = &[
+            Column::name(),
+            Column::new("Created At", "When the object was created."),
+        ];
         COLUMNS
     }
 
     fn cells(&self, range: &LimitRange, _now: Timestamp) -> Vec<Value> {
-        let created = range.metadata.creation_timestamp.as_ref().map(|t| keelson_api::time::rfc3339(t.0));
+        let created = range
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|t| keelson_api::time::rfc3339(t.0));
         vec![cells::name(&range.metadata), created.unwrap_or_default().into()]
     }
 }
@@ -82,7 +88,9 @@ impl Strategy for LimitRangeStrategy {
 fn container(item: &mut LimitRangeItem) {
     let fill = |into: &mut Option<List>, from: &Option<List>| {
         for (name, quantity) in from.iter().flatten() {
-            into.get_or_insert_default().entry(name.clone()).or_insert_with(|| quantity.clone());
+            into.get_or_insert_default()
+                .entry(name.clone())
+                .or_insert_with(|| quantity.clone());
         }
     };
     fill(&mut item.default, &item.max.clone());
@@ -98,10 +106,15 @@ fn validate(range: &LimitRange) -> Errors {
         let at = all.index(i);
         if item.type_.is_empty() {
             errors.push(at.child("type").required(""));
-        } else if !item.type_.contains('/') && !matches!(item.type_.as_str(), "Pod" | "Container" | "PersistentVolumeClaim") {
+        } else if !item.type_.contains('/')
+            && !matches!(item.type_.as_str(), "Pod" | "Container" | "PersistentVolumeClaim")
+        {
             let complaints = validation::qualified_name(&item.type_);
             rules::complain(&mut errors, &at.child("type"), &item.type_, complaints);
-            errors.push(at.child("type").invalid(item.type_.as_str(), "must be a standard limit type or fully qualified"));
+            errors.push(at.child("type").invalid(
+                item.type_.as_str(),
+                "must be a standard limit type or fully qualified",
+            ));
         }
         if limits[..i].iter().any(|other| other.type_ == item.type_) {
             errors.push(at.child("type").duplicate(item.type_.as_str()));
@@ -113,7 +126,10 @@ fn validate(range: &LimitRange) -> Errors {
 
 fn item_bounds(errors: &mut Errors, at: &Loc<'_>, item: &LimitRangeItem) {
     if item.type_ == "Pod" {
-        for (field, list) in [("default", &item.default), ("defaultRequest", &item.default_request)] {
+        for (field, list) in [
+            ("default", &item.default),
+            ("defaultRequest", &item.default_request),
+        ] {
             if list.as_ref().is_some_and(|l| !l.is_empty()) {
                 let detail = "may not be specified when `type` is 'Pod'";
                 errors.push(at.child(field).forbidden(detail));
@@ -148,9 +164,30 @@ fn item_bounds(errors: &mut Errors, at: &Loc<'_>, item: &LimitRangeItem) {
     // Each pair in the order that must hold: the first may not be above the second.
     let pairs = [
         ("min", &item.min, "min value", "max", &item.max, "max value"),
-        ("defaultRequest", &item.default_request, "default request value", "default", &item.default, "default limit value"),
-        ("defaultRequest", &item.default_request, "default request value", "max", &item.max, "max value"),
-        ("default", &item.default, "default value", "max", &item.max, "max value"),
+        (
+            "defaultRequest",
+            &item.default_request,
+            "default request value",
+            "default",
+            &item.default,
+            "default limit value",
+        ),
+        (
+            "defaultRequest",
+            &item.default_request,
+            "default request value",
+            "max",
+            &item.max,
+            "max value",
+        ),
+        (
+            "default",
+            &item.default,
+            "default value",
+            "max",
+            &item.max,
+            "max value",
+        ),
     ];
     for (field, low, low_text, _, high, high_text) in pairs {
         let at = at.child(field);

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{cells, rules};
 use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, NameRule, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm,
-    SubresourceInfo, Verb,
+    Column, Fields, GET_PATCH_UPDATE, NameRule, RequestContext, ResourceInfo, Scope, Strategy,
+    SubresourceForm, SubresourceInfo, Verb,
 };
 
 /// The finalizer that keeps a namespace until what it holds is gone.
@@ -26,7 +26,15 @@ static INFO: ResourceInfo = ResourceInfo {
     singular: "namespace",
     short_names: &["ns"],
     scope: Scope::Cluster,
-    verbs: &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch],
+    verbs: &[
+        Verb::Create,
+        Verb::Delete,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Update,
+        Verb::Watch,
+    ],
     storage_prefix: "namespaces",
     name_rule: NameRule::Label,
     selectable_fields: &["status.phase"],
@@ -64,12 +72,18 @@ impl Strategy for NamespaceStrategy {
 
     fn prepare_create(&self, _ctx: &RequestContext<'_>, namespace: &mut Namespace) {
         label_with_name(namespace);
-        let finalizers = namespace.spec.get_or_insert_default().finalizers.get_or_insert_default();
+        let finalizers = namespace
+            .spec
+            .get_or_insert_default()
+            .finalizers
+            .get_or_insert_default();
         if !finalizers.iter().any(|f| f == FINALIZER) {
             finalizers.push(FINALIZER.to_owned());
         }
-        namespace.status =
-            Some(NamespaceStatus { phase: Some("Active".to_owned()), ..NamespaceStatus::default() });
+        namespace.status = Some(NamespaceStatus {
+            phase: Some("Active".to_owned()),
+            ..NamespaceStatus::default()
+        });
     }
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut Namespace, old: &Namespace) {
@@ -93,12 +107,28 @@ impl Strategy for NamespaceStrategy {
         finalizers(new)
     }
 
-    fn validate_subresource_update(&self, ctx: &RequestContext<'_>, new: &Namespace, _old: &Namespace) -> Errors {
-        if ctx.subresource == "status" { phase(new) } else { finalizers(new) }
+    fn validate_subresource_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &Namespace,
+        _old: &Namespace,
+    ) -> Errors {
+        if ctx.subresource == "status" {
+            phase(new)
+        } else {
+            finalizers(new)
+        }
     }
 
     fn selectable_fields(&self, namespace: &Namespace) -> Fields {
-        vec![("status.phase", namespace.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default())]
+        vec![(
+            "status.phase",
+            namespace
+                .status
+                .as_ref()
+                .and_then(|s| s.phase.clone())
+                .unwrap_or_default(),
+        )]
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -111,8 +141,16 @@ impl Strategy for NamespaceStrategy {
     }
 
     fn cells(&self, namespace: &Namespace, now: Timestamp) -> Vec<Value> {
-        let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("");
-        vec![cells::name(&namespace.metadata), phase.into(), cells::age(&namespace.metadata, now)]
+        let phase = namespace
+            .status
+            .as_ref()
+            .and_then(|s| s.phase.as_deref())
+            .unwrap_or("");
+        vec![
+            cells::name(&namespace.metadata),
+            phase.into(),
+            cells::age(&namespace.metadata, now),
+        ]
     }
 
     fn begin_delete(&self, _ctx: &RequestContext<'_>, namespace: &mut Namespace) {
@@ -120,7 +158,11 @@ impl Strategy for NamespaceStrategy {
     }
 
     fn finalizing(&self, namespace: &Namespace) -> bool {
-        namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty())
+        namespace
+            .spec
+            .as_ref()
+            .and_then(|s| s.finalizers.as_ref())
+            .is_some_and(|f| !f.is_empty())
     }
 }
 
@@ -128,7 +170,11 @@ fn label_with_name(namespace: &mut Namespace) {
     if let Some(name) = namespace.metadata.name.clone()
         && !name.is_empty()
     {
-        namespace.metadata.labels.get_or_insert_default().insert(NAME_LABEL.to_owned(), name);
+        namespace
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert(NAME_LABEL.to_owned(), name);
     }
 }
 
@@ -146,12 +192,19 @@ fn finalizers(namespace: &Namespace) -> Errors {
 }
 
 fn phase(namespace: &Namespace) -> Errors {
-    let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("");
+    let phase = namespace
+        .status
+        .as_ref()
+        .and_then(|s| s.phase.as_deref())
+        .unwrap_or("");
     let at = Loc::new("status.Phase");
     let deleting = namespace.metadata.deletion_timestamp.is_some();
     match (deleting, phase) {
         (false, "Active") | (true, "Terminating") => Errors::new(),
         (false, _) => vec![at.invalid(phase, "may only be 'Active' if `deletionTimestamp` is empty")],
-        (true, _) => vec![at.invalid(phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")],
+        (true, _) => vec![at.invalid(
+            phase,
+            "may only be 'Terminating' if `deletionTimestamp` is not empty",
+        )],
     }
 }

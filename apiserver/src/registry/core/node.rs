@@ -73,7 +73,10 @@ impl Strategy for NodeStrategy {
             if status.allocatable.is_none() {
                 status.allocatable.clone_from(&status.capacity);
             }
-            for list in [&mut status.capacity, &mut status.allocatable].into_iter().flatten() {
+            for list in [&mut status.capacity, &mut status.allocatable]
+                .into_iter()
+                .flatten()
+            {
                 quantities(list);
             }
         }
@@ -117,7 +120,11 @@ impl Strategy for NodeStrategy {
             Column::new("External-IP", "The node's address outside of the cluster").wide(),
             Column::new("OS-Image", "The node's operating system").wide(),
             Column::new("Kernel-Version", "The node's kernel").wide(),
-            Column::new("Container-Runtime", "The node's container runtime and its version").wide(),
+            Column::new(
+                "Container-Runtime",
+                "The node's container runtime and its version",
+            )
+            .wide(),
         ];
         COLUMNS
     }
@@ -135,7 +142,12 @@ impl Strategy for NodeStrategy {
         }
         let address = |kind: &str| {
             let addresses = status.and_then(|s| s.addresses.as_deref()).unwrap_or(&[]);
-            cells::or_none(addresses.iter().find(|a| a.type_ == kind).map(|a| a.address.as_str()))
+            cells::or_none(
+                addresses
+                    .iter()
+                    .find(|a| a.type_ == kind)
+                    .map(|a| a.address.as_str()),
+            )
         };
         let info = status.and_then(|s| s.node_info.as_ref());
         let known = |text: Option<&String>| match text {
@@ -168,14 +180,22 @@ fn roles(node: &Node) -> String {
     }
     roles.sort_unstable();
     roles.dedup();
-    if roles.is_empty() { cells::NONE.to_owned() } else { roles.join(",") }
+    if roles.is_empty() {
+        cells::NONE.to_owned()
+    } else {
+        roles.join(",")
+    }
 }
 
 fn validate(node: &Node) -> Errors {
     let mut errors = Errors::new();
     if let Some(spec) = &node.spec {
         let at = Loc::new("spec");
-        taints(&mut errors, &at.child("taints"), spec.taints.as_deref().unwrap_or(&[]));
+        taints(
+            &mut errors,
+            &at.child("taints"),
+            spec.taints.as_deref().unwrap_or(&[]),
+        );
         let ranges = spec.pod_cidrs.as_deref().unwrap_or(&[]);
         let at_ranges = at.child("podCIDRs");
         for (i, range) in ranges.iter().enumerate() {
@@ -192,7 +212,10 @@ fn validate(node: &Node) -> Errors {
     }
     if let Some(status) = &node.status {
         let at = Loc::new("status");
-        for (field, list) in [("capacity", &status.capacity), ("allocatable", &status.allocatable)] {
+        for (field, list) in [
+            ("capacity", &status.capacity),
+            ("allocatable", &status.allocatable),
+        ] {
             let at = at.child(field);
             for (name, quantity) in list.iter().flatten() {
                 resources::amount(&mut errors, &at.key(name), name, quantity);
@@ -223,7 +246,10 @@ fn taints(errors: &mut Errors, at: &Loc<'_>, taints: &[Taint]) {
         } else {
             scheduling::taint_effect(errors, &at.child("effect"), &taint.effect);
         }
-        if taints[..i].iter().any(|t| t.key == taint.key && t.effect == taint.effect) {
+        if taints[..i]
+            .iter()
+            .any(|t| t.key == taint.key && t.effect == taint.effect)
+        {
             let mut error = at.duplicate(rules::shown(taint));
             error.detail = "taints must be unique by key and effect pair".into();
             errors.push(error);
@@ -232,7 +258,9 @@ fn taints(errors: &mut Errors, at: &Loc<'_>, taints: &[Taint]) {
 }
 
 fn immutables(errors: &mut Errors, new: &Node, old: &Node) {
-    let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
+    let (Some(new), Some(old)) = (&new.spec, &old.spec) else {
+        return;
+    };
     let at = Loc::new("spec");
     if old.pod_cidrs.as_ref().is_some_and(|c| !c.is_empty()) && new.pod_cidrs != old.pod_cidrs {
         let detail = "node updates may not change podCIDR except from \"\" to valid";

@@ -72,7 +72,12 @@ impl Strategy for PersistentVolumeStrategy {
         new.status.clone_from(&old.status);
     }
 
-    fn prepare_subresource_update(&self, ctx: &RequestContext<'_>, new: &mut PersistentVolume, old: &PersistentVolume) {
+    fn prepare_subresource_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut PersistentVolume,
+        old: &PersistentVolume,
+    ) {
         new.spec.clone_from(&old.spec);
         let phase = |volume: &PersistentVolume| volume.status.as_ref().and_then(|s| s.phase.clone());
         if phase(new) != phase(old)
@@ -88,7 +93,12 @@ impl Strategy for PersistentVolumeStrategy {
         validate(volume)
     }
 
-    fn validate_update(&self, _ctx: &RequestContext<'_>, new: &PersistentVolume, old: &PersistentVolume) -> Errors {
+    fn validate_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &PersistentVolume,
+        old: &PersistentVolume,
+    ) -> Errors {
         let mut errors = validate(new);
         if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
             let bare = |spec: &PersistentVolumeSpec| source_only(spec);
@@ -96,9 +106,19 @@ impl Strategy for PersistentVolumeStrategy {
                 let detail = "spec.persistentvolumesource is immutable after creation";
                 errors.push(Loc::new("spec.persistentvolumesource").forbidden(detail));
             }
-            rules::immutable(&mut errors, &Loc::new("volumeMode"), &new.volume_mode, &old.volume_mode);
+            rules::immutable(
+                &mut errors,
+                &Loc::new("volumeMode"),
+                &new.volume_mode,
+                &old.volume_mode,
+            );
             if old.node_affinity.is_some() {
-                rules::immutable(&mut errors, &Loc::new("nodeAffinity"), &new.node_affinity, &old.node_affinity);
+                rules::immutable(
+                    &mut errors,
+                    &Loc::new("nodeAffinity"),
+                    &new.node_affinity,
+                    &old.node_affinity,
+                );
             }
         }
         errors
@@ -109,14 +129,27 @@ impl Strategy for PersistentVolumeStrategy {
             Column::name(),
             Column::new("Capacity", "The size of the volume."),
             Column::new("Access Modes", "How the volume may be used at the same time."),
-            Column::new("Reclaim Policy", "What becomes of the volume when its claim goes."),
-            Column::new("Status", "Whether the volume is available, bound, released or failed."),
+            Column::new(
+                "Reclaim Policy",
+                "What becomes of the volume when its claim goes.",
+            ),
+            Column::new(
+                "Status",
+                "Whether the volume is available, bound, released or failed.",
+            ),
             Column::new("Claim", "The claim that has the volume."),
             Column::new("StorageClass", "The storage class of the volume."),
-            Column::new("VolumeAttributesClass", "The volume attributes class of the volume."),
+            Column::new(
+                "VolumeAttributesClass",
+                "The volume attributes class of the volume.",
+            ),
             Column::new("Reason", "Why the volume is in its state."),
             Column::new("Age", "Time since the object was created."),
-            Column::new("VolumeMode", "Whether the volume is a file system or a block device.").wide(),
+            Column::new(
+                "VolumeMode",
+                "Whether the volume is a file system or a block device.",
+            )
+            .wide(),
         ];
         COLUMNS
     }
@@ -126,7 +159,11 @@ impl Strategy for PersistentVolumeStrategy {
         let spec = volume.spec.as_ref().unwrap_or(&none);
         let status = volume.status.as_ref();
         let claim = spec.claim_ref.as_ref().map(|c| {
-            format!("{}/{}", c.namespace.as_deref().unwrap_or(""), c.name.as_deref().unwrap_or(""))
+            format!(
+                "{}/{}",
+                c.namespace.as_deref().unwrap_or(""),
+                c.name.as_deref().unwrap_or("")
+            )
         });
         let phase = match volume.metadata.deletion_timestamp {
             Some(_) => "Terminating",
@@ -134,13 +171,23 @@ impl Strategy for PersistentVolumeStrategy {
         };
         vec![
             cells::name(&volume.metadata),
-            spec.capacity.as_ref().and_then(|c| c.get("storage")).map_or("0", |q| q.0.as_str()).into(),
+            spec.capacity
+                .as_ref()
+                .and_then(|c| c.get("storage"))
+                .map_or("0", |q| q.0.as_str())
+                .into(),
             access_modes(spec.access_modes.as_deref().unwrap_or(&[])).into(),
-            spec.persistent_volume_reclaim_policy.as_deref().unwrap_or("").into(),
+            spec.persistent_volume_reclaim_policy
+                .as_deref()
+                .unwrap_or("")
+                .into(),
             phase.into(),
             claim.unwrap_or_default().into(),
             spec.storage_class_name.as_deref().unwrap_or("").into(),
-            spec.volume_attributes_class_name.as_deref().unwrap_or("<unset>").into(),
+            spec.volume_attributes_class_name
+                .as_deref()
+                .unwrap_or("<unset>")
+                .into(),
             status.and_then(|s| s.reason.as_deref()).unwrap_or("").into(),
             cells::age(&volume.metadata, now),
             spec.volume_mode.as_deref().unwrap_or(cells::UNKNOWN).into(),
@@ -199,7 +246,9 @@ fn sources(spec: &PersistentVolumeSpec) -> Vec<&'static str> {
 fn validate(volume: &PersistentVolume) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &volume.spec else { return vec![at.required("")] };
+    let Some(spec) = &volume.spec else {
+        return vec![at.required("")];
+    };
     let modes = spec.access_modes.as_deref().unwrap_or(&[]);
     let at_modes = at.child("accessModes");
     if modes.is_empty() {
@@ -233,7 +282,12 @@ fn validate(volume: &PersistentVolume) -> Errors {
         spec.persistent_volume_reclaim_policy.as_deref(),
         &["Delete", "Recycle", "Retain"],
     );
-    rules::optional_one_of(&mut errors, &at.child("volumeMode"), spec.volume_mode.as_deref(), VOLUME_MODES);
+    rules::optional_one_of(
+        &mut errors,
+        &at.child("volumeMode"),
+        spec.volume_mode.as_deref(),
+        VOLUME_MODES,
+    );
     if let Some(class) = spec.storage_class_name.as_deref()
         && !class.is_empty()
     {
@@ -256,7 +310,10 @@ fn source(errors: &mut Errors, at: &Loc<'_>, spec: &PersistentVolumeSpec) {
         errors.push(at.required("must specify a volume type"));
     }
     for further in sources.iter().skip(1) {
-        errors.push(at.child(further).forbidden("may not specify more than 1 volume type"));
+        errors.push(
+            at.child(further)
+                .forbidden("may not specify more than 1 volume type"),
+        );
     }
     if let Some(host_path) = &spec.host_path {
         volumes::host_path(errors, &at.child("hostPath"), host_path);

@@ -1,7 +1,9 @@
 //! PersistentVolumeClaims.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
+};
 use keelson_api::field::Errors;
 use keelson_api::quantity::Amount;
 use keelson_api::validation::dns1123_subdomain;
@@ -12,11 +14,17 @@ use crate::registry::common::defaults::{drop_empty, fill, quantities};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{NONE, cells, rules, selectors};
 use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, SubresourceForm, SubresourceInfo,
+    Column, Fields, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, SubresourceForm,
+    SubresourceInfo,
 };
 
 /// How volumes may be used at the same time.
-pub const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+pub const ACCESS_MODES: &[&str] = &[
+    "ReadOnlyMany",
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+];
 /// How volumes appear in a container.
 pub const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 /// The older way to name a storage class.
@@ -61,7 +69,12 @@ impl Strategy for PersistentVolumeClaimStrategy {
         same_source(claim);
     }
 
-    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut PersistentVolumeClaim, old: &PersistentVolumeClaim) {
+    fn prepare_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &mut PersistentVolumeClaim,
+        old: &PersistentVolumeClaim,
+    ) {
         new.status.clone_from(&old.status);
         same_source(new);
     }
@@ -100,7 +113,11 @@ impl Strategy for PersistentVolumeClaimStrategy {
             Column::new("StorageClass", "The storage class the claim asks for."),
             Column::new("VolumeAttributesClass", "The volume attributes class in use."),
             Column::new("Age", "Time since the object was created."),
-            Column::new("VolumeMode", "Whether the volume is a file system or a block device.").wide(),
+            Column::new(
+                "VolumeMode",
+                "Whether the volume is a file system or a block device.",
+            )
+            .wide(),
         ];
         COLUMNS
     }
@@ -114,17 +131,29 @@ impl Strategy for PersistentVolumeClaimStrategy {
         };
         let volume = spec.and_then(|s| s.volume_name.as_deref()).unwrap_or("");
         let bound = !volume.is_empty();
-        let capacity = status.and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("storage"));
-        let capacity = if bound { capacity.map_or("0", |q| q.0.as_str()) } else { "" };
+        let capacity = status
+            .and_then(|s| s.capacity.as_ref())
+            .and_then(|c| c.get("storage"));
+        let capacity = if bound {
+            capacity.map_or("0", |q| q.0.as_str())
+        } else {
+            ""
+        };
         let modes = status.and_then(|s| s.access_modes.as_deref()).unwrap_or(&[]);
         let attributes = status.and_then(|s| s.current_volume_attributes_class_name.as_deref());
-        let mode = spec.and_then(|s| s.volume_mode.as_deref()).unwrap_or(cells::UNKNOWN);
+        let mode = spec
+            .and_then(|s| s.volume_mode.as_deref())
+            .unwrap_or(cells::UNKNOWN);
         vec![
             cells::name(&claim.metadata),
             phase.into(),
             volume.into(),
             capacity.into(),
-            if bound { access_modes(modes).into() } else { "".into() },
+            if bound {
+                access_modes(modes).into()
+            } else {
+                "".into()
+            },
             storage_class(claim).into(),
             attributes.unwrap_or("<unset>").into(),
             cells::age(&claim.metadata, now),
@@ -143,7 +172,10 @@ pub fn default_claim(claim: &mut PersistentVolumeClaim) {
     fill(&mut spec.volume_mode, "Filesystem");
     drop_empty(&mut spec.volume_name);
     if let Some(resources) = &mut spec.resources {
-        for list in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {
+        for list in [&mut resources.requests, &mut resources.limits]
+            .into_iter()
+            .flatten()
+        {
             quantities(list);
         }
     }
@@ -162,8 +194,11 @@ pub fn access_modes(modes: &[String]) -> String {
         ("ReadWriteMany", "RWX"),
         ("ReadWriteOncePod", "RWOP"),
     ];
-    let short: Vec<&str> =
-        known.iter().filter(|(mode, _)| modes.iter().any(|m| m == mode)).map(|(_, short)| *short).collect();
+    let short: Vec<&str> = known
+        .iter()
+        .filter(|(mode, _)| modes.iter().any(|m| m == mode))
+        .map(|(_, short)| *short)
+        .collect();
     short.join(",")
 }
 
@@ -171,7 +206,11 @@ fn storage_class(claim: &PersistentVolumeClaim) -> String {
     let annotations = claim.metadata.annotations.as_ref().unwrap_or(&NONE);
     match annotations.get(OLD_CLASS) {
         Some(class) => class.clone(),
-        None => claim.spec.as_ref().and_then(|s| s.storage_class_name.clone()).unwrap_or_default(),
+        None => claim
+            .spec
+            .as_ref()
+            .and_then(|s| s.storage_class_name.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -207,7 +246,11 @@ fn same_source(claim: &mut PersistentVolumeClaim) {
 fn validate(claim: &PersistentVolumeClaim) -> Errors {
     let mut errors = Errors::new();
     let none = PersistentVolumeClaimSpec::default();
-    validate_spec(&mut errors, &Loc::new("spec"), claim.spec.as_ref().unwrap_or(&none));
+    validate_spec(
+        &mut errors,
+        &Loc::new("spec"),
+        claim.spec.as_ref().unwrap_or(&none),
+    );
     errors
 }
 
@@ -229,7 +272,11 @@ pub fn validate_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PersistentVolumeC
         errors.push(at_modes.forbidden(detail));
     }
     let at_resources = at.child("resources");
-    let storage = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
+    let storage = spec
+        .resources
+        .as_ref()
+        .and_then(|r| r.requests.as_ref())
+        .and_then(|r| r.get("storage"));
     match storage {
         None => errors.push(at_resources.key("storage").required("")),
         Some(quantity) => {
@@ -251,7 +298,12 @@ pub fn validate_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PersistentVolumeC
             rules::complain(errors, &at.child(field), class, dns1123_subdomain(class));
         }
     }
-    rules::optional_one_of(errors, &at.child("volumeMode"), spec.volume_mode.as_deref(), VOLUME_MODES);
+    rules::optional_one_of(
+        errors,
+        &at.child("volumeMode"),
+        spec.volume_mode.as_deref(),
+        VOLUME_MODES,
+    );
     if let Some(source) = &spec.data_source {
         let at = at.child("dataSource");
         rules::not_empty(errors, &at.child("name"), Some(&source.name));
@@ -265,7 +317,9 @@ pub fn validate_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PersistentVolumeC
 
 fn unchanged(errors: &mut Errors, new: &PersistentVolumeClaim, old: &PersistentVolumeClaim) {
     const DETAIL: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return };
+    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else {
+        return;
+    };
     let at = Loc::new("spec");
     let mut munged = new_spec.clone();
     // The volume is put in once, by whoever binds.
@@ -275,16 +329,27 @@ fn unchanged(errors: &mut Errors, new: &PersistentVolumeClaim, old: &PersistentV
     if old_spec.storage_class_name.is_none() && munged.storage_class_name.is_some() {
         munged.storage_class_name = None;
     }
-    munged.volume_attributes_class_name.clone_from(&old_spec.volume_attributes_class_name);
+    munged
+        .volume_attributes_class_name
+        .clone_from(&old_spec.volume_attributes_class_name);
     let bound = old.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
     let storage = |spec: &PersistentVolumeClaimSpec| {
-        spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage")).map(Amount::of)
+        spec.resources
+            .as_ref()
+            .and_then(|r| r.requests.as_ref())
+            .and_then(|r| r.get("storage"))
+            .map(Amount::of)
     };
     if bound {
         if let (Some(new), Some(old)) = (&mut munged.resources, &old_spec.resources) {
             new.requests.clone_from(&old.requests);
         }
-        let floor = old.status.as_ref().and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("storage")).map(Amount::of);
+        let floor = old
+            .status
+            .as_ref()
+            .and_then(|s| s.capacity.as_ref())
+            .and_then(|c| c.get("storage"))
+            .map(Amount::of);
         if let (Some(now), Some(before)) = (storage(new_spec), storage(old_spec))
             && now < before
             && floor.is_none_or(|floor| now < floor)

@@ -38,7 +38,11 @@ impl Strategy for PodTemplateStrategy {
     }
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut PodTemplate, old: &PodTemplate) {
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.template, &old.template));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.template, &old.template),
+        );
     }
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, template: &PodTemplate) -> Errors {
@@ -62,9 +66,14 @@ impl Strategy for PodTemplateStrategy {
 
     fn cells(&self, template: &PodTemplate, now: Timestamp) -> Vec<Value> {
         let inner = template.template.as_ref();
-        let containers = inner.and_then(|t| t.spec.as_ref()).map(|s| s.containers.as_slice()).unwrap_or(&[]);
+        let containers = inner
+            .and_then(|t| t.spec.as_ref())
+            .map(|s| s.containers.as_slice())
+            .unwrap_or(&[]);
         let [names, images] = cells::containers(containers);
-        let labels = inner.and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref());
+        let labels = inner
+            .and_then(|t| t.metadata.as_ref())
+            .and_then(|m| m.labels.as_ref());
         vec![
             cells::name(&template.metadata),
             names,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::pod::{self, validation};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::meta::{self, Spec};
-use crate::registry::common::scale::{self, ScaleSubresource, Scalable};
+use crate::registry::common::scale::{self, Scalable, ScaleSubresource};
 use crate::registry::common::{NONE, cells, rules};
 use crate::registry::strategy::{
     Column, Fields, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, Subresource, SubresourceForm,
@@ -55,7 +55,11 @@ impl Strategy for ReplicationControllerStrategy {
         spec.min_ready_seconds = spec.min_ready_seconds.filter(|s| *s != 0);
         if let Some(template) = &mut spec.template {
             pod::defaults::pod_template(template);
-            let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref()).filter(|l| !l.is_empty());
+            let labels = template
+                .metadata
+                .as_ref()
+                .and_then(|m| m.labels.as_ref())
+                .filter(|l| !l.is_empty());
             if let Some(labels) = labels {
                 if spec.selector.as_ref().is_none_or(|s| s.is_empty()) {
                     spec.selector = Some(labels.clone());
@@ -72,9 +76,18 @@ impl Strategy for ReplicationControllerStrategy {
         rc.status = Some(ReplicationControllerStatus::default());
     }
 
-    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut ReplicationController, old: &ReplicationController) {
+    fn prepare_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &mut ReplicationController,
+        old: &ReplicationController,
+    ) {
         new.status.clone_from(&old.status);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(
@@ -101,7 +114,10 @@ impl Strategy for ReplicationControllerStrategy {
     }
 
     fn selectable_fields(&self, rc: &ReplicationController) -> Fields {
-        vec![("status.replicas", rc.status.as_ref().map_or(0, |s| s.replicas).to_string())]
+        vec![(
+            "status.replicas",
+            rc.status.as_ref().map_or(0, |s| s.replicas).to_string(),
+        )]
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -121,7 +137,9 @@ impl Strategy for ReplicationControllerStrategy {
     fn cells(&self, rc: &ReplicationController, now: Timestamp) -> Vec<Value> {
         let spec = rc.spec.as_ref();
         let status = rc.status.as_ref();
-        let template = spec.and_then(|s| s.template.as_ref()).and_then(|t| t.spec.as_ref());
+        let template = spec
+            .and_then(|s| s.template.as_ref())
+            .and_then(|t| t.spec.as_ref());
         let [names, images] = cells::containers(template.map(|t| t.containers.as_slice()).unwrap_or(&[]));
         vec![
             cells::name(&rc.metadata),
@@ -164,7 +182,9 @@ impl Scalable for ReplicationController {
 fn validate(rc: &ReplicationController) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &rc.spec else { return vec![at.required("")] };
+    let Some(spec) = &rc.spec else {
+        return vec![at.required("")];
+    };
     rules::not_negative(&mut errors, &at.child("minReadySeconds"), spec.min_ready_seconds);
     let selector = spec.selector.as_ref().unwrap_or(&NONE);
     if selector.is_empty() {
@@ -176,7 +196,11 @@ fn validate(rc: &ReplicationController) -> Errors {
         errors.push(at.required(""));
         return errors;
     };
-    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref()).unwrap_or(&NONE);
+    let labels = template
+        .metadata
+        .as_ref()
+        .and_then(|m| m.labels.as_ref())
+        .unwrap_or(&NONE);
     if !selector.iter().all(|(key, value)| labels.get(key) == Some(value)) {
         let detail = "`selector` does not match template `labels`";
         errors.push(at.child("metadata.labels").invalid(rules::shown(labels), detail));

@@ -69,7 +69,12 @@ impl Strategy for ResourceQuotaStrategy {
         new.status.clone_from(&old.status);
     }
 
-    fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut ResourceQuota, old: &ResourceQuota) {
+    fn prepare_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &mut ResourceQuota,
+        old: &ResourceQuota,
+    ) {
         new.spec.clone_from(&old.spec);
     }
 
@@ -80,7 +85,11 @@ impl Strategy for ResourceQuotaStrategy {
     fn validate_update(&self, _ctx: &RequestContext<'_>, new: &ResourceQuota, old: &ResourceQuota) -> Errors {
         let mut errors = validate(new);
         let scopes = |quota: &ResourceQuota| {
-            let mut scopes = quota.spec.as_ref().and_then(|s| s.scopes.clone()).unwrap_or_default();
+            let mut scopes = quota
+                .spec
+                .as_ref()
+                .and_then(|s| s.scopes.clone())
+                .unwrap_or_default();
             scopes.sort();
             scopes
         };
@@ -104,9 +113,16 @@ impl Strategy for ResourceQuotaStrategy {
         let status = quota.status.as_ref();
         let (mut requests, mut limits) = (Vec::new(), Vec::new());
         for (name, hard) in status.iter().flat_map(|s| s.hard.iter().flatten()) {
-            let used = status.and_then(|s| s.used.as_ref()).and_then(|u| u.get(name)).map_or("0", |q| q.0.as_str());
+            let used = status
+                .and_then(|s| s.used.as_ref())
+                .and_then(|u| u.get(name))
+                .map_or("0", |q| q.0.as_str());
             let text = format!("{name}: {used}/{}", hard.0);
-            if name.starts_with("limits") { limits.push(text) } else { requests.push(text) }
+            if name.starts_with("limits") {
+                limits.push(text)
+            } else {
+                requests.push(text)
+            }
         }
         vec![
             cells::name(&quota.metadata),
@@ -143,22 +159,35 @@ fn validate(quota: &ResourceQuota) -> Errors {
         }
     }
     let at_selector = at.child("scopeSelector.matchExpressions");
-    let expressions = spec.scope_selector.iter().flat_map(|s| s.match_expressions.iter().flatten());
+    let expressions = spec
+        .scope_selector
+        .iter()
+        .flat_map(|s| s.match_expressions.iter().flatten());
     for (i, requirement) in expressions.enumerate() {
         let at = at_selector.index(i);
-        rules::one_of(&mut errors, &at.child("scopeName"), Some(&requirement.scope_name), SCOPES);
+        rules::one_of(
+            &mut errors,
+            &at.child("scopeName"),
+            Some(&requirement.scope_name),
+            SCOPES,
+        );
         let values = requirement.values.as_deref().unwrap_or(&[]);
         match requirement.operator.as_str() {
             "In" | "NotIn" if values.is_empty() => {
-                let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                let detail =
+                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
                 errors.push(at.child("values").required(detail));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let detail = "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector";
+                let detail =
+                    "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector";
                 errors.push(at.child("values").invalid(rules::shown(&values), detail));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.push(at.child("operator").invalid(other, "not a valid selector operator")),
+            other => errors.push(
+                at.child("operator")
+                    .invalid(other, "not a valid selector operator"),
+            ),
         }
     }
     errors

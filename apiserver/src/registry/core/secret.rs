@@ -41,7 +41,11 @@ impl Strategy for SecretStrategy {
             && !texts.is_empty()
         {
             let data = secret.data.get_or_insert_default();
-            data.extend(texts.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes()))));
+            data.extend(
+                texts
+                    .into_iter()
+                    .map(|(key, text)| (key, ByteString(text.into_bytes()))),
+            );
         }
         fill(&mut secret.type_, "Opaque");
     }
@@ -106,7 +110,13 @@ fn validate(secret: &Secret) -> Errors {
     if size > SIZE_MAX {
         errors.push(at.too_long(SIZE_MAX));
     }
-    let value = |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).map(|v| v.0.as_slice());
+    let value = |key: &str| {
+        secret
+            .data
+            .as_ref()
+            .and_then(|d| d.get(key))
+            .map(|v| v.0.as_slice())
+    };
     let mut json = |key: &str| match value(key) {
         None => errors.push(at.key(key).required("")),
         Some(bytes) => {

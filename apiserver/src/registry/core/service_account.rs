@@ -64,7 +64,10 @@ impl Strategy for ServiceAccountStrategy {
     fn prepare_create(&self, _ctx: &RequestContext<'_>, account: &mut ServiceAccount) {
         // References to secrets keep nothing but the name.
         for secret in account.secrets.iter_mut().flatten() {
-            *secret = k8s_openapi::api::core::v1::ObjectReference { name: secret.name.take(), ..Default::default() };
+            *secret = k8s_openapi::api::core::v1::ObjectReference {
+                name: secret.name.take(),
+                ..Default::default()
+            };
         }
     }
 
@@ -72,7 +75,12 @@ impl Strategy for ServiceAccountStrategy {
         Errors::new()
     }
 
-    fn validate_update(&self, _ctx: &RequestContext<'_>, _new: &ServiceAccount, _old: &ServiceAccount) -> Errors {
+    fn validate_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        _new: &ServiceAccount,
+        _old: &ServiceAccount,
+    ) -> Errors {
         Errors::new()
     }
 
@@ -127,7 +135,8 @@ impl Subresource for TokenSubresource {
         }
         ctx.server.admit(ctx, Operation::Create, &call.body).await?;
 
-        let max = i64::try_from(ctx.server.config.service_account_max_token_expiration.as_secs()).unwrap_or(0);
+        let max =
+            i64::try_from(ctx.server.config.service_account_max_token_expiration.as_secs()).unwrap_or(0);
         let seconds = if max > 0 { seconds.min(max) } else { seconds };
         let mut claims = KubernetesClaims {
             namespace: ctx.namespace.to_owned(),
@@ -139,13 +148,25 @@ impl Subresource for TokenSubresource {
         };
         bind(ctx, &spec, &mut claims).await?;
         let mut lifetime = seconds;
-        if claims.pod.is_some() && seconds == COMPATIBILITY_SECONDS && spec.audiences.as_ref().is_none_or(Vec::is_empty) {
+        if claims.pod.is_some()
+            && seconds == COMPATIBILITY_SECONDS
+            && spec.audiences.as_ref().is_none_or(Vec::is_empty)
+        {
             claims.warnafter = Some(ctx.now.as_second() + seconds);
             lifetime = EXTENDED_SECONDS;
         }
-        let tokens = ctx.server.authenticator.service_accounts.as_ref().ok_or_else(no_signer)?;
+        let tokens = ctx
+            .server
+            .authenticator
+            .service_accounts
+            .as_ref()
+            .ok_or_else(no_signer)?;
         let issued = tokens.issue(&claims, spec.audiences.as_deref().unwrap_or(&[]), lifetime)?;
-        let expires = if lifetime == seconds { issued.expires } else { ctx.now.as_second() + seconds };
+        let expires = if lifetime == seconds {
+            issued.expires
+        } else {
+            ctx.now.as_second() + seconds
+        };
         if spec.audiences.as_ref().is_none_or(Vec::is_empty) {
             spec.audiences = Some(ctx.server.config.audiences().to_vec());
         }
@@ -160,7 +181,9 @@ impl Subresource for TokenSubresource {
 }
 
 fn no_signer() -> ApiError {
-    ApiError::internal("this server has no key for service account tokens: see --service-account-signing-key-file")
+    ApiError::internal(
+        "this server has no key for service account tokens: see --service-account-signing-key-file",
+    )
 }
 
 fn validate_seconds(seconds: i64) -> Errors {
@@ -175,18 +198,34 @@ fn validate_seconds(seconds: i64) -> Errors {
 }
 
 fn reference(object: &impl Object) -> Reference {
-    Reference { name: object.name().to_owned(), uid: object.uid().to_owned() }
+    Reference {
+        name: object.name().to_owned(),
+        uid: object.uid().to_owned(),
+    }
 }
 
 /// Binds the token to the object it is asked for: it ends with it.
-async fn bind(ctx: &RequestContext<'_>, spec: &TokenRequestSpec, claims: &mut KubernetesClaims) -> ApiResult<()> {
-    let Some(bound) = &spec.bound_object_ref else { return Ok(()) };
+async fn bind(
+    ctx: &RequestContext<'_>,
+    spec: &TokenRequestSpec,
+    claims: &mut KubernetesClaims,
+) -> ApiResult<()> {
+    let Some(bound) = &spec.bound_object_ref else {
+        return Ok(());
+    };
     let name = bound.name.as_deref().unwrap_or("");
     let uid = bound.uid.as_deref().unwrap_or("");
-    match (bound.api_version.as_deref().unwrap_or(""), bound.kind.as_deref().unwrap_or("")) {
+    match (
+        bound.api_version.as_deref().unwrap_or(""),
+        bound.kind.as_deref().unwrap_or(""),
+    ) {
         ("v1", "Pod") => {
             let pod: Pod = fetch(ctx, ctx.namespace, name, uid).await?;
-            let own = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or("");
+            let own = pod
+                .spec
+                .as_ref()
+                .and_then(|s| s.service_account_name.as_deref())
+                .unwrap_or("");
             if own != ctx.name {
                 let gr = GroupResource::core("serviceaccounts");
                 let why = format!(
@@ -208,7 +247,9 @@ async fn bind(ctx: &RequestContext<'_>, spec: &TokenRequestSpec, claims: &mut Ku
         ("v1", "Node") => claims.node = Some(reference(&fetch::<Node>(ctx, "", name, uid).await?)),
         (version, kind) => {
             let gvk = keelson_api::Gvk::from_api_version(version, kind);
-            return Err(ApiError::bad_request(format!("cannot bind token to object of type {gvk}")));
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token to object of type {gvk}"
+            )));
         }
     }
     Ok(())

@@ -62,7 +62,12 @@ impl Strategy for EndpointSliceKind {
 
     fn validate_update(&self, _ctx: &RequestContext<'_>, new: &EndpointSlice, old: &EndpointSlice) -> Errors {
         let mut errors = validate(new);
-        rules::immutable(&mut errors, &Loc::new("addressType"), &new.address_type, &old.address_type);
+        rules::immutable(
+            &mut errors,
+            &Loc::new("addressType"),
+            &new.address_type,
+            &old.address_type,
+        );
         errors
     }
 
@@ -123,7 +128,12 @@ fn shorten(shown: Vec<String>, count: usize) -> String {
 
 fn validate(slice: &EndpointSlice) -> Errors {
     let mut errors = Errors::new();
-    rules::one_of(&mut errors, &Loc::new("addressType"), Some(&slice.address_type), &["FQDN", "IPv4", "IPv6"]);
+    rules::one_of(
+        &mut errors,
+        &Loc::new("addressType"),
+        Some(&slice.address_type),
+        &["FQDN", "IPv4", "IPv6"],
+    );
     endpoints(&mut errors, slice);
     ports(&mut errors, slice.ports.as_deref().unwrap_or(&[]));
     errors
@@ -207,7 +217,12 @@ fn ports(errors: &mut Errors, ports: &[EndpointPort]) {
         {
             rules::port(errors, &at.child("port"), number);
         }
-        rules::one_of(errors, &at.child("protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+        rules::one_of(
+            errors,
+            &at.child("protocol"),
+            port.protocol.as_deref(),
+            &["SCTP", "TCP", "UDP"],
+        );
         if let Some(protocol) = &port.app_protocol {
             rules::qualified_name(errors, &at.child("appProtocol"), protocol);
         }
@@ -220,26 +235,44 @@ mod tests {
 
     #[test]
     fn many_endpoints_are_summed_up() {
-        let endpoint = |n: u8| Endpoint { addresses: vec![format!("10.0.0.{n}")], ..Endpoint::default() };
+        let endpoint = |n: u8| Endpoint {
+            addresses: vec![format!("10.0.0.{n}")],
+            ..Endpoint::default()
+        };
         assert_eq!(format_endpoints(&[]), "<unset>");
         assert_eq!(format_endpoints(&[endpoint(1), endpoint(2)]), "10.0.0.1,10.0.0.2");
         let five: Vec<Endpoint> = (1..=5).map(endpoint).collect();
         assert_eq!(format_endpoints(&five), "10.0.0.1,10.0.0.2,10.0.0.3 + 2 more...");
-        assert_eq!(format_ports(&[EndpointPort { port: Some(80), ..Default::default() }, EndpointPort::default()]), "80,*");
+        assert_eq!(
+            format_ports(&[
+                EndpointPort {
+                    port: Some(80),
+                    ..Default::default()
+                },
+                EndpointPort::default()
+            ]),
+            "80,*"
+        );
     }
 
     #[test]
     fn addresses_fit_their_type() {
         let slice = |kind: &str, address: &str| EndpointSlice {
             address_type: kind.to_owned(),
-            endpoints: Some(vec![Endpoint { addresses: vec![address.to_owned()], ..Endpoint::default() }]),
+            endpoints: Some(vec![Endpoint {
+                addresses: vec![address.to_owned()],
+                ..Endpoint::default()
+            }]),
             ..EndpointSlice::default()
         };
-        let texts = |s: EndpointSlice| -> Vec<String> { validate(&s).iter().map(ToString::to_string).collect() };
+        let texts =
+            |s: EndpointSlice| -> Vec<String> { validate(&s).iter().map(ToString::to_string).collect() };
         assert!(texts(slice("IPv4", "10.0.0.1")).is_empty());
         assert_eq!(
             texts(slice("IPv4", "127.0.0.1")),
-            ["endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"]
+            [
+                "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"
+            ]
         );
         assert_eq!(texts(slice("IPv6", "10.0.0.1")).len(), 1);
         assert_eq!(texts(slice("", "x")), ["addressType: Required value"]);

@@ -26,7 +26,9 @@ impl Subresource for PodBinding {
         // A binding may also be posted to the namespace's `bindings`: then only the body names the pod.
         let name = if ctx.name.is_empty() { given } else { ctx.name };
         if !given.is_empty() && given != name {
-            return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+            return Err(ApiError::bad_request(
+                "name in URL does not match name in Binding object",
+            ));
         }
         let errors = validate(&binding);
         if !errors.is_empty() {
@@ -39,7 +41,9 @@ impl Subresource for PodBinding {
             assign(&mut pod, &binding, now)?;
         } else {
             let key = (ctx.namespace, name, "binding");
-            ctx.server.update::<Pod>(ctx.user, key, |pod| assign(pod, &binding, now)).await?;
+            ctx.server
+                .update::<Pod>(ctx.user, key, |pod| assign(pod, &binding, now))
+                .await?;
         }
         success(201)
     }
@@ -62,14 +66,24 @@ pub fn validate(binding: &Binding) -> Errors {
 /// Puts the pod on its node. It must not be on one, be about to go, or be another pod than the one meant.
 pub fn assign(pod: &mut Pod, binding: &Binding, now: Timestamp) -> ApiResult<()> {
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let refuse = |why: String| Err(ApiError::conflict(&GroupResource::core("pods/binding"), &name, why));
+    let refuse = |why: String| {
+        Err(ApiError::conflict(
+            &GroupResource::core("pods/binding"),
+            &name,
+            why,
+        ))
+    };
     let uid = binding.metadata.uid.as_deref().unwrap_or("");
     let own = pod.metadata.uid.as_deref().unwrap_or("");
     if !uid.is_empty() && uid != own {
-        return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"));
+        return refuse(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
+        ));
     }
     if pod.metadata.deletion_timestamp.is_some() {
-        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        return refuse(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
     }
     let spec = pod.spec.get_or_insert_default();
     if let Some(node) = spec.node_name.as_deref()
@@ -77,13 +91,21 @@ pub fn assign(pod: &mut Pod, binding: &Binding, now: Timestamp) -> ApiResult<()>
     {
         return refuse(format!("pod {name} is already assigned to node {node:?}"));
     }
-    if spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+    if spec
+        .scheduling_gates
+        .as_ref()
+        .is_some_and(|gates| !gates.is_empty())
+    {
         return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     spec.node_name.clone_from(&binding.target.name);
     if let Some(annotations) = &binding.metadata.annotations {
         let own = pod.metadata.annotations.get_or_insert_default();
-        own.extend(annotations.iter().map(|(key, value)| (key.clone(), value.clone())));
+        own.extend(
+            annotations
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
     }
     if let Some(labels) = &binding.metadata.labels {
         let own = pod.metadata.labels.get_or_insert_default();
@@ -111,8 +133,9 @@ mod tests {
 
     #[test]
     fn a_pod_is_bound_once() {
-        let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}}))
-            .expect("a pod");
+        let mut pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}}))
+                .expect("a pod");
         assign(&mut pod, &binding(), Timestamp::UNIX_EPOCH).expect("a free pod");
         assert_eq!(pod.spec.as_ref().and_then(|s| s.node_name.as_deref()), Some("n1"));
         let error = assign(&mut pod, &binding(), Timestamp::UNIX_EPOCH).expect_err("a bound pod");

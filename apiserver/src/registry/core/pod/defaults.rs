@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, EphemeralContainer, HTTPGetAction, LifecycleHandler, Pod, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, Volume,
+    Container, EnvVar, EphemeralContainer, HTTPGetAction, LifecycleHandler, Pod, PodSpec, PodTemplateSpec,
+    Probe, ResourceRequirements, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -24,13 +24,21 @@ pub fn pod(pod: &mut Pod) {
     let spec = pod.spec.get_or_insert_with(PodSpec::default);
     pod_spec(spec);
     spec.enable_service_links.get_or_insert(true);
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+    for container in spec
+        .containers
+        .iter_mut()
+        .chain(spec.init_containers.iter_mut().flatten())
+    {
         if let Some(resources) = &mut container.resources {
             requests_from_limits(resources);
         }
     }
     if spec.host_network == Some(true) {
-        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        for container in spec
+            .containers
+            .iter_mut()
+            .chain(spec.init_containers.iter_mut().flatten())
+        {
             for port in container.ports.iter_mut().flatten() {
                 if port.host_port.unwrap_or(0) == 0 {
                     port.host_port = Some(port.container_port);
@@ -58,7 +66,8 @@ pub fn pod_spec(spec: &mut PodSpec) {
     fill(&mut spec.restart_policy, "Always");
     fill(&mut spec.scheduler_name, "default-scheduler");
     spec.security_context.get_or_insert_with(Default::default);
-    spec.termination_grace_period_seconds.get_or_insert(TERMINATION_GRACE_SECONDS);
+    spec.termination_grace_period_seconds
+        .get_or_insert(TERMINATION_GRACE_SECONDS);
 
     // The two spellings of the service account's name always agree; the longer one decides.
     drop_empty(&mut spec.service_account_name);
@@ -83,7 +92,12 @@ pub fn pod_spec(spec: &mut PodSpec) {
     for volume in spec.volumes.iter_mut().flatten() {
         self::volume(volume);
     }
-    for container in spec.init_containers.iter_mut().flatten().chain(spec.containers.iter_mut()) {
+    for container in spec
+        .init_containers
+        .iter_mut()
+        .flatten()
+        .chain(spec.containers.iter_mut())
+    {
         self::container(container);
     }
     for container in spec.ephemeral_containers.iter_mut().flatten() {
@@ -174,7 +188,11 @@ macro_rules! container_defaults {
         if let Some(context) = &mut $container.security_context {
             drop_empty(&mut context.proc_mount);
         }
-        for flag in [&mut $container.stdin, &mut $container.stdin_once, &mut $container.tty] {
+        for flag in [
+            &mut $container.stdin,
+            &mut $container.stdin_once,
+            &mut $container.tty,
+        ] {
             drop_false(flag);
         }
         for mount in $container.volume_mounts.iter_mut().flatten() {
@@ -193,7 +211,9 @@ pub fn ephemeral_container(container: &mut EphemeralContainer) {
 }
 
 fn variable(variable: &mut EnvVar) {
-    let Some(source) = &mut variable.value_from else { return };
+    let Some(source) = &mut variable.value_from else {
+        return;
+    };
     if let Some(field) = &mut source.field_ref {
         fill(&mut field.api_version, "v1");
     }
@@ -276,7 +296,11 @@ fn volume(volume: &mut Volume) {
             if let Some(token) = &mut source.service_account_token {
                 token.expiration_seconds.get_or_insert(TOKEN_SECONDS);
             }
-            for file in source.downward_api.iter_mut().flat_map(|d| d.items.iter_mut().flatten()) {
+            for file in source
+                .downward_api
+                .iter_mut()
+                .flat_map(|d| d.items.iter_mut().flatten())
+            {
                 downward_file(file);
             }
             if let Some(certificate) = &mut source.pod_certificate {
@@ -284,10 +308,17 @@ fn volume(volume: &mut Volume) {
             }
         }
     }
-    if let Some(claim) = volume.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut()) {
+    if let Some(claim) = volume
+        .ephemeral
+        .as_mut()
+        .and_then(|e| e.volume_claim_template.as_mut())
+    {
         fill(&mut claim.spec.volume_mode, "Filesystem");
         if let Some(resources) = &mut claim.spec.resources {
-            for list in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {
+            for list in [&mut resources.requests, &mut resources.limits]
+                .into_iter()
+                .flatten()
+            {
                 quantities(list);
             }
         }

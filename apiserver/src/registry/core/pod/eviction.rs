@@ -29,7 +29,9 @@ impl Subresource for PodEviction {
         let eviction: Eviction = decode(&call.body)?;
         let given = eviction.metadata.name.as_deref().unwrap_or("");
         if !given.is_empty() && given != ctx.name {
-            return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+            return Err(ApiError::bad_request(
+                "name in URL does not match name in Eviction object",
+            ));
         }
         ctx.server.admit(ctx, Operation::Create, &call.body).await?;
         let mut options = eviction.delete_options.unwrap_or_default();
@@ -43,7 +45,9 @@ impl Subresource for PodEviction {
         }
         if !dry_run {
             options.dry_run = None;
-            ctx.server.delete::<Pod>(ctx.user, ctx.namespace, ctx.name, DeleteOptions { ..options }).await?;
+            ctx.server
+                .delete::<Pod>(ctx.user, ctx.namespace, ctx.name, DeleteOptions { ..options })
+                .await?;
         }
         success(201)
     }
@@ -60,9 +64,15 @@ async fn spend(call: &SubresourceCall<'_>, pod: &Pod, dry_run: bool) -> ApiResul
     let labels = pod.metadata.labels.as_ref().unwrap_or(&NONE);
     let mut budgets: Vec<PodDisruptionBudget> = ctx.server.fresh_list(ctx.namespace).await?;
     budgets.retain(|budget| {
-        budget.spec.as_ref().and_then(|s| s.selector.as_ref()).is_some_and(|s| selectors::matches(s, labels))
+        budget
+            .spec
+            .as_ref()
+            .and_then(|s| s.selector.as_ref())
+            .is_some_and(|s| selectors::matches(s, labels))
     });
-    let Some(budget) = budgets.pop() else { return Ok(()) };
+    let Some(budget) = budgets.pop() else {
+        return Ok(());
+    };
     if !budgets.is_empty() {
         return Err(ApiError::internal(
             "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
@@ -78,7 +88,10 @@ async fn spend(call: &SubresourceCall<'_>, pod: &Pod, dry_run: bool) -> ApiResul
         let mut budget = budget;
         return change(&mut budget);
     }
-    ctx.server.update(ctx.user, (ctx.namespace, &name, "status"), change).await.map(drop)
+    ctx.server
+        .update(ctx.user, (ctx.namespace, &name, "status"), change)
+        .await
+        .map(drop)
 }
 
 /// A pod that is not ready is not counted among the healthy ones: its going costs the budget nothing.
@@ -86,9 +99,15 @@ fn may_go_unhealthy(pod: &Pod, budget: &PodDisruptionBudget) -> bool {
     if pods::is_ready(pod) {
         return false;
     }
-    let always =
-        budget.spec.as_ref().and_then(|s| s.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
-    let healthy = budget.status.as_ref().is_some_and(|s| s.current_healthy >= s.desired_healthy && s.desired_healthy > Some(0));
+    let always = budget
+        .spec
+        .as_ref()
+        .and_then(|s| s.unhealthy_pod_eviction_policy.as_deref())
+        == Some("AlwaysAllow");
+    let healthy = budget
+        .status
+        .as_ref()
+        .is_some_and(|s| s.current_healthy >= s.desired_healthy && s.desired_healthy > Some(0));
     always || healthy
 }
 
@@ -109,11 +128,19 @@ fn decrement(budget: &mut PodDisruptionBudget, pod: &str, now: jiff::Timestamp) 
     let gr = GroupResource::new("policy", "poddisruptionbudgets");
     let allowed = status.disruptions_allowed.unwrap_or(0);
     if allowed < 0 {
-        return Err(ApiError::forbidden(&gr, &name, "pdb disruptions allowed is negative"));
+        return Err(ApiError::forbidden(
+            &gr,
+            &name,
+            "pdb disruptions allowed is negative",
+        ));
     }
     let disrupted = status.disrupted_pods.get_or_insert_default();
     if disrupted.len() > REMEMBERED_MAX {
-        return Err(ApiError::forbidden(&gr, &name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
+        return Err(ApiError::forbidden(
+            &gr,
+            &name,
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+        ));
     }
     if allowed == 0 {
         let text = format!(

@@ -34,7 +34,14 @@ use crate::registry::strategy::{
 pub struct PodStrategy;
 
 const fn connect(name: &'static str, kind: &'static str, verbs: &'static [Verb]) -> SubresourceInfo {
-    SubresourceInfo { name, kind, group: "", version: "v1", verbs, form: SubresourceForm::Connect }
+    SubresourceInfo {
+        name,
+        kind,
+        group: "",
+        version: "v1",
+        verbs,
+        form: SubresourceForm::Connect,
+    }
 }
 
 const fn object(name: &'static str) -> SubresourceInfo {
@@ -113,7 +120,10 @@ impl Strategy for PodStrategy {
     fn prepare_create(&self, ctx: &RequestContext<'_>, pod: &mut Pod) {
         meta::first_generation(&mut pod.metadata);
         let qos = qos_class(pod).as_str().to_owned();
-        let gated = pod.spec.as_ref().is_some_and(|s| s.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()));
+        let gated = pod
+            .spec
+            .as_ref()
+            .is_some_and(|s| s.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()));
         let conditions = gated.then(|| vec![gated_condition(ctx.now)]);
         pod.status = Some(PodStatus {
             phase: Some("Pending".to_owned()),
@@ -128,7 +138,12 @@ impl Strategy for PodStrategy {
 
     fn prepare_update(&self, ctx: &RequestContext<'_>, new: &mut Pod, old: &Pod) {
         new.status.clone_from(&old.status);
-        let gates = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty());
+        let gates = |pod: &Pod| {
+            pod.spec
+                .as_ref()
+                .and_then(|s| s.scheduling_gates.as_ref())
+                .is_some_and(|g| !g.is_empty())
+        };
         if gates(old) && !gates(new) {
             // The last gate is gone: the scheduler takes over from here.
             if let Some(status) = &mut new.status {
@@ -139,7 +154,11 @@ impl Strategy for PodStrategy {
         {
             conditions::set(&mut status.conditions, gated_condition(ctx.now));
         }
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(&self, ctx: &RequestContext<'_>, new: &mut Pod, old: &Pod) {
@@ -147,10 +166,14 @@ impl Strategy for PodStrategy {
             "status" => {
                 new.spec.clone_from(&old.spec);
                 new.metadata.generation = old.metadata.generation;
-                new.metadata.deletion_timestamp.clone_from(&old.metadata.deletion_timestamp);
+                new.metadata
+                    .deletion_timestamp
+                    .clone_from(&old.metadata.deletion_timestamp);
                 new.metadata.deletion_grace_period_seconds = old.metadata.deletion_grace_period_seconds;
                 // Kubelets of old versions would damage the references.
-                new.metadata.owner_references.clone_from(&old.metadata.owner_references);
+                new.metadata
+                    .owner_references
+                    .clone_from(&old.metadata.owner_references);
                 if let Some(status) = &mut new.status
                     && status.qos_class.is_none()
                 {
@@ -192,23 +215,47 @@ impl Strategy for PodStrategy {
         if old.is_some() {
             return Vec::new();
         }
-        pod.spec.as_ref().map(|spec| spec_warnings("spec", spec)).unwrap_or_default()
+        pod.spec
+            .as_ref()
+            .map(|spec| spec_warnings("spec", spec))
+            .unwrap_or_default()
     }
 
     fn selectable_fields(&self, pod: &Pod) -> Fields {
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();
         let text = |field: Option<&String>| field.cloned().unwrap_or_default();
-        let address = status.and_then(|s| s.pod_ips.as_ref()).and_then(|ips| ips.first()).map(|ip| ip.ip.clone());
+        let address = status
+            .and_then(|s| s.pod_ips.as_ref())
+            .and_then(|ips| ips.first())
+            .map(|ip| ip.ip.clone());
         vec![
             ("spec.nodeName", text(spec.and_then(|s| s.node_name.as_ref()))),
-            ("spec.restartPolicy", text(spec.and_then(|s| s.restart_policy.as_ref()))),
-            ("spec.schedulerName", text(spec.and_then(|s| s.scheduler_name.as_ref()))),
-            ("spec.serviceAccountName", text(spec.and_then(|s| s.service_account_name.as_ref()))),
-            ("spec.hostNetwork", spec.and_then(|s| s.host_network).unwrap_or(false).to_string()),
+            (
+                "spec.restartPolicy",
+                text(spec.and_then(|s| s.restart_policy.as_ref())),
+            ),
+            (
+                "spec.schedulerName",
+                text(spec.and_then(|s| s.scheduler_name.as_ref())),
+            ),
+            (
+                "spec.serviceAccountName",
+                text(spec.and_then(|s| s.service_account_name.as_ref())),
+            ),
+            (
+                "spec.hostNetwork",
+                spec.and_then(|s| s.host_network).unwrap_or(false).to_string(),
+            ),
             ("status.phase", text(status.and_then(|s| s.phase.as_ref()))),
-            ("status.podIP", address.unwrap_or_else(|| text(status.and_then(|s| s.pod_ip.as_ref())))),
-            ("status.nominatedNodeName", text(status.and_then(|s| s.nominated_node_name.as_ref()))),
+            (
+                "status.podIP",
+                address.unwrap_or_else(|| text(status.and_then(|s| s.pod_ip.as_ref()))),
+            ),
+            (
+                "status.nominatedNodeName",
+                text(status.and_then(|s| s.nominated_node_name.as_ref())),
+            ),
         ]
     }
 
@@ -222,7 +269,9 @@ impl Strategy for PodStrategy {
 
     fn delete_grace(&self, pod: &Pod, options: &DeleteOptions) -> Option<i64> {
         let spec = pod.spec.as_ref();
-        let scheduled = spec.and_then(|s| s.node_name.as_deref()).is_some_and(|n| !n.is_empty());
+        let scheduled = spec
+            .and_then(|s| s.node_name.as_deref())
+            .is_some_and(|n| !n.is_empty());
         let ended = keelson_api::pods::is_terminal(pod);
         // Nobody runs it: there is nothing to wait for.
         if !scheduled || ended {
@@ -260,7 +309,11 @@ fn keep_all_but(new: &mut Pod, old: &Pod, change: impl FnOnce(&mut PodSpec)) {
     kept.metadata.resource_version = resource_version;
     kept.metadata.managed_fields = new.metadata.managed_fields.take();
     change(kept.spec.get_or_insert_with(PodSpec::default));
-    meta::next_generation(&mut kept.metadata, &old.metadata, Spec::compare(&kept.spec, &old.spec));
+    meta::next_generation(
+        &mut kept.metadata,
+        &old.metadata,
+        Spec::compare(&kept.spec, &old.spec),
+    );
     *new = kept;
 }
 
@@ -269,7 +322,10 @@ fn take_resources(spec: &mut PodSpec, wanted: PodSpec) {
     spec.resources = wanted.resources;
     let lists = [
         (&mut spec.containers, wanted.containers),
-        (spec.init_containers.get_or_insert_default(), wanted.init_containers.unwrap_or_default()),
+        (
+            spec.init_containers.get_or_insert_default(),
+            wanted.init_containers.unwrap_or_default(),
+        ),
     ];
     for (kept, wanted) in lists {
         if kept.len() != wanted.len() {
@@ -295,33 +351,58 @@ fn match_label_keys(spec: &mut PodSpec, labels: Option<&std::collections::BTreeM
         let Some(selector) = selector else { return };
         for key in keys.into_iter().flatten() {
             if let Some(value) = labels.get(key) {
-                selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
-                    key: key.clone(),
-                    operator: operator.to_owned(),
-                    values: Some(vec![value.clone()]),
-                });
+                selector
+                    .match_expressions
+                    .get_or_insert_default()
+                    .push(LabelSelectorRequirement {
+                        key: key.clone(),
+                        operator: operator.to_owned(),
+                        values: Some(vec![value.clone()]),
+                    });
             }
         }
     };
     if let Some(affinity) = &mut spec.affinity {
         let mut terms = Vec::new();
         if let Some(pods) = &mut affinity.pod_affinity {
-            terms.extend(pods.required_during_scheduling_ignored_during_execution.iter_mut().flatten());
-            let weighted = pods.preferred_during_scheduling_ignored_during_execution.iter_mut().flatten();
+            terms.extend(
+                pods.required_during_scheduling_ignored_during_execution
+                    .iter_mut()
+                    .flatten(),
+            );
+            let weighted = pods
+                .preferred_during_scheduling_ignored_during_execution
+                .iter_mut()
+                .flatten();
             terms.extend(weighted.map(|w| &mut w.pod_affinity_term));
         }
         if let Some(pods) = &mut affinity.pod_anti_affinity {
-            terms.extend(pods.required_during_scheduling_ignored_during_execution.iter_mut().flatten());
-            let weighted = pods.preferred_during_scheduling_ignored_during_execution.iter_mut().flatten();
+            terms.extend(
+                pods.required_during_scheduling_ignored_during_execution
+                    .iter_mut()
+                    .flatten(),
+            );
+            let weighted = pods
+                .preferred_during_scheduling_ignored_during_execution
+                .iter_mut()
+                .flatten();
             terms.extend(weighted.map(|w| &mut w.pod_affinity_term));
         }
         for term in terms {
             add(&mut term.label_selector, term.match_label_keys.as_ref(), "In");
-            add(&mut term.label_selector, term.mismatch_label_keys.as_ref(), "NotIn");
+            add(
+                &mut term.label_selector,
+                term.mismatch_label_keys.as_ref(),
+                "NotIn",
+            );
         }
     }
     for constraint in spec.topology_spread_constraints.iter_mut().flatten() {
-        add(&mut constraint.label_selector, constraint.match_label_keys.as_ref(), "In");
+        add(
+            &mut constraint.label_selector,
+            constraint.match_label_keys.as_ref(),
+            "In",
+        );
     }
 }
 
@@ -331,20 +412,43 @@ pub fn spec_warnings(at: &str, spec: &PodSpec) -> Vec<String> {
     for (key, replacement) in [
         ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
         ("beta.kubernetes.io/os", "kubernetes.io/os"),
-        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+        (
+            "failure-domain.beta.kubernetes.io/region",
+            "topology.kubernetes.io/region",
+        ),
+        (
+            "failure-domain.beta.kubernetes.io/zone",
+            "topology.kubernetes.io/zone",
+        ),
+        (
+            "beta.kubernetes.io/instance-type",
+            "node.kubernetes.io/instance-type",
+        ),
     ] {
         if spec.node_selector.as_ref().is_some_and(|s| s.contains_key(key)) {
-            out.push(format!("{at}.nodeSelector[{key}]: deprecated since v1.14; use \"{replacement}\" instead"));
+            out.push(format!(
+                "{at}.nodeSelector[{key}]: deprecated since v1.14; use \"{replacement}\" instead"
+            ));
         }
     }
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         for (field, set, text) in [
             ("gitRepo", volume.git_repo.is_some(), "deprecated in v1.11"),
-            ("glusterfs", volume.glusterfs.is_some(), "deprecated in v1.25, non-functional in v1.26+"),
-            ("rbd", volume.rbd.is_some(), "deprecated in v1.28, non-functional in v1.31+"),
-            ("cephfs", volume.cephfs.is_some(), "deprecated in v1.28, non-functional in v1.31+"),
+            (
+                "glusterfs",
+                volume.glusterfs.is_some(),
+                "deprecated in v1.25, non-functional in v1.26+",
+            ),
+            (
+                "rbd",
+                volume.rbd.is_some(),
+                "deprecated in v1.28, non-functional in v1.31+",
+            ),
+            (
+                "cephfs",
+                volume.cephfs.is_some(),
+                "deprecated in v1.28, non-functional in v1.31+",
+            ),
         ] {
             if set {
                 out.push(format!("{at}.volumes[{i}].{field}: {text}"));
@@ -353,11 +457,19 @@ pub fn spec_warnings(at: &str, spec: &PodSpec) -> Vec<String> {
     }
     for (i, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
         if secret.name.is_empty() {
-            out.push(format!("{at}.imagePullSecrets[{i}].name: invalid empty name \"\""));
+            out.push(format!(
+                "{at}.imagePullSecrets[{i}].name: invalid empty name \"\""
+            ));
         }
     }
-    let all = spec.init_containers.iter().flatten().map(|c| ("initContainers", c));
-    let all = all.enumerate().chain(spec.containers.iter().map(|c| ("containers", c)).enumerate());
+    let all = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|c| ("initContainers", c));
+    let all = all
+        .enumerate()
+        .chain(spec.containers.iter().map(|c| ("containers", c)).enumerate());
     for (i, (list, container)) in all {
         let variables = container.env.as_deref().unwrap_or(&[]);
         for (j, variable) in variables.iter().enumerate() {
@@ -371,7 +483,9 @@ pub fn spec_warnings(at: &str, spec: &PodSpec) -> Vec<String> {
         let ports = container.ports.as_deref().unwrap_or(&[]);
         for (j, port) in ports.iter().enumerate() {
             let same = |p: &k8s_openapi::api::core::v1::ContainerPort| {
-                p.container_port == port.container_port && p.protocol == port.protocol && p.host_port == port.host_port
+                p.container_port == port.container_port
+                    && p.protocol == port.protocol
+                    && p.host_port == port.host_port
             };
             if let Some(k) = ports[..j].iter().position(same) {
                 out.push(format!(

@@ -11,17 +11,32 @@ use crate::registry::strategy::Column;
 /// The columns.
 pub const COLUMNS: &[Column] = &[
     Column::name(),
-    Column::new("Ready", "The aggregate readiness state of this pod for accepting traffic."),
+    Column::new(
+        "Ready",
+        "The aggregate readiness state of this pod for accepting traffic.",
+    ),
     Column::new("Status", "The aggregate status of the containers in this pod."),
     Column::new(
         "Restarts",
         "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
     ),
     Column::new("Age", "Time since the object was created."),
-    Column::new("IP", "The address at which the pod can be reached; empty until one has been allocated.").wide(),
+    Column::new(
+        "IP",
+        "The address at which the pod can be reached; empty until one has been allocated.",
+    )
+    .wide(),
     Column::new("Node", "The node the pod has been bound to.").wide(),
-    Column::new("Nominated Node", "The node that is being made free for the pod by preemption.").wide(),
-    Column::new("Readiness Gates", "How many of the conditions the pod's readiness waits for are true.").wide(),
+    Column::new(
+        "Nominated Node",
+        "The node that is being made free for the pod by preemption.",
+    )
+    .wide(),
+    Column::new(
+        "Readiness Gates",
+        "How many of the conditions the pod's readiness waits for are true.",
+    )
+    .wide(),
 ];
 
 /// One row.
@@ -42,10 +57,17 @@ pub fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
     let gates = if gates.is_empty() {
         cells::NONE.to_owned()
     } else {
-        let met = gates.iter().filter(|g| conditions::is_true(status.conditions.as_ref(), &g.condition_type)).count();
+        let met = gates
+            .iter()
+            .filter(|g| conditions::is_true(status.conditions.as_ref(), &g.condition_type))
+            .count();
         format!("{met}/{}", gates.len())
     };
-    let address = status.pod_ips.as_ref().and_then(|ips| ips.first()).map(|ip| ip.ip.as_str());
+    let address = status
+        .pod_ips
+        .as_ref()
+        .and_then(|ips| ips.first())
+        .map(|ip| ip.ip.as_str());
     vec![
         cells::name(&pod.metadata),
         format!("{}/{}", summary.ready, summary.total).into(),
@@ -77,7 +99,11 @@ struct Restarts {
 impl Restarts {
     fn add(&mut self, status: &ContainerStatus) {
         self.count += status.restart_count;
-        let ended = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).and_then(|t| t.finished_at.as_ref());
+        let ended = status
+            .last_state
+            .as_ref()
+            .and_then(|s| s.terminated.as_ref())
+            .and_then(|t| t.finished_at.as_ref());
         self.last = self.last.max(ended.map(|at| at.0));
     }
 }
@@ -86,7 +112,11 @@ impl Restarts {
 fn summarize(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Summary {
     let phase = status.phase.as_deref().unwrap_or("");
     let own_reason = status.reason.as_deref().unwrap_or("");
-    let mut reason = if own_reason.is_empty() { phase.to_owned() } else { own_reason.to_owned() };
+    let mut reason = if own_reason.is_empty() {
+        phase.to_owned()
+    } else {
+        own_reason.to_owned()
+    };
     let gated = |c: &&k8s_openapi::api::core::v1::PodCondition| {
         c.type_ == "PodScheduled" && c.reason.as_deref() == Some("SchedulingGated")
     };
@@ -102,7 +132,9 @@ fn summarize(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Summary {
     let mut initializing = false;
     for (i, container) in status.init_container_statuses.iter().flatten().enumerate() {
         all.add(container);
-        let sidecar = init.iter().any(|c| c.name == container.name && pods::is_sidecar(c));
+        let sidecar = init
+            .iter()
+            .any(|c| c.name == container.name && pods::is_sidecar(c));
         if sidecar {
             sidecars.add(container);
         }
@@ -115,7 +147,10 @@ fn summarize(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Summary {
             ready += usize::from(container.ready);
             continue;
         }
-        let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref()).unwrap_or("");
+        let waiting = state
+            .and_then(|s| s.waiting.as_ref())
+            .and_then(|w| w.reason.as_deref())
+            .unwrap_or("");
         reason = if terminated.is_some() {
             format!("Init:{}", ended_reason(state))
         } else if !waiting.is_empty() && waiting != "PodInitializing" {
@@ -134,7 +169,10 @@ fn summarize(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Summary {
         for container in status.container_statuses.iter().flatten().rev() {
             restarts.add(container);
             let state = container.state.as_ref();
-            let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref()).unwrap_or("");
+            let waiting = state
+                .and_then(|s| s.waiting.as_ref())
+                .and_then(|w| w.reason.as_deref())
+                .unwrap_or("");
             if !waiting.is_empty() {
                 reason = waiting.to_owned();
             } else if state.is_some_and(|s| s.terminated.is_some()) {
@@ -145,7 +183,11 @@ fn summarize(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Summary {
             }
         }
         if reason == "Completed" && running {
-            let word = if conditions::is_true(status.conditions.as_ref(), "Ready") { "Running" } else { "NotReady" };
+            let word = if conditions::is_true(status.conditions.as_ref(), "Ready") {
+                "Running"
+            } else {
+                "NotReady"
+            };
             word.clone_into(&mut reason);
         }
     }
@@ -156,12 +198,20 @@ fn summarize(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Summary {
             reason = "Terminating".to_owned();
         }
     }
-    Summary { ready, total, reason, restarts: restarts.count, last_restart: restarts.last }
+    Summary {
+        ready,
+        total,
+        reason,
+        restarts: restarts.count,
+        last_restart: restarts.last,
+    }
 }
 
 /// Why a container ended: its reason, else its signal, else its exit code.
 fn ended_reason(state: Option<&ContainerState>) -> String {
-    let Some(ended) = state.and_then(|s| s.terminated.as_ref()) else { return String::new() };
+    let Some(ended) = state.and_then(|s| s.terminated.as_ref()) else {
+        return String::new();
+    };
     match (ended.reason.as_deref().unwrap_or(""), ended.signal.unwrap_or(0)) {
         ("", 0) => format!("ExitCode:{}", ended.exit_code),
         ("", signal) => format!("Signal:{signal}"),
@@ -177,7 +227,10 @@ mod tests {
     fn row(pod: Value) -> Vec<String> {
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
         let now: Timestamp = "2026-01-01T01:00:00Z".parse().expect("a time");
-        cells(&pod, now).into_iter().map(|cell| cell.as_str().unwrap_or_default().to_owned()).collect()
+        cells(&pod, now)
+            .into_iter()
+            .map(|cell| cell.as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 
     #[test]
@@ -225,8 +278,14 @@ mod tests {
         ];
         for (status, ready, reason, restarts) in cases {
             let cells = row(json!({"metadata": meta, "spec": spec, "status": status}));
-            assert_eq!((&cells[1][..], &cells[2][..], &cells[3][..]), (ready, reason, restarts));
-            assert_eq!((&cells[4][..], &cells[5][..], &cells[6][..]), ("60m", "<none>", "n1"));
+            assert_eq!(
+                (&cells[1][..], &cells[2][..], &cells[3][..]),
+                (ready, reason, restarts)
+            );
+            assert_eq!(
+                (&cells[4][..], &cells[5][..], &cells[6][..]),
+                ("60m", "<none>", "n1")
+            );
         }
     }
 
@@ -251,10 +310,15 @@ mod tests {
         ] {
             let cells = row(json!({"metadata": {"name": "p"}, "spec": spec,
                 "status": {"phase": "Pending", "initContainerStatuses": statuses}}));
-            assert_eq!((&cells[1][..], &cells[2][..], &cells[4][..]), (ready, reason, "<unknown>"));
+            assert_eq!(
+                (&cells[1][..], &cells[2][..], &cells[4][..]),
+                (ready, reason, "<unknown>")
+            );
         }
-        let cells = row(json!({"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec,
-            "status": {"phase": "Running"}}));
+        let cells = row(
+            json!({"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec,
+            "status": {"phase": "Running"}}),
+        );
         assert_eq!(cells[2], "Terminating");
     }
 }

@@ -56,7 +56,12 @@ impl Allocations {
     }
 
     /// What a changed service needs in addition.
-    pub async fn update(&self, ctx: &RequestContext<'_>, new: &mut Service, old: &Service) -> ApiResult<Reservation> {
+    pub async fn update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut Service,
+        old: &Service,
+    ) -> ApiResult<Reservation> {
         let before = old.spec.as_ref();
         if new.spec.as_ref().map(held) == before.map(held) && new.spec.as_ref().is_some_and(is_complete) {
             return Ok(Reservation::none());
@@ -71,7 +76,9 @@ impl Allocations {
         if ctx.dry_run {
             return;
         }
-        let (Some(before), owner) = (old.spec.as_ref().map(held), owner(old)) else { return };
+        let (Some(before), owner) = (old.spec.as_ref().map(held), owner(old)) else {
+            return;
+        };
         let kept = new.and_then(|n| n.spec.as_ref()).map(held).unwrap_or_default();
         let (addresses, ports) = ranges(ctx);
         for (sort, text) in before {
@@ -82,7 +89,9 @@ impl Allocations {
                 Sort::Address => (&self.addresses, &addresses),
                 Sort::Port => (&self.ports, &ports),
             };
-            let Some(number) = range.number(&text) else { continue };
+            let Some(number) = range.number(&text) else {
+                continue;
+            };
             if let Err(error) = allocator.release(&ctx.server.store, range, number, &owner).await {
                 // A record without a service is removed when somebody asks for its number, or at the next start.
                 tracing::warn!(service = owner, number = text, %error, "could not give a number back");
@@ -120,7 +129,9 @@ impl Allocations {
             }
         }
         let (store, now) = (&ctx.server.store, ctx.now.as_second());
-        self.addresses.load(store, addresses, &used_addresses, now).await?;
+        self.addresses
+            .load(store, addresses, &used_addresses, now)
+            .await?;
         self.ports.load(store, ports, &used_ports, now).await
     }
 }
@@ -128,7 +139,10 @@ impl Allocations {
 fn ranges(ctx: &RequestContext<'_>) -> (Range, Range) {
     let config = &ctx.server.config;
     let ports = config.service_node_port_range;
-    (Range::Addresses(config.service_cluster_ip_range), Range::Ports(ports.first, ports.last))
+    (
+        Range::Addresses(config.service_cluster_ip_range),
+        Range::Ports(ports.first, ports.last),
+    )
 }
 
 fn owner(service: &Service) -> String {
@@ -144,9 +158,18 @@ fn held(spec: &ServiceSpec) -> Vec<(Sort, String)> {
         }
     };
     if needs_cluster_ip(spec) && !is_headless(spec) {
-        spec.cluster_ips.iter().flatten().for_each(|ip| add((Sort::Address, ip.clone())));
+        spec.cluster_ips
+            .iter()
+            .flatten()
+            .for_each(|ip| add((Sort::Address, ip.clone())));
     }
-    for port in spec.ports.iter().flatten().filter_map(|p| p.node_port).filter(|p| *p != 0) {
+    for port in spec
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|p| p.node_port)
+        .filter(|p| *p != 0)
+    {
         add((Sort::Port, port.to_string()));
     }
     if let Some(port) = spec.health_check_node_port.filter(|p| *p != 0) {
@@ -180,7 +203,9 @@ impl Request<'_> {
     }
 
     async fn fill(&mut self, service: &mut Service, old: Option<&ServiceSpec>) -> ApiResult<()> {
-        let Some(spec) = &mut service.spec else { return Ok(()) };
+        let Some(spec) = &mut service.spec else {
+            return Ok(());
+        };
         let before = old.map(held).unwrap_or_default();
         if needs_cluster_ip(spec) && !is_headless(spec) {
             self.address(spec, &before).await?;
@@ -190,7 +215,9 @@ impl Request<'_> {
         }
         if needs_health_check(spec) {
             let at = Loc::new("spec.healthCheckNodePort");
-            let port = self.port(&at, spec.health_check_node_port.unwrap_or(0), &before).await?;
+            let port = self
+                .port(&at, spec.health_check_node_port.unwrap_or(0), &before)
+                .await?;
             spec.health_check_node_port = Some(port);
         }
         Ok(())
@@ -202,7 +229,9 @@ impl Request<'_> {
         let families = spec.ip_families.as_deref().unwrap_or(&[]);
         let cluster = super::defaults::family(self.ctx.server.config.service_cluster_ip_range);
         if let Some(i) = families.iter().position(|family| family != cluster) {
-            let error = Loc::new("spec.ipFamilies").index(i).invalid(families[i].as_str(), "not configured on this cluster");
+            let error = Loc::new("spec.ipFamilies")
+                .index(i)
+                .invalid(families[i].as_str(), "not configured on this cluster");
             return Err(self.invalid(error));
         }
         if spec.ip_family_policy.as_deref() == Some("RequireDualStack") {
@@ -210,7 +239,10 @@ impl Request<'_> {
             return Err(self.invalid(Loc::new("spec.ipFamilyPolicy").invalid("RequireDualStack", detail)));
         }
         match given.first() {
-            Some(ip) if before.iter().any(|(sort, text)| *sort == Sort::Address && text == ip) => {}
+            Some(ip)
+                if before
+                    .iter()
+                    .any(|(sort, text)| *sort == Sort::Address && text == ip) => {}
             Some(ip) => {
                 let refuse = |why: String| {
                     let detail = format!("failed to allocate IP {ip}: {why}");
@@ -220,7 +252,9 @@ impl Request<'_> {
                 let number = range.number(ip).filter(|number| range.contains(*number));
                 let Some(number) = number else {
                     let network = self.ctx.server.config.service_cluster_ip_range;
-                    let why = format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {network}");
+                    let why = format!(
+                        "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {network}"
+                    );
                     return Err(self.invalid(refuse(why)));
                 };
                 if self.take(Sort::Address, number).await?.is_err() {
@@ -228,9 +262,10 @@ impl Request<'_> {
                 }
             }
             None => {
-                let number = self.take_any(Sort::Address).await?.map_err(|_| {
-                    ApiError::internal("failed to allocate a serviceIP: range is full")
-                })?;
+                let number = self
+                    .take_any(Sort::Address)
+                    .await?
+                    .map_err(|_| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
                 let text = self.addresses.text(number);
                 spec.cluster_ips = Some(vec![text.clone()]);
                 spec.cluster_ip = Some(text);
@@ -260,7 +295,9 @@ impl Request<'_> {
                     .flatten();
                 let all = Loc::new("spec.ports");
                 let at = all.index(i);
-                let port = self.port(&at.child("nodePort"), twin.unwrap_or(wanted), &mine).await?;
+                let port = self
+                    .port(&at.child("nodePort"), twin.unwrap_or(wanted), &mine)
+                    .await?;
                 mine.push((Sort::Port, port.to_string()));
                 ports[i].node_port = Some(port);
             }
@@ -270,9 +307,10 @@ impl Request<'_> {
 
     async fn port(&mut self, at: &Loc<'_>, wanted: i32, mine: &[(Sort, String)]) -> ApiResult<i32> {
         if wanted == 0 {
-            let number = self.take_any(Sort::Port).await?.map_err(|_| {
-                ApiError::internal("failed to allocate a nodePort: range is full")
-            })?;
+            let number = self
+                .take_any(Sort::Port)
+                .await?
+                .map_err(|_| ApiError::internal("failed to allocate a nodePort: range is full"))?;
             return i32::try_from(number).map_err(ApiError::internal);
         }
         let text = wanted.to_string();
@@ -302,7 +340,10 @@ impl Request<'_> {
     }
 
     fn record(&self) -> Record {
-        Record { owner: self.owner.clone(), since: self.ctx.now.as_second() }
+        Record {
+            owner: self.owner.clone(),
+            since: self.ctx.now.as_second(),
+        }
     }
 
     async fn take(&mut self, sort: Sort, number: u128) -> ApiResult<Result<(), Refusal>> {
@@ -319,13 +360,20 @@ impl Request<'_> {
             let (namespace, name) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
             // An owner that cannot be looked up is taken to exist: a number given twice is worse than one not given.
             let used = match server.fresh::<Service>(namespace, name).await {
-                Ok(service) => service.spec.as_ref().map(held).unwrap_or_default().contains(&(sort, range.text(number))),
+                Ok(service) => service
+                    .spec
+                    .as_ref()
+                    .map(held)
+                    .unwrap_or_default()
+                    .contains(&(sort, range.text(number))),
                 Err(error) => !error.is_not_found(),
             };
             outcome = if used {
                 Err(Refusal::Taken)
             } else {
-                allocator.take_over(store, &range, number, *revision, &record).await?
+                allocator
+                    .take_over(store, &range, number, *revision, &record)
+                    .await?
             };
         }
         if outcome.is_ok() {
@@ -339,7 +387,9 @@ impl Request<'_> {
         if self.ctx.dry_run {
             return Ok(allocator.candidate(&range).ok_or(Refusal::Full));
         }
-        let outcome = allocator.take_any(&self.ctx.server.store, &range, &self.record()).await?;
+        let outcome = allocator
+            .take_any(&self.ctx.server.store, &range, &self.record())
+            .await?;
         if let Ok(number) = outcome {
             self.remember(sort, number);
         }
@@ -348,7 +398,11 @@ impl Request<'_> {
 
     fn remember(&mut self, sort: Sort, number: u128) {
         let (allocator, range) = self.allocator(sort);
-        let (allocator, store, owner) = (allocator.clone(), self.ctx.server.store.clone(), self.owner.clone());
+        let (allocator, store, owner) = (
+            allocator.clone(),
+            self.ctx.server.store.clone(),
+            self.owner.clone(),
+        );
         self.reservation.on_failure(move || {
             tokio::spawn(async move {
                 if let Err(error) = allocator.release(&store, &range, number, &owner).await {

@@ -16,7 +16,9 @@ pub fn service(service: &mut Service) {
     match spec.session_affinity.as_deref() {
         Some("None") => spec.session_affinity_config = None,
         Some("ClientIP") => {
-            let config = spec.session_affinity_config.get_or_insert_with(SessionAffinityConfig::default);
+            let config = spec
+                .session_affinity_config
+                .get_or_insert_with(SessionAffinityConfig::default);
             let client = config.client_ip.get_or_insert_with(ClientIPConfig::default);
             client.timeout_seconds.get_or_insert(AFFINITY_SECONDS);
         }
@@ -36,7 +38,12 @@ pub fn service(service: &mut Service) {
             port.target_port = Some(IntOrString::Int(port.port));
         }
     }
-    for text in [&mut spec.cluster_ip, &mut spec.external_name, &mut spec.external_traffic_policy, &mut spec.load_balancer_ip] {
+    for text in [
+        &mut spec.cluster_ip,
+        &mut spec.external_name,
+        &mut spec.external_traffic_policy,
+        &mut spec.load_balancer_ip,
+    ] {
         drop_empty(text);
     }
     drop_zero(&mut spec.health_check_node_port);
@@ -47,8 +54,12 @@ pub fn service(service: &mut Service) {
     if externally_accessible(spec) {
         fill(&mut spec.external_traffic_policy, "Cluster");
     }
-    if matches!(spec.type_.as_deref(), Some("ClusterIP" | "NodePort" | "LoadBalancer")) {
-        spec.internal_traffic_policy.get_or_insert_with(|| "Cluster".to_owned());
+    if matches!(
+        spec.type_.as_deref(),
+        Some("ClusterIP" | "NodePort" | "LoadBalancer")
+    ) {
+        spec.internal_traffic_policy
+            .get_or_insert_with(|| "Cluster".to_owned());
     }
     if spec.type_.as_deref() == Some("LoadBalancer") {
         spec.allocate_load_balancer_node_ports.get_or_insert(true);
@@ -71,7 +82,10 @@ pub fn externally_accessible(spec: &ServiceSpec) -> bool {
 
 /// Whether the service has an address in the cluster, be it `None`.
 pub fn needs_cluster_ip(spec: &ServiceSpec) -> bool {
-    matches!(spec.type_.as_deref(), Some("ClusterIP" | "NodePort" | "LoadBalancer"))
+    matches!(
+        spec.type_.as_deref(),
+        Some("ClusterIP" | "NodePort" | "LoadBalancer")
+    )
 }
 
 /// Whether the service has a port on every node.
@@ -90,7 +104,9 @@ pub fn needs_health_check(spec: &ServiceSpec) -> bool {
 
 /// Whether the service has no address of its own.
 pub fn is_headless(spec: &ServiceSpec) -> bool {
-    spec.cluster_ips.as_ref().is_some_and(|ips| ips.len() == 1 && ips[0] == "None")
+    spec.cluster_ips
+        .as_ref()
+        .is_some_and(|ips| ips.len() == 1 && ips[0] == "None")
         || spec.cluster_ip.as_deref() == Some("None")
 }
 
@@ -125,13 +141,29 @@ pub fn address_families(service: &mut Service, old: Option<&Service>, cluster: &
     }
     // Without a selector and an address it is nobody's business here what is behind the name: both families may be.
     let anything = is_headless(spec) && spec.selector.as_ref().is_none_or(|s| s.is_empty());
-    let default_policy = if anything { "RequireDualStack" } else { "SingleStack" };
-    let policy = spec.ip_family_policy.get_or_insert_with(|| default_policy.to_owned()).clone();
+    let default_policy = if anything {
+        "RequireDualStack"
+    } else {
+        "SingleStack"
+    };
+    let policy = spec
+        .ip_family_policy
+        .get_or_insert_with(|| default_policy.to_owned())
+        .clone();
     let families = spec.ip_families.get_or_insert_default();
     if families.is_empty() {
-        let of_address = spec.cluster_ip.as_deref().and_then(keelson_api::validation::parse_ip);
+        let of_address = spec
+            .cluster_ip
+            .as_deref()
+            .and_then(keelson_api::validation::parse_ip);
         let first = match of_address {
-            Some(address) => if address.is_ipv4() { "IPv4" } else { "IPv6" },
+            Some(address) => {
+                if address.is_ipv4() {
+                    "IPv4"
+                } else {
+                    "IPv6"
+                }
+            }
             None => cluster,
         };
         families.push(first.to_owned());
@@ -144,7 +176,9 @@ pub fn address_families(service: &mut Service, old: Option<&Service>, cluster: &
 
 /// A service that is replaced by one without addresses and ports keeps those it has.
 pub fn patch_allocated(new: &mut Service, old: &Service) {
-    let (Some(new), Some(old)) = (&mut new.spec, &old.spec) else { return };
+    let (Some(new), Some(old)) = (&mut new.spec, &old.spec) else {
+        return;
+    };
     if needs_cluster_ip(new) && needs_cluster_ip(old) {
         if new.cluster_ip.is_none() {
             new.cluster_ip.clone_from(&old.cluster_ip);
@@ -157,7 +191,11 @@ pub fn patch_allocated(new: &mut Service, old: &Service) {
     if needs_node_port(new) && needs_node_port(old) {
         let given: Vec<i32> = new.ports.iter().flatten().filter_map(|p| p.node_port).collect();
         for port in new.ports.iter_mut().flatten().filter(|p| p.node_port.is_none()) {
-            let same = old.ports.iter().flatten().find(|p| p.port == port.port && p.protocol == port.protocol);
+            let same = old
+                .ports
+                .iter()
+                .flatten()
+                .find(|p| p.port == port.port && p.protocol == port.protocol);
             if let Some(node_port) = same.and_then(|p| p.node_port)
                 && !given.contains(&node_port)
             {
@@ -172,7 +210,9 @@ pub fn patch_allocated(new: &mut Service, old: &Service) {
 
 /// A change of type drops what the new type cannot have, where it was not changed by hand in the same step.
 pub fn drop_for_type(new: &mut Service, old: &Service) {
-    let (Some(new), Some(old)) = (&mut new.spec, &old.spec) else { return };
+    let (Some(new), Some(old)) = (&mut new.spec, &old.spec) else {
+        return;
+    };
     if needs_cluster_ip(old) && !needs_cluster_ip(new) {
         if new.cluster_ip == old.cluster_ip && new.cluster_ips == old.cluster_ips {
             new.cluster_ip = None;
@@ -188,12 +228,19 @@ pub fn drop_for_type(new: &mut Service, old: &Service) {
             new.internal_traffic_policy = None;
         }
     }
-    let node_ports =
-        |spec: &ServiceSpec| -> Vec<Option<i32>> { spec.ports.iter().flatten().map(|p| p.node_port).collect() };
+    let node_ports = |spec: &ServiceSpec| -> Vec<Option<i32>> {
+        spec.ports.iter().flatten().map(|p| p.node_port).collect()
+    };
     if needs_node_port(old) && !needs_node_port(new) && node_ports(new) == node_ports(old) {
-        new.ports.iter_mut().flatten().for_each(|port| port.node_port = None);
+        new.ports
+            .iter_mut()
+            .flatten()
+            .for_each(|port| port.node_port = None);
     }
-    if needs_health_check(old) && !needs_health_check(new) && new.health_check_node_port == old.health_check_node_port {
+    if needs_health_check(old)
+        && !needs_health_check(new)
+        && new.health_check_node_port == old.health_check_node_port
+    {
         new.health_check_node_port = None;
     }
     let balanced = |spec: &ServiceSpec| spec.type_.as_deref() == Some("LoadBalancer");
@@ -236,14 +283,21 @@ mod tests {
                 "sessionAffinity": "None", "type": "ClusterIP"
             })
         );
-        let node_port = completed(json!({"type": "NodePort", "sessionAffinity": "ClientIP", "ports": [{"port": 80}]}));
+        let node_port =
+            completed(json!({"type": "NodePort", "sessionAffinity": "ClientIP", "ports": [{"port": 80}]}));
         assert_eq!(node_port["externalTrafficPolicy"], "Cluster");
-        assert_eq!(node_port["sessionAffinityConfig"], json!({"clientIP": {"timeoutSeconds": 10800}}));
+        assert_eq!(
+            node_port["sessionAffinityConfig"],
+            json!({"clientIP": {"timeoutSeconds": 10800}})
+        );
         let headless = completed(json!({"clusterIP": "None"}));
         assert_eq!(headless["ipFamilies"], json!(["IPv4", "IPv6"]));
         assert_eq!(headless["clusterIPs"], json!(["None"]));
         let external = completed(json!({"type": "ExternalName", "externalName": "example.com"}));
-        assert_eq!(external, json!({"externalName": "example.com", "sessionAffinity": "None", "type": "ExternalName"}));
+        assert_eq!(
+            external,
+            json!({"externalName": "example.com", "sessionAffinity": "None", "type": "ExternalName"})
+        );
     }
 
     #[test]
@@ -254,7 +308,9 @@ mod tests {
             super::service(&mut service);
             service
         };
-        let old = make(json!({"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30001}]}));
+        let old = make(
+            json!({"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30001}]}),
+        );
         let mut new = make(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "name": "b"}]}));
         patch_allocated(&mut new, &old);
         let spec = new.spec.clone().expect("a spec");
@@ -264,7 +320,13 @@ mod tests {
         new.spec.as_mut().expect("a spec").type_ = Some("ClusterIP".to_owned());
         drop_for_type(&mut new, &old);
         let spec = new.spec.expect("a spec");
-        assert_eq!((spec.ports.expect("ports")[0].node_port, spec.external_traffic_policy), (None, None));
+        assert_eq!(
+            (
+                spec.ports.expect("ports")[0].node_port,
+                spec.external_traffic_policy
+            ),
+            (None, None)
+        );
         assert_eq!(spec.cluster_ip.as_deref(), Some("10.96.0.9"));
     }
 }

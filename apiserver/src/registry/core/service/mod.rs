@@ -32,9 +32,14 @@ pub struct ServiceStrategy {
 
 impl ServiceStrategy {
     /// A strategy that has not yet looked at what is allocated.
-    #[allow(clippy::new_without_default, reason = "`default` is what strategies do to objects")]
+    #[allow(
+        clippy::new_without_default,
+        reason = "`default` is what strategies do to objects"
+    )]
     pub fn new() -> Self {
-        Self { allocations: Allocations::default() }
+        Self {
+            allocations: Allocations::default(),
+        }
     }
 }
 
@@ -83,7 +88,11 @@ impl Strategy for ServiceStrategy {
 
     fn prepare_create(&self, ctx: &RequestContext<'_>, service: &mut Service) {
         service.status = Some(ServiceStatus::default());
-        defaults::address_families(service, None, defaults::family(ctx.server.config.service_cluster_ip_range));
+        defaults::address_families(
+            service,
+            None,
+            defaults::family(ctx.server.config.service_cluster_ip_range),
+        );
     }
 
     fn prepare_update(&self, ctx: &RequestContext<'_>, new: &mut Service, old: &Service) {
@@ -94,12 +103,21 @@ impl Strategy for ServiceStrategy {
         if balanced(old) && !balanced(new) {
             new.status.get_or_insert_default().load_balancer = Some(Default::default());
         }
-        defaults::address_families(new, Some(old), defaults::family(ctx.server.config.service_cluster_ip_range));
+        defaults::address_families(
+            new,
+            Some(old),
+            defaults::family(ctx.server.config.service_cluster_ip_range),
+        );
     }
 
     fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut Service, old: &Service) {
         new.spec.clone_from(&old.spec);
-        for ingress in new.status.iter_mut().flat_map(|s| s.load_balancer.iter_mut()).flat_map(|b| b.ingress.iter_mut().flatten()) {
+        for ingress in new
+            .status
+            .iter_mut()
+            .flat_map(|s| s.load_balancer.iter_mut())
+            .flat_map(|b| b.ingress.iter_mut().flatten())
+        {
             if ingress.ip.as_ref().is_some_and(|ip| !ip.is_empty()) && ingress.ip_mode.is_none() {
                 ingress.ip_mode = Some("VIP".to_owned());
             }
@@ -114,12 +132,19 @@ impl Strategy for ServiceStrategy {
         validation::update(new, old)
     }
 
-    fn validate_subresource_update(&self, _ctx: &RequestContext<'_>, new: &Service, _old: &Service) -> Errors {
+    fn validate_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &Service,
+        _old: &Service,
+    ) -> Errors {
         validation::status(new)
     }
 
     fn warnings(&self, service: &Service, old: Option<&Service>) -> Vec<String> {
-        let Some(spec) = &service.spec else { return Vec::new() };
+        let Some(spec) = &service.spec else {
+            return Vec::new();
+        };
         let mut out = Vec::new();
         if spec.cluster_ip.as_deref() == Some("None") && old.is_none() {
             if spec.load_balancer_ip.as_ref().is_some_and(|ip| !ip.is_empty()) {
@@ -138,8 +163,14 @@ impl Strategy for ServiceStrategy {
     fn selectable_fields(&self, service: &Service) -> Fields {
         let spec = service.spec.as_ref();
         vec![
-            ("spec.clusterIP", spec.and_then(|s| s.cluster_ip.clone()).unwrap_or_default()),
-            ("spec.type", spec.and_then(|s| s.type_.clone()).unwrap_or_default()),
+            (
+                "spec.clusterIP",
+                spec.and_then(|s| s.cluster_ip.clone()).unwrap_or_default(),
+            ),
+            (
+                "spec.type",
+                spec.and_then(|s| s.type_.clone()).unwrap_or_default(),
+            ),
         ]
     }
 
@@ -148,7 +179,10 @@ impl Strategy for ServiceStrategy {
             Column::name(),
             Column::new("Type", "How the service is exposed."),
             Column::new("Cluster-IP", "The address of the service inside the cluster."),
-            Column::new("External-IP", "The addresses of the service outside of the cluster."),
+            Column::new(
+                "External-IP",
+                "The addresses of the service outside of the cluster.",
+            ),
             Column::new("Port(s)", "The ports the service exposes."),
             Column::new("Age", "Time since the object was created."),
             Column::new("Selector", "The labels of the pods traffic is routed to.").wide(),
@@ -178,7 +212,12 @@ impl Strategy for ServiceStrategy {
         self.allocations.create(ctx, service).await
     }
 
-    async fn begin_update(&self, ctx: &RequestContext<'_>, new: &mut Service, old: &Service) -> ApiResult<Reservation> {
+    async fn begin_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut Service,
+        old: &Service,
+    ) -> ApiResult<Reservation> {
         if !ctx.subresource.is_empty() || !validation::update(new, old).is_empty() {
             return Ok(Reservation::none());
         }
@@ -201,12 +240,22 @@ fn external_addresses(service: &Service, spec: &ServiceSpec) -> String {
         Some("LoadBalancer") => {
             let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
             let ingress = balancer.and_then(|b| b.ingress.as_deref()).unwrap_or(&[]);
-            let mut all: Vec<&str> =
-                ingress.iter().filter_map(|i| i.ip.as_deref().filter(|ip| !ip.is_empty()).or(i.hostname.as_deref())).collect();
+            let mut all: Vec<&str> = ingress
+                .iter()
+                .filter_map(|i| {
+                    i.ip.as_deref()
+                        .filter(|ip| !ip.is_empty())
+                        .or(i.hostname.as_deref())
+                })
+                .collect();
             all.sort_unstable();
             all.dedup();
             all.extend(given.iter().map(String::as_str));
-            if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
+            if all.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                all.join(",")
+            }
         }
         _ if given.is_empty() => cells::NONE.to_owned(),
         _ => given.join(","),
@@ -226,5 +275,9 @@ fn ports(spec: &ServiceSpec) -> String {
             }
         })
         .collect();
-    if ports.is_empty() { cells::NONE.to_owned() } else { ports.join(",") }
+    if ports.is_empty() {
+        cells::NONE.to_owned()
+    } else {
+        ports.join(",")
+    }
 }

@@ -16,7 +16,9 @@ const SET_ONCE: &str = "may not change once set";
 pub fn service(service: &Service) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &service.spec else { return vec![at.required("")] };
+    let Some(spec) = &service.spec else {
+        return vec![at.required("")];
+    };
     let kind = spec.type_.as_deref().unwrap_or("");
     let ports = spec.ports.as_deref().unwrap_or(&[]);
     let headless = is_headless(spec);
@@ -59,8 +61,14 @@ pub fn service(service: &Service) -> Errors {
 fn external_name(errors: &mut Errors, at: &Loc<'_>, spec: &ServiceSpec) {
     const DETAIL: &str = "may not be set for ExternalName services";
     for (field, set) in [
-        ("clusterIPs", spec.cluster_ips.as_ref().is_some_and(|ips| !ips.is_empty())),
-        ("ipFamilies", spec.ip_families.as_ref().is_some_and(|f| !f.is_empty())),
+        (
+            "clusterIPs",
+            spec.cluster_ips.as_ref().is_some_and(|ips| !ips.is_empty()),
+        ),
+        (
+            "ipFamilies",
+            spec.ip_families.as_ref().is_some_and(|f| !f.is_empty()),
+        ),
         ("ipFamilyPolicy", spec.ip_family_policy.is_some()),
     ] {
         if set {
@@ -90,7 +98,12 @@ fn service_port(errors: &mut Errors, at: &Loc<'_>, port: &ServicePort, before: &
         }
     }
     rules::port(errors, &at.child("port"), port.port);
-    rules::one_of(errors, &at.child("protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+    rules::one_of(
+        errors,
+        &at.child("protocol"),
+        port.protocol.as_deref(),
+        &["SCTP", "TCP", "UDP"],
+    );
     if let Some(target) = &port.target_port {
         rules::port_or_name(errors, &at.child("targetPort"), target);
     }
@@ -108,11 +121,17 @@ fn port_conflicts(errors: &mut Errors, at: &Loc<'_>, kind: &str, ports: &[Servic
                 let detail = format!("may not be used when `type` is '{kind}'");
                 errors.push(at.child("nodePort").forbidden(detail));
             }
-            if ports[..i].iter().any(|p| p.protocol == port.protocol && p.node_port == port.node_port) {
+            if ports[..i]
+                .iter()
+                .any(|p| p.protocol == port.protocol && p.node_port == port.node_port)
+            {
                 errors.push(at.child("nodePort").duplicate(node_port));
             }
         }
-        if ports[..i].iter().any(|p| p.protocol == port.protocol && p.port == port.port) {
+        if ports[..i]
+            .iter()
+            .any(|p| p.protocol == port.protocol && p.port == port.port)
+        {
             let shown = serde_json::json!({"protocol": port.protocol, "port": port.port});
             errors.push(at.duplicate(shown));
         }
@@ -121,11 +140,19 @@ fn port_conflicts(errors: &mut Errors, at: &Loc<'_>, kind: &str, ports: &[Servic
 
 fn affinity(errors: &mut Errors, at: &Loc<'_>, spec: &ServiceSpec) {
     let affinity = spec.session_affinity.as_deref();
-    rules::one_of(errors, &at.child("sessionAffinity"), affinity, &["ClientIP", "None"]);
+    rules::one_of(
+        errors,
+        &at.child("sessionAffinity"),
+        affinity,
+        &["ClientIP", "None"],
+    );
     let at = at.child("sessionAffinityConfig");
     match (affinity, &spec.session_affinity_config) {
         (Some("ClientIP"), config) => {
-            let seconds = config.as_ref().and_then(|c| c.client_ip.as_ref()).and_then(|c| c.timeout_seconds);
+            let seconds = config
+                .as_ref()
+                .and_then(|c| c.client_ip.as_ref())
+                .and_then(|c| c.timeout_seconds);
             match seconds {
                 None => {
                     errors.push(at.required("when session affinity type is ClientIP"));
@@ -279,7 +306,10 @@ fn addresses_kept(errors: &mut Errors, new: &ServiceSpec, old: &ServiceSpec) {
     let now = new.cluster_ips.as_deref().unwrap_or(&[]);
     let before = old.cluster_ips.as_deref().unwrap_or(&[]);
     if now.is_empty() && !before.is_empty() {
-        errors.push(all.index(0).invalid(rules::shown(&now), "primary clusterIP can not be unset"));
+        errors.push(
+            all.index(0)
+                .invalid(rules::shown(&now), "primary clusterIP can not be unset"),
+        );
         return;
     }
     for (i, (now_one, before_one)) in now.iter().zip(before).enumerate() {
@@ -296,7 +326,11 @@ fn addresses_kept(errors: &mut Errors, new: &ServiceSpec, old: &ServiceSpec) {
         && now != before
         && !is_headless(new)
     {
-        errors.push(Loc::new("spec.ipFamilies").index(0).invalid(rules::shown(&new.ip_families), SET_ONCE));
+        errors.push(
+            Loc::new("spec.ipFamilies")
+                .index(0)
+                .invalid(rules::shown(&new.ip_families), SET_ONCE),
+        );
     }
     if old.load_balancer_class.is_some()
         && new.type_ == old.type_

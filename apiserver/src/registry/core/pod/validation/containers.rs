@@ -1,8 +1,8 @@
 //! Containers, init containers and ephemeral containers.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, ContainerResizePolicy, EnvFromSource, EnvVar, EphemeralContainer, PodResourceClaim,
-    PodSpec, ResourceRequirements, SecurityContext, Volume, VolumeDevice, VolumeMount,
+    Container, ContainerPort, ContainerResizePolicy, EnvFromSource, EnvVar, EphemeralContainer,
+    PodResourceClaim, PodSpec, ResourceRequirements, SecurityContext, Volume, VolumeDevice, VolumeMount,
 };
 use keelson_api::field::Errors;
 use keelson_api::validation;
@@ -93,11 +93,22 @@ fn regular(errors: &mut Errors, at: &Loc<'_>, containers: &[Container], scope: &
     host_port_conflicts(errors, at, containers);
 }
 
-fn init(errors: &mut Errors, at: &Loc<'_>, containers: &[Container], regular: &[Container], scope: &PodScope<'_>) {
+fn init(
+    errors: &mut Errors,
+    at: &Loc<'_>,
+    containers: &[Container],
+    regular: &[Container],
+    scope: &PodScope<'_>,
+) {
     for (i, container) in containers.iter().enumerate() {
         let one = at.index(i);
         common(errors, &one, &container.into(), scope);
-        if containers[..i].iter().chain(regular).any(|c| c.name == container.name) && !container.name.is_empty() {
+        if containers[..i]
+            .iter()
+            .chain(regular)
+            .any(|c| c.name == container.name)
+            && !container.name.is_empty()
+        {
             errors.push(one.child("name").duplicate(container.name.as_str()));
         }
         // They run one after the other: only the ports of one container can be in each other's way.
@@ -125,15 +136,23 @@ fn ephemeral(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec, scope: &PodScope
     for (i, container) in containers.iter().enumerate() {
         let at = at.index(i);
         common(errors, &at, &container.into(), scope);
-        let others = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        let mut names = others.map(|c| c.name.as_str()).chain(containers[..i].iter().map(|c| c.name.as_str()));
+        let others = spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten());
+        let mut names = others
+            .map(|c| c.name.as_str())
+            .chain(containers[..i].iter().map(|c| c.name.as_str()));
         if !container.name.is_empty() && names.any(|name| name == container.name) {
             errors.push(at.child("name").duplicate(container.name.as_str()));
         }
         if let Some(target) = container.target_container_name.as_deref()
             && !target.is_empty()
         {
-            let mut known = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            let mut known = spec
+                .containers
+                .iter()
+                .chain(spec.init_containers.iter().flatten());
             if !known.any(|c| c.name == target) {
                 errors.push(at.child("targetContainerName").not_found(target));
             }
@@ -144,8 +163,14 @@ fn ephemeral(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec, scope: &PodScope
             ("livenessProbe", container.liveness_probe.is_some()),
             ("ports", container.ports.as_ref().is_some_and(|p| !p.is_empty())),
             ("readinessProbe", container.readiness_probe.is_some()),
-            ("resizePolicy", container.resize_policy.as_ref().is_some_and(|p| !p.is_empty())),
-            ("resources", resources.is_some_and(|r| *r != ResourceRequirements::default())),
+            (
+                "resizePolicy",
+                container.resize_policy.as_ref().is_some_and(|p| !p.is_empty()),
+            ),
+            (
+                "resources",
+                resources.is_some_and(|r| *r != ResourceRequirements::default()),
+            ),
             ("restartPolicy", container.restart_policy.is_some()),
             ("startupProbe", container.startup_probe.is_some()),
         ] {
@@ -172,7 +197,10 @@ fn common(errors: &mut Errors, at: &Loc<'_>, container: &Common<'_>, scope: &Pod
     if image.is_empty() {
         errors.push(at.child("image").required(""));
     } else if image.trim() != image {
-        errors.push(at.child("image").invalid(image, "must not have leading or trailing whitespace"));
+        errors.push(
+            at.child("image")
+                .invalid(image, "must not have leading or trailing whitespace"),
+        );
     }
     rules::one_of(
         errors,
@@ -225,19 +253,32 @@ fn restart_rules(errors: &mut Errors, at: &Loc<'_>, container: &Container) {
     );
     let given = container.restart_policy_rules.as_deref().unwrap_or(&[]);
     if !given.is_empty() && container.restart_policy.is_none() {
-        errors.push(at.child("restartPolicy").required("must specify restartPolicy when restart rules are used"));
+        errors.push(
+            at.child("restartPolicy")
+                .required("must specify restartPolicy when restart rules are used"),
+        );
     }
     if given.len() > 20 {
         errors.push(at_rules.too_long(20));
     }
     for (i, rule) in given.iter().enumerate() {
         let at = at_rules.index(i);
-        rules::one_of(errors, &at.child("action"), Some(&rule.action), &["Restart", "RestartAllContainers"]);
+        rules::one_of(
+            errors,
+            &at.child("action"),
+            Some(&rule.action),
+            &["Restart", "RestartAllContainers"],
+        );
         match &rule.exit_codes {
             None => errors.push(at.child("exitCodes").required("must be specified")),
             Some(codes) => {
                 let at = at.child("exitCodes");
-                rules::one_of(errors, &at.child("operator"), Some(&codes.operator), &["In", "NotIn"]);
+                rules::one_of(
+                    errors,
+                    &at.child("operator"),
+                    Some(&codes.operator),
+                    &["In", "NotIn"],
+                );
                 if codes.values.as_ref().is_some_and(|values| values.len() > 255) {
                     errors.push(at.child("values").too_long(255));
                 }
@@ -249,10 +290,18 @@ fn restart_rules(errors: &mut Errors, at: &Loc<'_>, container: &Container) {
 fn resize_policy(errors: &mut Errors, at: &Loc<'_>, policies: &[ContainerResizePolicy]) {
     for (i, policy) in policies.iter().enumerate() {
         let one = at.index(i);
-        if policies[..i].iter().any(|p| p.resource_name == policy.resource_name) {
+        if policies[..i]
+            .iter()
+            .any(|p| p.resource_name == policy.resource_name)
+        {
             errors.push(one.duplicate(policy.resource_name.as_str()));
         }
-        rules::one_of(errors, &one.child("resourceName"), Some(&policy.resource_name), &["cpu", "memory"]);
+        rules::one_of(
+            errors,
+            &one.child("resourceName"),
+            Some(&policy.resource_name),
+            &["cpu", "memory"],
+        );
         rules::one_of(
             errors,
             &one.child("restartPolicy"),
@@ -285,7 +334,12 @@ fn ports(errors: &mut Errors, at: &Loc<'_>, ports: &[ContainerPort]) {
         {
             rules::port(errors, &at.child("hostPort"), host_port);
         }
-        rules::one_of(errors, &at.child("protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+        rules::one_of(
+            errors,
+            &at.child("protocol"),
+            port.protocol.as_deref(),
+            &["SCTP", "TCP", "UDP"],
+        );
     }
 }
 
@@ -297,7 +351,11 @@ fn host_port_conflicts(errors: &mut Errors, at: &Loc<'_>, containers: &[Containe
             if host_port == 0 {
                 continue;
             }
-            let key = (port.protocol.as_deref().unwrap_or(""), port.host_ip.as_deref().unwrap_or(""), host_port);
+            let key = (
+                port.protocol.as_deref().unwrap_or(""),
+                port.host_ip.as_deref().unwrap_or(""),
+                host_port,
+            );
             if taken.contains(&key) {
                 let container = at.index(i);
                 let ports = container.child("ports");
@@ -323,10 +381,20 @@ fn mounts(errors: &mut Errors, at: &Loc<'_>, container: &Common<'_>, scope: &Pod
         if mount.mount_path.is_empty() {
             errors.push(at.child("mountPath").required(""));
         }
-        if container.mounts[..i].iter().any(|m| m.mount_path == mount.mount_path) {
-            errors.push(at.child("mountPath").invalid(mount.mount_path.as_str(), "must be unique"));
+        if container.mounts[..i]
+            .iter()
+            .any(|m| m.mount_path == mount.mount_path)
+        {
+            errors.push(
+                at.child("mountPath")
+                    .invalid(mount.mount_path.as_str(), "must be unique"),
+            );
         }
-        if container.devices.iter().any(|d| d.device_path == mount.mount_path) {
+        if container
+            .devices
+            .iter()
+            .any(|d| d.device_path == mount.mount_path)
+        {
             let detail = "must not already exist in volumeDevices";
             errors.push(at.child("mountPath").invalid(mount.mount_path.as_str(), detail));
         }
@@ -347,7 +415,10 @@ fn mounts(errors: &mut Errors, at: &Loc<'_>, container: &Common<'_>, scope: &Pod
             && volume.image.is_some()
             && !expression.is_empty()
         {
-            errors.push(at.child("subPathExpr").invalid(expression, "not allowed in image volume sources"));
+            errors.push(
+                at.child("subPathExpr")
+                    .invalid(expression, "not allowed in image volume sources"),
+            );
         }
     }
 }
@@ -370,7 +441,9 @@ fn propagation(errors: &mut Errors, at: &Loc<'_>, mount: &VolumeMount, privilege
                 errors.push(at.forbidden("may only be specified when readOnly is true"));
             }
             if mode.is_some_and(|m| m != "None") {
-                errors.push(at.forbidden("may only be specified when mountPropagation is None or not specified"));
+                errors.push(
+                    at.forbidden("may only be specified when mountPropagation is None or not specified"),
+                );
             }
         }
         Some(other) => errors.push(at.not_supported(other, &["Disabled", "Enabled", "IfPossible"])),
@@ -387,7 +460,8 @@ fn devices(errors: &mut Errors, at: &Loc<'_>, container: &Common<'_>, scope: &Po
         match scope.volumes.iter().find(|v| v.name == device.name) {
             None => errors.push(at.child("name").not_found(device.name.as_str())),
             Some(volume) if volume.persistent_volume_claim.is_none() && volume.ephemeral.is_none() => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                let detail =
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 errors.push(at.child("name").invalid(device.name.as_str(), detail));
             }
             Some(_) => {}
@@ -395,13 +469,19 @@ fn devices(errors: &mut Errors, at: &Loc<'_>, container: &Common<'_>, scope: &Po
         if path.is_empty() {
             errors.push(at.child("devicePath").required(""));
         } else if path.split('/').any(|part| part == "..") {
-            errors.push(at.child("devicePath").invalid(path, "can not contain backsteps ('..')"));
+            errors.push(
+                at.child("devicePath")
+                    .invalid(path, "can not contain backsteps ('..')"),
+            );
         }
         if container.devices[..i].iter().any(|d| d.device_path == path) {
             errors.push(at.child("devicePath").invalid(path, "must be unique"));
         }
         if container.mounts.iter().any(|m| m.mount_path == path) {
-            errors.push(at.child("devicePath").invalid(path, "must not already exist in volumeMounts"));
+            errors.push(
+                at.child("devicePath")
+                    .invalid(path, "must not already exist in volumeMounts"),
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Environment variables and the downward API.
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{
+    EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector,
+};
 use keelson_api::field::Errors;
 use keelson_api::quantity::Amount;
 use keelson_api::validation;
@@ -22,8 +24,13 @@ const ENV_FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 /// Fields of a pod that a file may show.
-pub(super) const FILE_FIELDS: &[&str] =
-    &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+pub(super) const FILE_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 /// Every field of a pod that has a name in the downward API.
 const KNOWN_FIELDS: &[&str] = &[
     "metadata.annotations",
@@ -49,7 +56,9 @@ const RESOURCES: &[&str] = &[
     "requests.ephemeral-storage",
     "requests.memory",
 ];
-const BYTE_DIVISORS: &[&str] = &["1", "1E", "1Ei", "1G", "1Gi", "1K", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti"];
+const BYTE_DIVISORS: &[&str] = &[
+    "1", "1E", "1Ei", "1G", "1Gi", "1K", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti",
+];
 const CPU_DIVISORS: &[&str] = &["1", "1m"];
 
 /// The variables of a container.
@@ -103,8 +112,7 @@ fn value_from(errors: &mut Errors, at: &Loc<'_>, source: &EnvVarSource, has_valu
         }
     }
     if sources == 0 {
-        let detail =
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
+        let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
         errors.push(at.invalid("", detail));
     }
     if has_value && sources != 0 {
@@ -121,7 +129,12 @@ pub fn from_sources(errors: &mut Errors, at: &Loc<'_>, sources: &[EnvFromSource]
         if let Some(prefix) = &source.prefix
             && !prefix.is_empty()
         {
-            rules::complain(errors, &one.child("prefix"), prefix, validation::env_name_relaxed(prefix));
+            rules::complain(
+                errors,
+                &one.child("prefix"),
+                prefix,
+                validation::env_name_relaxed(prefix),
+            );
         }
         let mut count = 0;
         if let Some(config_map) = &source.config_map_ref {
@@ -179,7 +192,9 @@ pub fn field_selector(errors: &mut Errors, at: &Loc<'_>, field: &ObjectFieldSele
 
 /// Splits `metadata.labels['a']` into the path and the key.
 fn subscripted(path: &str) -> (&str, Option<&str>) {
-    path.strip_suffix("']").and_then(|rest| rest.split_once("['")).map_or((path, None), |(p, key)| (p, Some(key)))
+    path.strip_suffix("']")
+        .and_then(|rest| rest.split_once("['"))
+        .map_or((path, None), |(p, key)| (p, Some(key)))
 }
 
 /// Whose resources a selector speaks of.
@@ -192,7 +207,12 @@ pub enum Container {
 }
 
 /// A request or limit, shown to a container.
-pub fn resource_selector(errors: &mut Errors, at: &Loc<'_>, field: &ResourceFieldSelector, container: Container) {
+pub fn resource_selector(
+    errors: &mut Errors,
+    at: &Loc<'_>,
+    field: &ResourceFieldSelector,
+    container: Container,
+) {
     let resource = field.resource.as_str();
     if container == Container::Named && field.container_name.as_deref().unwrap_or("").is_empty() {
         errors.push(at.child("containerName").required(""));
@@ -208,13 +228,24 @@ pub fn resource_selector(errors: &mut Errors, at: &Loc<'_>, field: &ResourceFiel
     match Amount::try_from(divisor) {
         Ok(amount) if amount.is_zero() => {}
         Ok(_) => {
-            let (what, allowed) =
-                if resource.ends_with(".cpu") { ("cpu", CPU_DIVISORS) } else { ("memory", BYTE_DIVISORS) };
-            let what = if resource.ends_with("ephemeral-storage") { "local ephemeral storage" } else { what };
+            let (what, allowed) = if resource.ends_with(".cpu") {
+                ("cpu", CPU_DIVISORS)
+            } else {
+                ("memory", BYTE_DIVISORS)
+            };
+            let what = if resource.ends_with("ephemeral-storage") {
+                "local ephemeral storage"
+            } else {
+                what
+            };
             if !allowed.iter().any(|one| one.eq_ignore_ascii_case(&divisor.0)) {
                 let detail = format!(
                     "only divisor's values {} are supported with the {what} resource",
-                    if what == "cpu" { "1m and 1" } else { "1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei" }
+                    if what == "cpu" {
+                        "1m and 1"
+                    } else {
+                        "1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei"
+                    }
                 );
                 errors.push(at.child("divisor").invalid(resource, detail));
             }

@@ -47,7 +47,11 @@ pub fn pod(pod: &Pod) -> Errors {
 }
 
 fn ephemeral_on_create(errors: &mut Errors, spec: &PodSpec) {
-    if spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()) {
+    if spec
+        .ephemeral_containers
+        .as_ref()
+        .is_some_and(|list| !list.is_empty())
+    {
         errors.push(Loc::new("spec.ephemeralContainers").forbidden("cannot be set on create"));
     }
 }
@@ -71,7 +75,11 @@ pub fn pod_template(errors: &mut Errors, at: &Loc<'_>, template: &PodTemplateSpe
     match &template.spec {
         Some(spec) => {
             pod_spec(errors, &spec_at, spec);
-            if spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()) {
+            if spec
+                .ephemeral_containers
+                .as_ref()
+                .is_some_and(|list| !list.is_empty())
+            {
                 let at = spec_at.child("ephemeralContainers");
                 errors.push(at.forbidden("ephemeral containers not allowed in pod template"));
             }
@@ -118,7 +126,11 @@ pub fn pod_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
     dns_config(errors, at, spec);
     for (i, gate) in spec.readiness_gates.iter().flatten().enumerate() {
         let gates = at.child("readinessGates");
-        rules::qualified_name(errors, &gates.index(i).child("conditionType"), &gate.condition_type);
+        rules::qualified_name(
+            errors,
+            &gates.index(i).child("conditionType"),
+            &gate.condition_type,
+        );
     }
     scheduling::gates(errors, &at.child("schedulingGates"), spec);
     scheduling::spread(errors, &at.child("topologySpreadConstraints"), spec);
@@ -137,7 +149,13 @@ pub fn pod_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         }
     }
     if let Some(seconds) = spec.active_deadline_seconds {
-        rules::between(errors, &at.child("activeDeadlineSeconds"), seconds, 1, i32::MAX.into());
+        rules::between(
+            errors,
+            &at.child("activeDeadlineSeconds"),
+            seconds,
+            1,
+            i32::MAX.into(),
+        );
     }
     for (field, value) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
         if let Some(value) = value
@@ -149,7 +167,11 @@ pub fn pod_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
     if let Some(name) = &spec.hostname_override {
         host_name_override(errors, at, spec, name);
     }
-    scheduling::tolerations(errors, &at.child("tolerations"), spec.tolerations.as_deref().unwrap_or(&[]));
+    scheduling::tolerations(
+        errors,
+        &at.child("tolerations"),
+        spec.tolerations.as_deref().unwrap_or(&[]),
+    );
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
         let aliases = at.child("hostAliases");
         let at = aliases.index(i);
@@ -168,7 +190,12 @@ pub fn pod_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         resources::list(errors, &at.child("overhead"), overhead);
     }
     if let Some(os) = &spec.os {
-        rules::one_of(errors, &at.child("os.name"), Some(&os.name), &["linux", "windows"]);
+        rules::one_of(
+            errors,
+            &at.child("os.name"),
+            Some(&os.name),
+            &["linux", "windows"],
+        );
     }
 }
 
@@ -208,7 +235,8 @@ fn resource_claims(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         }
         match (&claim.resource_claim_name, &claim.resource_claim_template_name) {
             (Some(_), Some(_)) => {
-                let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                let detail =
+                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
                 errors.push(at.invalid(rules::shown(claim), detail));
             }
             (None, None) => {
@@ -231,7 +259,11 @@ fn dns_config(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         }
         return;
     };
-    let PodDNSConfig { nameservers, options, searches } = config;
+    let PodDNSConfig {
+        nameservers,
+        options,
+        searches,
+    } = config;
     let nameservers = nameservers.as_deref().unwrap_or(&[]);
     let at_servers = at.child("nameservers");
     if none && nameservers.is_empty() {
@@ -251,14 +283,19 @@ fn dns_config(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         errors.push(at_searches.invalid(rules::shown(&searches), detail));
     }
     if searches.join(" ").len() > SEARCH_CHARS_MAX {
-        let detail = format!("must not have more than {SEARCH_CHARS_MAX} characters (including spaces) in the search list");
+        let detail = format!(
+            "must not have more than {SEARCH_CHARS_MAX} characters (including spaces) in the search list"
+        );
         errors.push(at_searches.invalid(rules::shown(&searches), detail));
     }
     for (i, search) in searches.iter().enumerate() {
         // A leading underscore in a label and a lone dot are what resolvers take too.
         let name = search.strip_suffix('.').unwrap_or(search);
         if search != "." {
-            let plain: Vec<&str> = name.split('.').map(|part| part.strip_prefix('_').unwrap_or(part)).collect();
+            let plain: Vec<&str> = name
+                .split('.')
+                .map(|part| part.strip_prefix('_').unwrap_or(part))
+                .collect();
             let complaints = dns1123_subdomain(&plain.join("."));
             rules::complain(errors, &at_searches.index(i), search, complaints);
         }

@@ -123,7 +123,8 @@ impl Handlers<'_> {
         if let Some(sleep) = self.sleep {
             let at = at.child("sleep");
             if first(errors, &at) && !(0..=grace).contains(&sleep.seconds) {
-                let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                let detail =
+                    format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
                 errors.push(at.invalid(sleep.seconds, detail));
             }
         }

@@ -17,7 +17,12 @@ const NOT_INTEGER: &str = "must be an integer";
 type List = BTreeMap<String, Quantity>;
 
 /// The resources of a container.
-pub fn container(errors: &mut Errors, at: &Loc<'_>, resources: &ResourceRequirements, claims: &[PodResourceClaim]) {
+pub fn container(
+    errors: &mut Errors,
+    at: &Loc<'_>,
+    resources: &ResourceRequirements,
+    claims: &[PodResourceClaim],
+) {
     let empty = List::new();
     let limits = resources.limits.as_ref().unwrap_or(&empty);
     let requests = resources.requests.as_ref().unwrap_or(&empty);
@@ -30,8 +35,17 @@ pub fn container(errors: &mut Errors, at: &Loc<'_>, resources: &ResourceRequirem
     for (name, quantity) in requests {
         let at = at_requests.key(name);
         container_resource_name(errors, &at, name);
-        let Some(request) = amount(errors, &at, name, quantity) else { continue };
-        within_limit(errors, &at_limits, &at_requests, name, (quantity, request), limits);
+        let Some(request) = amount(errors, &at, name, quantity) else {
+            continue;
+        };
+        within_limit(
+            errors,
+            &at_limits,
+            &at_requests,
+            name,
+            (quantity, request),
+            limits,
+        );
     }
     let has_huge = |list: &List| list.keys().any(|name| name.starts_with(HUGE_PAGES));
     let has_plain = |list: &List| list.contains_key("cpu") || list.contains_key("memory");
@@ -83,7 +97,10 @@ pub fn pod_level(errors: &mut Errors, at: &Loc<'_>, resources: &ResourceRequirem
         for name in list.iter().flatten().map(|(name, _)| name) {
             if !matches!(name.as_str(), "cpu" | "memory") && !name.starts_with(HUGE_PAGES) {
                 let at = at.child(field);
-                errors.push(at.key(name).not_supported(name.as_str(), &["cpu", "hugepages-", "memory"]));
+                errors.push(
+                    at.key(name)
+                        .not_supported(name.as_str(), &["cpu", "hugepages-", "memory"]),
+                );
             }
         }
     }
@@ -133,7 +150,10 @@ pub fn resource_name(errors: &mut Errors, at: &Loc<'_>, name: &str) {
 }
 
 fn is_standard(name: &str) -> bool {
-    let plain = name.strip_prefix("requests.").or_else(|| name.strip_prefix("limits.")).unwrap_or(name);
+    let plain = name
+        .strip_prefix("requests.")
+        .or_else(|| name.strip_prefix("limits."))
+        .unwrap_or(name);
     matches!(
         plain,
         "cpu"

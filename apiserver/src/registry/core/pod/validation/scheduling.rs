@@ -17,10 +17,17 @@ pub fn affinity(errors: &mut Errors, at: &Loc<'_>, affinity: &Affinity) {
     if let Some(node) = &affinity.node_affinity {
         let at = at.child("nodeAffinity");
         if let Some(selector) = &node.required_during_scheduling_ignored_during_execution {
-            node_selector(errors, &at.child("requiredDuringSchedulingIgnoredDuringExecution"), selector);
+            node_selector(
+                errors,
+                &at.child("requiredDuringSchedulingIgnoredDuringExecution"),
+                selector,
+            );
         }
         let at = at.child("preferredDuringSchedulingIgnoredDuringExecution");
-        let preferred = node.preferred_during_scheduling_ignored_during_execution.as_deref().unwrap_or(&[]);
+        let preferred = node
+            .preferred_during_scheduling_ignored_during_execution
+            .as_deref()
+            .unwrap_or(&[]);
         for (i, term) in preferred.iter().enumerate() {
             let at = at.index(i);
             if !(1..=100).contains(&term.weight) {
@@ -33,16 +40,24 @@ pub fn affinity(errors: &mut Errors, at: &Loc<'_>, affinity: &Affinity) {
         pod_terms(
             errors,
             &at.child("podAffinity"),
-            pods.required_during_scheduling_ignored_during_execution.as_deref().unwrap_or(&[]),
-            pods.preferred_during_scheduling_ignored_during_execution.as_deref().unwrap_or(&[]),
+            pods.required_during_scheduling_ignored_during_execution
+                .as_deref()
+                .unwrap_or(&[]),
+            pods.preferred_during_scheduling_ignored_during_execution
+                .as_deref()
+                .unwrap_or(&[]),
         );
     }
     if let Some(pods) = &affinity.pod_anti_affinity {
         pod_terms(
             errors,
             &at.child("podAntiAffinity"),
-            pods.required_during_scheduling_ignored_during_execution.as_deref().unwrap_or(&[]),
-            pods.preferred_during_scheduling_ignored_during_execution.as_deref().unwrap_or(&[]),
+            pods.required_during_scheduling_ignored_during_execution
+                .as_deref()
+                .unwrap_or(&[]),
+            pods.preferred_during_scheduling_ignored_during_execution
+                .as_deref()
+                .unwrap_or(&[]),
         );
     }
 }
@@ -77,7 +92,10 @@ fn node_selector_term(errors: &mut Errors, at: &Loc<'_>, term: &NodeSelectorTerm
                 errors.push(at.child("values").required(detail));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            other => errors.push(at.child("operator").invalid(other, "not a valid selector operator")),
+            other => errors.push(
+                at.child("operator")
+                    .invalid(other, "not a valid selector operator"),
+            ),
         }
         rules::qualified_name(errors, &at.child("key"), &requirement.key);
         if matches!(requirement.operator.as_str(), "In" | "NotIn") {
@@ -93,11 +111,15 @@ fn node_selector_term(errors: &mut Errors, at: &Loc<'_>, term: &NodeSelectorTerm
         let values = requirement.values.as_deref().unwrap_or(&[]);
         match requirement.operator.as_str() {
             "In" | "NotIn" if values.len() != 1 => {
-                let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+                let detail =
+                    "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
                 errors.push(at.child("values").required(detail));
             }
             "In" | "NotIn" => {}
-            other => errors.push(at.child("operator").invalid(other, "not a valid selector operator")),
+            other => errors.push(
+                at.child("operator")
+                    .invalid(other, "not a valid selector operator"),
+            ),
         }
         if requirement.key == "metadata.name" {
             let all = at.child("values");
@@ -141,8 +163,10 @@ fn pod_term(errors: &mut Errors, at: &Loc<'_>, term: &PodAffinityTerm) {
     for namespace in term.namespaces.iter().flatten() {
         rules::label(errors, &at.child("namespace"), namespace);
     }
-    for (field, keys) in [("matchLabelKeys", &term.match_label_keys), ("mismatchLabelKeys", &term.mismatch_label_keys)]
-    {
+    for (field, keys) in [
+        ("matchLabelKeys", &term.match_label_keys),
+        ("mismatchLabelKeys", &term.mismatch_label_keys),
+    ] {
         let all = at.child(field);
         for (i, key) in keys.iter().flatten().enumerate() {
             if term.label_selector.is_none() {
@@ -170,7 +194,8 @@ pub fn tolerations(errors: &mut Errors, at: &Loc<'_>, tolerations: &[Toleration]
             rules::qualified_name(errors, &at.child("key"), key);
         }
         if key.is_empty() && operator != "Exists" {
-            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let detail =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             errors.push(at.child("operator").invalid(operator, detail));
         }
         if toleration.toleration_seconds.is_some() && effect != "NoExecute" {
@@ -199,7 +224,12 @@ pub fn tolerations(errors: &mut Errors, at: &Loc<'_>, tolerations: &[Toleration]
 
 /// What a taint does to those who do not tolerate it.
 pub fn taint_effect(errors: &mut Errors, at: &Loc<'_>, effect: &str) {
-    rules::optional_one_of(errors, at, Some(effect), &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+    rules::optional_one_of(
+        errors,
+        at,
+        Some(effect),
+        &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+    );
 }
 
 /// What a pod waits for before it is scheduled.
@@ -223,7 +253,10 @@ pub fn spread(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
     for (i, constraint) in constraints.iter().enumerate() {
         let one = at.index(i);
         if constraint.max_skew <= 0 {
-            errors.push(one.child("maxSkew").invalid(constraint.max_skew, "must be greater than zero"));
+            errors.push(
+                one.child("maxSkew")
+                    .invalid(constraint.max_skew, "must be greater than zero"),
+            );
         }
         if constraint.topology_key.is_empty() {
             errors.push(one.child("topologyKey").required(NO_TOPOLOGY));
@@ -232,7 +265,10 @@ pub fn spread(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         }
         let when = constraint.when_unsatisfiable.as_str();
         if !matches!(when, "DoNotSchedule" | "ScheduleAnyway") {
-            errors.push(one.child("whenUnsatisfiable").not_supported(when, &["DoNotSchedule", "ScheduleAnyway"]));
+            errors.push(
+                one.child("whenUnsatisfiable")
+                    .not_supported(when, &["DoNotSchedule", "ScheduleAnyway"]),
+            );
         }
         let same = |other: &&k8s_openapi::api::core::v1::TopologySpreadConstraint| {
             other.topology_key == constraint.topology_key && other.when_unsatisfiable == when
@@ -243,10 +279,14 @@ pub fn spread(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         }
         if let Some(domains) = constraint.min_domains {
             if domains <= 0 {
-                errors.push(one.child("minDomains").invalid(domains, "must be greater than zero"));
+                errors.push(
+                    one.child("minDomains")
+                        .invalid(domains, "must be greater than zero"),
+                );
             }
             if when != "DoNotSchedule" {
-                let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
+                let detail =
+                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
                 errors.push(one.child("minDomains").invalid(domains, detail));
             }
         }

@@ -26,7 +26,9 @@ pub fn pod(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
             }
         }
     }
-    let Some(context) = &spec.security_context else { return };
+    let Some(context) = &spec.security_context else {
+        return;
+    };
     rules::id(errors, &at.child("runAsUser"), context.run_as_user);
     rules::id(errors, &at.child("runAsGroup"), context.run_as_group);
     rules::id(errors, &at.child("fsGroup"), context.fs_group);
@@ -38,9 +40,21 @@ pub fn pod(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         sysctls(errors, &at.child("sysctls"), list, spec);
     }
     for (field, value, supported) in [
-        ("fsGroupChangePolicy", &context.fs_group_change_policy, ["Always", "OnRootMismatch"]),
-        ("supplementalGroupsPolicy", &context.supplemental_groups_policy, ["Merge", "Strict"]),
-        ("seLinuxChangePolicy", &context.se_linux_change_policy, ["MountOption", "Recursive"]),
+        (
+            "fsGroupChangePolicy",
+            &context.fs_group_change_policy,
+            ["Always", "OnRootMismatch"],
+        ),
+        (
+            "supplementalGroupsPolicy",
+            &context.supplemental_groups_policy,
+            ["Merge", "Strict"],
+        ),
+        (
+            "seLinuxChangePolicy",
+            &context.se_linux_change_policy,
+            ["MountOption", "Recursive"],
+        ),
     ] {
         rules::optional_one_of(errors, &at.child(field), value.as_deref(), &supported);
     }
@@ -82,7 +96,8 @@ pub fn container(errors: &mut Errors, at: &Loc<'_>, context: &SecurityContext, h
         }
         let added = context.capabilities.iter().flat_map(|c| c.add.iter().flatten());
         if added.into_iter().any(|c| c == "CAP_SYS_ADMIN") {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            let detail =
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(at.invalid(rules::shown(context), detail));
         }
     }
@@ -107,9 +122,15 @@ fn seccomp(errors: &mut Errors, at: &Loc<'_>, profile: &SeccompProfile) {
                 errors.push(at.child("localhostProfile").invalid(path, detail));
             }
         }
-        "" => errors.push(at.child("type").required("type is required when seccompProfile is set")),
+        "" => errors.push(
+            at.child("type")
+                .required("type is required when seccompProfile is set"),
+        ),
         other => {
-            errors.push(at.child("type").not_supported(other, &["Localhost", "RuntimeDefault", "Unconfined"]));
+            errors.push(
+                at.child("type")
+                    .not_supported(other, &["Localhost", "RuntimeDefault", "Unconfined"]),
+            );
         }
     }
 }
@@ -123,9 +144,15 @@ fn app_armor(errors: &mut Errors, at: &Loc<'_>, profile: &AppArmorProfile) {
                 errors.push(at.child("localhostProfile").required(detail));
             }
             Some(name) if name.trim() != name => {
-                errors.push(at.child("localhostProfile").invalid(name, "must not be padded with whitespace"));
+                errors.push(
+                    at.child("localhostProfile")
+                        .invalid(name, "must not be padded with whitespace"),
+                );
             }
-            Some("") => errors.push(at.child("localhostProfile").required("must be set when AppArmor type is Localhost")),
+            Some("") => errors.push(
+                at.child("localhostProfile")
+                    .required("must be set when AppArmor type is Localhost"),
+            ),
             Some(_) => {}
         },
         "RuntimeDefault" | "Unconfined" => {
@@ -134,9 +161,15 @@ fn app_armor(errors: &mut Errors, at: &Loc<'_>, profile: &AppArmorProfile) {
                 errors.push(at.child("localhostProfile").invalid(name, detail));
             }
         }
-        "" => errors.push(at.child("type").required("type is required when appArmorProfile is set")),
+        "" => errors.push(
+            at.child("type")
+                .required("type is required when appArmorProfile is set"),
+        ),
         other => {
-            errors.push(at.child("type").not_supported(other, &["Localhost", "RuntimeDefault", "Unconfined"]));
+            errors.push(
+                at.child("type")
+                    .not_supported(other, &["Localhost", "RuntimeDefault", "Unconfined"]),
+            );
         }
     }
 }
@@ -150,7 +183,10 @@ fn sysctls(errors: &mut Errors, at: &Loc<'_>, sysctls: &[Sysctl], spec: &PodSpec
         } else if !is_sysctl_name(name) {
             let detail = format!("must have at most {SYSCTL_MAX} characters and match regex {SYSCTL_FORMAT}");
             errors.push(at.child("name").invalid(name, detail));
-        } else if sysctls[..i].iter().any(|s| s.name.replace('/', ".") == name.replace('/', ".")) {
+        } else if sysctls[..i]
+            .iter()
+            .any(|s| s.name.replace('/', ".") == name.replace('/', "."))
+        {
             errors.push(at.child("name").duplicate(name));
         }
         let dotted = name.replace('/', ".");
@@ -164,7 +200,10 @@ fn sysctls(errors: &mut Errors, at: &Loc<'_>, sysctls: &[Sysctl], spec: &PodSpec
                 || dotted.starts_with("kernel.sem")
                 || dotted.starts_with("fs.mqueue."))
         {
-            errors.push(at.child("name").invalid(name, "may not be specified when 'hostIPC' is true"));
+            errors.push(
+                at.child("name")
+                    .invalid(name, "may not be specified when 'hostIPC' is true"),
+            );
         }
     }
 }

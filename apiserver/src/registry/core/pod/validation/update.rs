@@ -13,7 +13,9 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
 
 /// A change of the pod itself.
 pub fn pod(new: &Pod, old: &Pod) -> Errors {
-    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return super::pod(new) };
+    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else {
+        return super::pod(new);
+    };
     if new_spec == old_spec {
         // Whatever was right at creation stays right: an old pod is not held to rules younger than itself.
         return Errors::new();
@@ -39,7 +41,12 @@ pub fn pod(new: &Pod, old: &Pod) -> Errors {
     if !same_containers {
         return errors;
     }
-    deadline(&mut errors, &at.child("activeDeadlineSeconds"), new_spec, old_spec);
+    deadline(
+        &mut errors,
+        &at.child("activeDeadlineSeconds"),
+        new_spec,
+        old_spec,
+    );
     only_added_tolerations(&mut errors, &at.child("tolerations"), new_spec, old_spec);
     only_removed_gates(&mut errors, &at.child("schedulingGates"), new_spec, old_spec);
     if !errors.is_empty() {
@@ -65,12 +72,18 @@ pub fn pod(new: &Pod, old: &Pod) -> Errors {
     {
         munged.termination_grace_period_seconds = old_spec.termination_grace_period_seconds;
     }
-    if old_spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+    if old_spec
+        .scheduling_gates
+        .as_ref()
+        .is_some_and(|gates| !gates.is_empty())
+    {
         gated(&mut errors, &at, new_spec, old_spec, &mut munged);
     }
     if munged != *old_spec {
         let diff = differences(old_spec, &munged);
-        errors.push(at.forbidden(format!("pod updates may not change fields other than {UPDATABLE}\n{diff}")));
+        errors.push(at.forbidden(format!(
+            "pod updates may not change fields other than {UPDATABLE}\n{diff}"
+        )));
     }
     errors
 }
@@ -113,7 +126,10 @@ fn only_removed_gates(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &Po
     let old = old.scheduling_gates.as_deref().unwrap_or(&[]);
     for (i, gate) in new.scheduling_gates.iter().flatten().enumerate() {
         if !old.contains(gate) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
+            let detail = format!(
+                "only deletion is allowed, but found new scheduling gate '{}'",
+                gate.name
+            );
             errors.push(at.index(i).forbidden(detail));
         }
     }
@@ -121,25 +137,37 @@ fn only_removed_gates(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &Po
 
 /// A pod that still waits for its gates may be sent elsewhere, but only to fewer nodes than before.
 fn gated(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &PodSpec, munged: &mut PodSpec) {
-    let kept = old
-        .node_selector
-        .iter()
-        .flatten()
-        .all(|(key, value)| new.node_selector.as_ref().and_then(|s| s.get(key)).is_some_and(|v| v == value));
+    let kept = old.node_selector.iter().flatten().all(|(key, value)| {
+        new.node_selector
+            .as_ref()
+            .and_then(|s| s.get(key))
+            .is_some_and(|v| v == value)
+    });
     if kept {
         munged.node_selector.clone_from(&old.node_selector);
     } else {
         let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
-        errors.push(at.child("nodeSelector").invalid(rules::shown(&new.node_selector), detail));
+        errors.push(
+            at.child("nodeSelector")
+                .invalid(rules::shown(&new.node_selector), detail),
+        );
         munged.node_selector.clone_from(&old.node_selector);
     }
     let required = |spec: &PodSpec| {
-        spec.affinity.as_ref()?.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.clone()
+        spec.affinity
+            .as_ref()?
+            .node_affinity
+            .as_ref()?
+            .required_during_scheduling_ignored_during_execution
+            .clone()
     };
     if required(old).is_none() || required(old) == required(new) {
         // Only node affinity may change; the other sorts must be as they were.
         let pods = |spec: &PodSpec| {
-            spec.affinity.as_ref().map(|a| (a.pod_affinity.clone(), a.pod_anti_affinity.clone())).unwrap_or_default()
+            spec.affinity
+                .as_ref()
+                .map(|a| (a.pod_affinity.clone(), a.pod_anti_affinity.clone()))
+                .unwrap_or_default()
         };
         if pods(new) == pods(old) {
             munged.affinity.clone_from(&old.affinity);
@@ -150,21 +178,30 @@ fn gated(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &PodSpec, munged
 /// A pod's status.
 pub fn status(new: &Pod, old: &Pod) -> Errors {
     let mut errors = Errors::new();
-    let (Some(new_status), Some(old_status)) = (&new.status, &old.status) else { return errors };
+    let (Some(new_status), Some(old_status)) = (&new.status, &old.status) else {
+        return errors;
+    };
     let at = Loc::new("status");
     if let Some(node) = &new_status.nominated_node_name
         && !node.is_empty()
     {
         rules::subdomain(&mut errors, &at.child("nominatedNodeName"), node);
     }
-    let restart = new.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+    let restart = new
+        .spec
+        .as_ref()
+        .and_then(|s| s.restart_policy.as_deref())
+        .unwrap_or("Always");
     if restart != "OnFailure" && restart != "Always" {
         // A container that has ended for good cannot come back to life.
         let at = at.child("containerStatuses");
         for (i, old) in old_status.container_statuses.iter().flatten().enumerate() {
             let ended = old.state.as_ref().is_some_and(|s| s.terminated.is_some());
             let statuses = new_status.container_statuses.iter().flatten();
-            let now = statuses.into_iter().find(|n| n.name == old.name).and_then(|n| n.state.as_ref());
+            let now = statuses
+                .into_iter()
+                .find(|n| n.name == old.name)
+                .and_then(|n| n.state.as_ref());
             if ended && now.is_some_and(|s| s.terminated.is_none()) {
                 let detail = "may not be transitioned to non-terminated state";
                 errors.push(at.index(i).child("state").forbidden(detail));
@@ -185,7 +222,9 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
 /// Containers added to a running pod: those that are there stay as they are.
 pub fn ephemeral_containers(new: &Pod, old: &Pod) -> Errors {
     let mut errors = Errors::new();
-    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
+    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else {
+        return errors;
+    };
     let at = Loc::new("spec");
     super::pod_spec(&mut errors, &at, new_spec);
     let at = at.child("ephemeralContainers");
@@ -193,12 +232,18 @@ pub fn ephemeral_containers(new: &Pod, old: &Pod) -> Errors {
     for old in old_spec.ephemeral_containers.iter().flatten() {
         match now.iter().find(|c| c.name == old.name) {
             None => {
-                let detail = format!("existing ephemeral containers {:?} may not be removed\n", old.name);
+                let detail = format!(
+                    "existing ephemeral containers {:?} may not be removed\n",
+                    old.name
+                );
                 errors.push(at.forbidden(detail));
             }
             Some(new) if new != old => {
                 let diff = differences(old, new);
-                let detail = format!("existing ephemeral containers {:?} may not be changed\n{diff}", old.name);
+                let detail = format!(
+                    "existing ephemeral containers {:?} may not be changed\n{diff}",
+                    old.name
+                );
                 errors.push(at.forbidden(detail));
             }
             Some(_) => {}
@@ -210,7 +255,9 @@ pub fn ephemeral_containers(new: &Pod, old: &Pod) -> Errors {
 /// A change of what running containers may use.
 pub fn resize(new: &Pod, old: &Pod) -> Errors {
     let mut errors = Errors::new();
-    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
+    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else {
+        return errors;
+    };
     let at = Loc::new("spec");
     super::pod_spec(&mut errors, &at, new_spec);
     if qos_class(new) != qos_class(old) {
@@ -222,16 +269,26 @@ pub fn resize(new: &Pod, old: &Pod) -> Errors {
     for (i, (new, old)) in pairs.enumerate() {
         let one = at_containers.index(i);
         let at = one.child("resources");
-        let (Some(new), Some(old)) = (&new.resources, &old.resources) else { continue };
-        for (field, new, old) in [("limits", &new.limits, &old.limits), ("requests", &new.requests, &old.requests)] {
+        let (Some(new), Some(old)) = (&new.resources, &old.resources) else {
+            continue;
+        };
+        for (field, new, old) in [
+            ("limits", &new.limits, &old.limits),
+            ("requests", &new.requests, &old.requests),
+        ] {
             let empty = std::collections::BTreeMap::new();
             let (new, old) = (new.as_ref().unwrap_or(&empty), old.as_ref().unwrap_or(&empty));
             let resizable = |name: &str| matches!(name, "cpu" | "memory");
-            let names = new.keys().chain(old.keys().filter(|name| !new.contains_key(*name)));
+            let names = new
+                .keys()
+                .chain(old.keys().filter(|name| !new.contains_key(*name)));
             for name in names.filter(|name| new.get(*name) != old.get(*name)) {
                 let at = at.child(field);
                 if !resizable(name) {
-                    errors.push(at.key(name).forbidden("only cpu and memory resources are mutable"));
+                    errors.push(
+                        at.key(name)
+                            .forbidden("only cpu and memory resources are mutable"),
+                    );
                 } else if !new.contains_key(name) {
                     errors.push(at.forbidden("resource requirements cannot be removed"));
                 }
@@ -252,8 +309,15 @@ fn differences(old: &impl serde::Serialize, new: &impl serde::Serialize) -> Stri
             (Value::Object(old), Value::Object(new)) => {
                 let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
                 for key in keys {
-                    let (old, new) = (old.get(key).unwrap_or(&Value::Null), new.get(key).unwrap_or(&Value::Null));
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let (old, new) = (
+                        old.get(key).unwrap_or(&Value::Null),
+                        new.get(key).unwrap_or(&Value::Null),
+                    );
+                    let path = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
                     walk(out, &path, old, new);
                 }
             }

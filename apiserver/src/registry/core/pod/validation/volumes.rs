@@ -16,8 +16,16 @@ const MODE_MAX: i32 = 0o777;
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const TOKEN_SECONDS_MIN: i64 = 10 * 60;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
-const HOST_PATH_TYPES: &[&str] =
-    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+const HOST_PATH_TYPES: &[&str] = &[
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+];
 
 /// The volumes of a pod.
 pub fn volumes(errors: &mut Errors, at: &Loc<'_>, volumes: &[Volume]) {
@@ -42,7 +50,10 @@ fn source(errors: &mut Errors, at: &Loc<'_>, volume: &Volume) {
         return;
     }
     for further in sources {
-        errors.push(at.child(further).forbidden("may not specify more than 1 volume type"));
+        errors.push(
+            at.child(further)
+                .forbidden("may not specify more than 1 volume type"),
+        );
     }
     if let Some(empty_dir) = &volume.empty_dir
         && let Some(limit) = &empty_dir.size_limit
@@ -65,7 +76,11 @@ fn source(errors: &mut Errors, at: &Loc<'_>, volume: &Volume) {
         let at = at.child("configMap");
         rules::not_empty(errors, &at.child("name"), Some(&config_map.name));
         mode(errors, &at.child("defaultMode"), config_map.default_mode);
-        items(errors, &at.child("items"), config_map.items.as_deref().unwrap_or(&[]));
+        items(
+            errors,
+            &at.child("items"),
+            config_map.items.as_deref().unwrap_or(&[]),
+        );
     }
     if let Some(nfs) = &volume.nfs {
         self::nfs(errors, &at.child("nfs"), nfs);
@@ -77,7 +92,11 @@ fn source(errors: &mut Errors, at: &Loc<'_>, volume: &Volume) {
         rules::between(errors, &at.child("lun"), iscsi.lun.into(), 0, 255);
     }
     if let Some(claim) = &volume.persistent_volume_claim {
-        rules::not_empty(errors, &at.child("persistentVolumeClaim.claimName"), Some(&claim.claim_name));
+        rules::not_empty(
+            errors,
+            &at.child("persistentVolumeClaim.claimName"),
+            Some(&claim.claim_name),
+        );
     }
     if let Some(downward) = &volume.downward_api {
         let at = at.child("downwardAPI");
@@ -114,13 +133,22 @@ fn source(errors: &mut Errors, at: &Loc<'_>, volume: &Volume) {
         let wwns = fc.target_wwns.as_ref().is_some_and(|w| !w.is_empty());
         let wwids = fc.wwids.as_ref().is_some_and(|w| !w.is_empty());
         match (wwns, wwids) {
-            (false, false) => errors.push(at.child("targetWWNs").required("must specify either targetWWNs or wwids")),
+            (false, false) => errors.push(
+                at.child("targetWWNs")
+                    .required("must specify either targetWWNs or wwids"),
+            ),
             (true, true) => {
                 let detail = "targetWWNs and wwids can not be specified simultaneously";
-                errors.push(at.child("targetWWNs").invalid(rules::shown(&fc.target_wwns), detail));
+                errors.push(
+                    at.child("targetWWNs")
+                        .invalid(rules::shown(&fc.target_wwns), detail),
+                );
             }
             (true, false) if fc.lun.is_none() => {
-                errors.push(at.child("lun").required("lun is required if targetWWNs is specified"));
+                errors.push(
+                    at.child("lun")
+                        .required("lun is required if targetWWNs is specified"),
+                );
             }
             _ => {}
         }
@@ -144,7 +172,12 @@ pub fn host_path(errors: &mut Errors, at: &Loc<'_>, source: &HostPathVolumeSourc
         return;
     }
     rules::no_backsteps(errors, &at.child("path"), &source.path);
-    rules::optional_one_of(errors, &at.child("type"), source.type_.as_deref(), HOST_PATH_TYPES);
+    rules::optional_one_of(
+        errors,
+        &at.child("type"),
+        source.type_.as_deref(),
+        HOST_PATH_TYPES,
+    );
 }
 
 /// A folder of a file server.
@@ -152,7 +185,10 @@ pub fn nfs(errors: &mut Errors, at: &Loc<'_>, source: &NFSVolumeSource) {
     rules::not_empty(errors, &at.child("server"), Some(&source.server));
     rules::not_empty(errors, &at.child("path"), Some(&source.path));
     if !source.path.starts_with('/') {
-        errors.push(at.child("path").invalid(source.path.as_str(), "must be an absolute path"));
+        errors.push(
+            at.child("path")
+                .invalid(source.path.as_str(), "must be an absolute path"),
+        );
     }
 }
 
@@ -254,7 +290,10 @@ fn projection(errors: &mut Errors, at: &Loc<'_>, source: &VolumeProjection) {
         errors.push(at.required("must specify a volume type"));
     }
     for (further, _) in sources {
-        errors.push(at.child(further).forbidden("may not specify more than 1 volume type"));
+        errors.push(
+            at.child(further)
+                .forbidden("may not specify more than 1 volume type"),
+        );
     }
     if let Some(secret) = &source.secret {
         let at = at.child("secret");
@@ -264,7 +303,11 @@ fn projection(errors: &mut Errors, at: &Loc<'_>, source: &VolumeProjection) {
     if let Some(config_map) = &source.config_map {
         let at = at.child("configMap");
         rules::not_empty(errors, &at.child("name"), Some(&config_map.name));
-        items(errors, &at.child("items"), config_map.items.as_deref().unwrap_or(&[]));
+        items(
+            errors,
+            &at.child("items"),
+            config_map.items.as_deref().unwrap_or(&[]),
+        );
     }
     if let Some(downward) = &source.downward_api {
         let at = at.child("downwardAPI");

@@ -1,0 +1,268 @@
+//! What a cluster has from its first moment on: the system namespaces and the `kubernetes` service.
+//!
+//! Both are looked after for as long as the server runs: what is removed or changed comes back.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Namespace, Service, ServicePort, ServiceSpec,
+};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use keelson_api::status::{ApiError, ApiResult};
+use tokio_util::sync::CancellationToken;
+
+use crate::authentication::User;
+use crate::config::Config;
+use crate::state::Server;
+
+/// Namespaces that are always there.
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+/// How often everything is looked at again.
+const PERIOD: Duration = Duration::from_secs(10);
+/// The same while something is missing.
+const HURRY: Duration = Duration::from_millis(200);
+/// The service the API answers at inside of the cluster, and the namespace it lives in.
+const SERVICE: &str = "kubernetes";
+const NAMESPACE: &str = "default";
+/// The port of the service.
+const SERVICE_PORT: i32 = 443;
+
+/// Looks after the system's objects until `shutdown`.
+pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
+    let look_after = async {
+        loop {
+            let wait = match reconcile(&server).await {
+                Ok(()) => PERIOD,
+                Err(error) => {
+                    tracing::warn!(%error, "system objects are not as they should be yet");
+                    HURRY
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    };
+    shutdown.run_until_cancelled(look_after).await;
+}
+
+async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
+    server.catch_up().await?;
+    for name in NAMESPACES {
+        if !server.exists::<Namespace>("", name) {
+            let namespace = Namespace {
+                metadata: cluster_meta(name),
+                ..Namespace::default()
+            };
+            created(server.create(&namespace).await)?;
+        }
+    }
+    server.catch_up().await?;
+    let wanted = Wanted::new(&server.config);
+    wanted.service(server).await?;
+    wanted.endpoints(server).await?;
+    wanted.slice(server).await
+}
+
+/// Somebody else creating it is as good.
+fn created<T>(result: ApiResult<T>) -> ApiResult<()> {
+    match result {
+        Err(error) if !error.is_already_exists() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn cluster_meta(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn meta(labels: &[(&str, &str)]) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(SERVICE.to_owned()),
+        namespace: Some(NAMESPACE.to_owned()),
+        labels: Some(
+            labels
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        ),
+        ..ObjectMeta::default()
+    }
+}
+
+/// What the service and its endpoints should say.
+struct Wanted {
+    cluster_ip: IpAddr,
+    address: IpAddr,
+    port: i32,
+}
+
+impl Wanted {
+    fn new(config: &Config) -> Self {
+        Self {
+            cluster_ip: config.kubernetes_service_address(),
+            address: config.advertised(),
+            port: i32::from(config.secure_port),
+        }
+    }
+
+    async fn service(&self, server: &Arc<Server>) -> ApiResult<()> {
+        let ports = vec![ServicePort {
+            name: Some("https".into()),
+            port: SERVICE_PORT,
+            protocol: Some("TCP".into()),
+            target_port: Some(IntOrString::Int(self.port)),
+            ..ServicePort::default()
+        }];
+        let same = |found: &Service| {
+            let found = found.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+            found.is_some_and(|found| {
+                found.len() == 1
+                    && found[0].port == SERVICE_PORT
+                    && found[0].name.as_deref() == Some("https")
+                    && found[0].target_port == Some(IntOrString::Int(self.port))
+            })
+        };
+        match server.cached::<Service>(NAMESPACE, SERVICE) {
+            Some(found) if same(&found) => Ok(()),
+            Some(_) => {
+                let change = |service: &mut Service| {
+                    service.spec.get_or_insert_default().ports = Some(ports.clone());
+                    Ok(())
+                };
+                server
+                    .update(&User::loopback(), (NAMESPACE, SERVICE, ""), change)
+                    .await
+                    .map(drop)
+            }
+            None => {
+                let spec = ServiceSpec {
+                    cluster_ip: Some(self.cluster_ip.to_string()),
+                    cluster_ips: Some(vec![self.cluster_ip.to_string()]),
+                    ports: Some(ports),
+                    session_affinity: Some("None".into()),
+                    type_: Some("ClusterIP".into()),
+                    ..ServiceSpec::default()
+                };
+                let metadata = meta(&[("component", "apiserver"), ("provider", "kubernetes")]);
+                created(
+                    server
+                        .create(&Service {
+                            metadata,
+                            spec: Some(spec),
+                            status: None,
+                        })
+                        .await,
+                )
+            }
+        }
+    }
+
+    async fn endpoints(&self, server: &Arc<Server>) -> ApiResult<()> {
+        let address = self.address.to_string();
+        let port = EndpointPort {
+            name: Some("https".into()),
+            port: self.port,
+            protocol: Some("TCP".into()),
+            ..EndpointPort::default()
+        };
+        let mut subsets = server
+            .cached::<Endpoints>(NAMESPACE, SERVICE)
+            .and_then(|found| found.subsets)
+            .unwrap_or_default();
+        let there = subsets.iter().any(|subset| {
+            subset.addresses.iter().flatten().any(|a| a.ip == address)
+                && subset
+                    .ports
+                    .iter()
+                    .flatten()
+                    .any(|p| p.port == self.port && p.name.as_deref() == Some("https"))
+        });
+        if there {
+            return Ok(());
+        }
+        subsets = vec![EndpointSubset {
+            addresses: Some(vec![EndpointAddress {
+                ip: address,
+                ..EndpointAddress::default()
+            }]),
+            ports: Some(vec![port]),
+            ..EndpointSubset::default()
+        }];
+        let metadata = meta(&[("endpointslice.kubernetes.io/skip-mirror", "true")]);
+        if server.exists::<Endpoints>(NAMESPACE, SERVICE) {
+            let change = |endpoints: &mut Endpoints| {
+                endpoints.subsets = Some(subsets.clone());
+                Ok(())
+            };
+            return server
+                .update(&User::loopback(), (NAMESPACE, SERVICE, ""), change)
+                .await
+                .map(drop);
+        }
+        created(
+            server
+                .create(&Endpoints {
+                    metadata,
+                    subsets: Some(subsets),
+                })
+                .await,
+        )
+    }
+
+    async fn slice(&self, server: &Arc<Server>) -> ApiResult<()> {
+        let address = self.address.to_string();
+        let there = server
+            .cached::<EndpointSlice>(NAMESPACE, SERVICE)
+            .is_some_and(|slice| {
+                slice
+                    .endpoints
+                    .iter()
+                    .flatten()
+                    .any(|e| e.addresses.contains(&address))
+                    && slice.ports.iter().flatten().any(|p| p.port == Some(self.port))
+            });
+        if there {
+            return Ok(());
+        }
+        let endpoint = Endpoint {
+            addresses: vec![address],
+            conditions: Some(EndpointConditions {
+                ready: Some(true),
+                ..EndpointConditions::default()
+            }),
+            ..Endpoint::default()
+        };
+        let port = SlicePort {
+            name: Some("https".into()),
+            port: Some(self.port),
+            protocol: Some("TCP".into()),
+            ..SlicePort::default()
+        };
+        if server.exists::<EndpointSlice>(NAMESPACE, SERVICE) {
+            let change = |slice: &mut EndpointSlice| {
+                slice.endpoints = Some(vec![endpoint.clone()]);
+                slice.ports = Some(vec![port.clone()]);
+                Ok::<(), ApiError>(())
+            };
+            return server
+                .update(&User::loopback(), (NAMESPACE, SERVICE, ""), change)
+                .await
+                .map(drop);
+        }
+        let slice = EndpointSlice {
+            metadata: meta(&[("kubernetes.io/service-name", SERVICE)]),
+            address_type: if self.address.is_ipv6() { "IPv6" } else { "IPv4" }.to_owned(),
+            endpoints: Some(vec![endpoint]),
+            ports: Some(vec![port]),
+        };
+        created(server.create(&slice).await)
+    }
+}

@@ -1,0 +1,348 @@
+//! What is served: the documents of `/api` and `/apis`, plain and aggregated. They are made once, at start.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::registry::catalog::{Catalog, Served};
+use crate::registry::info::{Verb, group_version};
+
+/// Groups in the order upstream lists them: it decides which group a bare resource name means.
+const GROUP_ORDER: &[&str] = &[
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "resource.k8s.io",
+    "extensions",
+];
+
+/// Version of the aggregated form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AggregatedVersion {
+    /// Since 1.30.
+    V2,
+    /// From 1.26 to 1.29.
+    V2Beta1,
+}
+
+impl AggregatedVersion {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+            Self::V2Beta1 => "v2beta1",
+        }
+    }
+
+    /// The content type of answers.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::V2 => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            Self::V2Beta1 => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        }
+    }
+}
+
+/// A document and the tag it is known by.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Its bytes.
+    pub json: Bytes,
+    /// Changes when they do.
+    pub etag: String,
+}
+
+impl Document {
+    /// A document of these bytes.
+    pub fn new(json: impl Into<Bytes>) -> Self {
+        let json = json.into();
+        let etag = Sha256::digest(&json).iter().map(|b| format!("{b:02X}")).collect();
+        Self { json, etag }
+    }
+}
+
+/// Every discovery document.
+pub struct Documents {
+    plain: HashMap<String, Document>,
+    aggregated: HashMap<(bool, AggregatedVersion), Document>,
+    groups: Vec<(String, Vec<String>)>,
+}
+
+/// The resources of each version of each group, groups in upstream's order.
+type Tree<'a> = Vec<(&'a str, Vec<(&'a str, Vec<&'a Served>)>)>;
+
+impl Documents {
+    /// The documents of a catalog.
+    pub fn new(catalog: &Catalog) -> Self {
+        let tree = tree(catalog);
+        let mut plain = HashMap::new();
+        let add = |plain: &mut HashMap<String, Document>, path: String, value: Value| {
+            plain.insert(path, Document::new(value.to_string()));
+        };
+        let core: Vec<&str> = tree
+            .iter()
+            .filter(|(g, _)| g.is_empty())
+            .flat_map(|(_, v)| v.iter().map(|(v, _)| *v))
+            .collect();
+        add(
+            &mut plain,
+            "/api".into(),
+            json!({
+                "kind": "APIVersions",
+                "versions": core,
+                "serverAddressByClientCIDRs": [],
+            }),
+        );
+        let mut groups = Vec::new();
+        for (group, versions) in &tree {
+            for (version, resources) in versions {
+                let root = if group.is_empty() {
+                    "/api".to_owned()
+                } else {
+                    format!("/apis/{group}")
+                };
+                add(
+                    &mut plain,
+                    format!("{root}/{version}"),
+                    resource_list(group, version, resources),
+                );
+            }
+            if !group.is_empty() {
+                let value = api_group(group, versions, true);
+                add(&mut plain, format!("/apis/{group}"), value);
+                groups.push(api_group(group, versions, false));
+            }
+        }
+        add(
+            &mut plain,
+            "/apis".into(),
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
+        );
+        let mut aggregated = HashMap::new();
+        for version in [AggregatedVersion::V2, AggregatedVersion::V2Beta1] {
+            for core in [true, false] {
+                aggregated.insert(
+                    (core, version),
+                    Document::new(aggregated_list(&tree, core, version).to_string()),
+                );
+            }
+        }
+        let groups = tree
+            .iter()
+            .filter(|(g, _)| !g.is_empty())
+            .map(|(g, versions)| {
+                (
+                    (*g).to_owned(),
+                    versions.iter().map(|(v, _)| (*v).to_owned()).collect(),
+                )
+            })
+            .collect();
+        Self {
+            plain,
+            aggregated,
+            groups,
+        }
+    }
+
+    /// The document at a path.
+    pub fn plain(&self, path: &str) -> Option<&Document> {
+        self.plain.get(path)
+    }
+
+    /// The aggregated document of `/api` or `/apis`.
+    pub fn aggregated(&self, core: bool, version: AggregatedVersion) -> &Document {
+        &self.aggregated[&(core, version)]
+    }
+
+    /// Named groups and their versions.
+    pub fn groups(&self) -> &[(String, Vec<String>)] {
+        &self.groups
+    }
+}
+
+fn tree(catalog: &Catalog) -> Tree<'_> {
+    let mut groups: BTreeMap<(usize, &str), BTreeMap<(u8, &str), Vec<&Served>>> = BTreeMap::new();
+    for served in catalog.served() {
+        if served.alias.is_some_and(|alias| !alias.discoverable) {
+            continue;
+        }
+        let group = served.group();
+        let rank = GROUP_ORDER
+            .iter()
+            .position(|g| *g == group)
+            .unwrap_or(GROUP_ORDER.len());
+        // Stable versions come before unstable ones.
+        let stability = u8::from(served.version().contains("alpha") || served.version().contains("beta"));
+        groups
+            .entry((rank, group))
+            .or_default()
+            .entry((stability, served.version()))
+            .or_default()
+            .push(served);
+    }
+    groups
+        .into_iter()
+        .map(|((_, group), versions)| {
+            let versions = versions
+                .into_iter()
+                .map(|((_, version), mut resources)| {
+                    resources.sort_by_key(|s| s.info().plural);
+                    (version, resources)
+                })
+                .collect();
+            (group, versions)
+        })
+        .collect()
+}
+
+fn words(verbs: &[Verb]) -> Vec<&'static str> {
+    let mut verbs: Vec<_> = verbs.iter().map(|v| v.as_str()).collect();
+    verbs.sort_unstable();
+    verbs
+}
+
+fn resource_list(group: &str, version: &str, resources: &[&Served]) -> Value {
+    let mut list = Vec::new();
+    for served in resources {
+        let info = served.info();
+        let mut entry = json!({
+            "name": info.plural,
+            "singularName": info.singular,
+            "namespaced": info.namespaced(),
+            "kind": info.kind,
+            "verbs": words(info.verbs),
+        });
+        if !info.short_names.is_empty() {
+            entry["shortNames"] = json!(info.short_names);
+        }
+        if !info.categories.is_empty() {
+            entry["categories"] = json!(info.categories);
+        }
+        if info.allows(Verb::List) {
+            let hash = Sha256::digest(format!("{group}/{version}/{}", info.plural));
+            entry["storageVersionHash"] = {
+                use base64::Engine as _;
+                base64::engine::general_purpose::STANDARD
+                    .encode(&hash[..8])
+                    .into()
+            };
+        }
+        list.push(entry);
+        for subresource in info.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", info.plural, subresource.name),
+                "singularName": "",
+                "namespaced": info.namespaced(),
+                "kind": subresource.kind,
+                "verbs": words(subresource.verbs),
+            });
+            let own = (subresource.group, subresource.version);
+            if own != (info.group, info.version) && !subresource.version.is_empty() {
+                if !subresource.group.is_empty() {
+                    entry["group"] = subresource.group.into();
+                }
+                entry["version"] = subresource.version.into();
+            }
+            list.push(entry);
+        }
+    }
+    json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": group_version(group, version),
+        "resources": list,
+    })
+}
+
+fn api_group(group: &str, versions: &[(&str, Vec<&Served>)], typed: bool) -> Value {
+    let entry = |version: &str| json!({"groupVersion": group_version(group, version), "version": version});
+    let mut value = json!({
+        "name": group,
+        "versions": versions.iter().map(|(v, _)| entry(v)).collect::<Vec<_>>(),
+        "preferredVersion": versions.first().map(|(v, _)| entry(v)),
+    });
+    if typed {
+        value["kind"] = "APIGroup".into();
+        value["apiVersion"] = "v1".into();
+    }
+    value
+}
+
+fn aggregated_list(tree: &Tree<'_>, core: bool, form: AggregatedVersion) -> Value {
+    let mut items = Vec::new();
+    for (group, versions) in tree.iter().filter(|(g, _)| g.is_empty() == core) {
+        let versions: Vec<Value> = versions
+            .iter()
+            .map(|(version, resources)| {
+                let resources: Vec<Value> = resources.iter().map(|s| aggregated_resource(s)).collect();
+                json!({"version": version, "freshness": "Current", "resources": resources})
+            })
+            .collect();
+        let mut metadata = json!({"creationTimestamp": null});
+        if !group.is_empty() {
+            metadata["name"] = (*group).into();
+        }
+        items.push(json!({"metadata": metadata, "versions": versions}));
+    }
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{}", form.as_str()),
+        "metadata": {},
+        "items": items,
+    })
+}
+
+fn aggregated_resource(served: &Served) -> Value {
+    let info = served.info();
+    let subresources: Vec<Value> = info
+        .subresources
+        .iter()
+        .map(|s| {
+            let (group, version) = if s.version.is_empty() {
+                (info.group, info.version)
+            } else {
+                (s.group, s.version)
+            };
+            json!({
+                "subresource": s.name,
+                "responseKind": {"group": group, "version": version, "kind": s.kind},
+                "verbs": words(s.verbs),
+            })
+        })
+        .collect();
+    let mut value = json!({
+        "resource": info.plural,
+        "responseKind": {"group": served.group(), "version": served.version(), "kind": info.kind},
+        "scope": if info.namespaced() { "Namespaced" } else { "Cluster" },
+        "singularResource": info.singular,
+        "verbs": words(info.verbs),
+    });
+    if !info.short_names.is_empty() {
+        value["shortNames"] = json!(info.short_names);
+    }
+    if !info.categories.is_empty() {
+        value["categories"] = json!(info.categories);
+    }
+    if !subresources.is_empty() {
+        value["subresources"] = json!(subresources);
+    }
+    value
+}

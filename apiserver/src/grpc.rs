@@ -1,0 +1,650 @@
+//! gRPC: `keelson.v1.Resources`, a thin second door into the same handlers.
+//!
+//! The caller has been authenticated on the way in and travels in the request's extensions. A refusal carries the JSON
+//! of its `metav1.Status` as gRPC status details.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::strict::FieldValidation;
+use keelson_proto::resources as proto;
+use keelson_proto::resources::resources_server::{Resources, ResourcesServer};
+use tonic::{Code, Request, Response, Status};
+use tower::Service as _;
+
+use crate::authentication::User;
+use crate::authorization::{self, Attributes, Target};
+use crate::discovery::AggregatedVersion;
+use crate::flow_control::Pool;
+use crate::handlers::options::{ListOptions, Query, WriteOptions, parse_delete_options};
+use crate::handlers::patch::PatchType;
+use crate::handlers::{self, Call, Outcome};
+use crate::http::answer::Body;
+use crate::http::resources::present;
+use crate::metrics::Running;
+use crate::registry::catalog::Served;
+use crate::registry::info::{SubresourceForm, Verb};
+use crate::state::Server;
+use crate::storage::cache::Signal;
+use crate::storage::entry::{CLOSING, EventType};
+use crate::table;
+
+/// Messages may be this large: a list of a large namespace comes in chunks, a batch does not.
+const MESSAGE_LIMIT: usize = 64 << 20;
+/// Bytes of items in one message of a list.
+const CHUNK: usize = 256 << 10;
+/// Events in one message of a watch.
+const BATCH: usize = 256;
+/// Writes of a batch under way at the same time.
+const CONCURRENCY: usize = 64;
+
+/// The service, ready to take requests.
+#[derive(Clone)]
+pub struct GrpcDoor(ResourcesServer<Door>);
+
+impl GrpcDoor {
+    /// A door into this server.
+    pub fn new(server: Arc<Server>) -> Self {
+        let service = ResourcesServer::new(Door { server })
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT);
+        Self(service)
+    }
+
+    /// Serves one call.
+    pub async fn call(mut self, request: http::Request<Incoming>) -> http::Response<Body> {
+        let Ok(response) = self.0.call(request).await;
+        response.map(|body| body.map_err(|status| Box::new(status) as Box<_>).boxed_unsync())
+    }
+}
+
+/// The refusal of a call that did not reach the service.
+pub fn refusal(error: &ApiError) -> http::Response<Body> {
+    let response: http::Response<tonic::body::Body> = status(error).into_http();
+    response.map(|body| body.map_err(|status| Box::new(status) as Box<_>).boxed_unsync())
+}
+
+/// A refusal as gRPC has it.
+fn status(error: &ApiError) -> Status {
+    let code = match error.code() {
+        400 | 422 | 415 | 406 => Code::InvalidArgument,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::NotFound,
+        405 => Code::Unimplemented,
+        409 if error.is_already_exists() => Code::AlreadyExists,
+        409 => Code::Aborted,
+        410 => Code::OutOfRange,
+        429 => Code::ResourceExhausted,
+        503 => Code::Unavailable,
+        504 => Code::DeadlineExceeded,
+        _ => Code::Internal,
+    };
+    Status::with_details(code, error.message(), Bytes::from(error.to_json()))
+}
+
+struct Door {
+    server: Arc<Server>,
+}
+
+/// A call taken apart, authorized, and counted.
+struct Entered {
+    server: Arc<Server>,
+    served: Served,
+    user: User,
+    target: proto::Target,
+    _place: Option<tokio::sync::OwnedSemaphorePermit>,
+    _running: Option<Running>,
+}
+
+impl Entered {
+    fn call(&self) -> Call<'_> {
+        let target = &self.target;
+        Call::new(
+            &self.server,
+            &self.served,
+            &self.user,
+            &target.namespace,
+            &target.name,
+            &target.subresource,
+        )
+    }
+
+    fn object(&self, outcome: Outcome) -> proto::Object {
+        let json = if outcome.own_kind {
+            present(&self.served, outcome.json)
+        } else {
+            outcome.json
+        };
+        proto::Object { json }
+    }
+
+    fn subresource(&self) -> ApiResult<Option<SubresourceForm>> {
+        match self.target.subresource.as_str() {
+            "" => Ok(None),
+            name => match self.served.info().subresource(name).map(|s| s.form) {
+                None | Some(SubresourceForm::Connect) => Err(ApiError::no_such_resource()),
+                form => Ok(form),
+            },
+        }
+    }
+}
+
+impl Door {
+    fn enter(
+        &self,
+        user: &User,
+        target: Option<proto::Target>,
+        verb: Verb,
+        pool: Pool,
+    ) -> ApiResult<Entered> {
+        let target = target.ok_or_else(|| ApiError::bad_request("the request names no target"))?;
+        let place = self.server.flow.enter(pool)?;
+        let attributes = Attributes {
+            verb: verb.as_str(),
+            target: Target::Resource {
+                group: &target.group,
+                resource: &target.resource,
+                subresource: &target.subresource,
+                namespace: &target.namespace,
+                name: &target.name,
+            },
+        };
+        if !authorization::allowed(user, &attributes) {
+            return Err(authorization::forbidden(user, &attributes));
+        }
+        let served = self
+            .server
+            .catalog
+            .find(&target.group, &target.version, &target.resource)
+            .ok_or_else(ApiError::no_such_resource)?
+            .clone();
+        let info = served.info();
+        if !info.namespaced() && !target.namespace.is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "{} do not live in namespaces",
+                info.plural
+            )));
+        }
+        let in_all = target.namespace.is_empty() && (verb == Verb::Create || !target.name.is_empty());
+        if info.namespaced() && in_all {
+            return Err(ApiError::bad_request(format!(
+                "{} live in namespaces: name one",
+                info.plural
+            )));
+        }
+        let running = (pool != Pool::Unlimited).then(|| self.server.metrics.enter(pool == Pool::Writing));
+        Ok(Entered {
+            server: self.server.clone(),
+            served,
+            user: user.clone(),
+            target,
+            _place: place,
+            _running: running,
+        })
+    }
+
+    async fn write(&self, user: &User, write: proto::batch_item::Write) -> ApiResult<(u16, Bytes)> {
+        use proto::batch_item::Write;
+        let answer = |entered: &Entered, outcome: Outcome| (outcome.code, entered.object(outcome).json);
+        match write {
+            Write::Create(request) => {
+                let mut target = request.target;
+                let entered = self.enter(user, target.take(), Verb::Create, Pool::Writing)?;
+                // POST to a collection: the name is in the object.
+                let name_in_path = !entered.target.subresource.is_empty();
+                let target = &entered.target;
+                let name = if name_in_path { target.name.as_str() } else { "" };
+                let call = Call::new(
+                    &entered.server,
+                    &entered.served,
+                    user,
+                    &target.namespace,
+                    name,
+                    &target.subresource,
+                )
+                .with_options(options(request.options)?);
+                let outcome = match entered.subresource()? {
+                    None => handlers::create::create(&call, &request.json).await?,
+                    Some(_) => handlers::subresource::serve(&call, Verb::Create, &request.json, &[]).await?,
+                };
+                Ok(answer(&entered, outcome))
+            }
+            Write::Update(request) => {
+                let entered = self.enter(user, request.target, Verb::Update, Pool::Writing)?;
+                let call = entered.call().with_options(options(request.options)?);
+                let outcome = match entered.subresource()? {
+                    Some(SubresourceForm::Handler) => {
+                        handlers::subresource::serve(&call, Verb::Update, &request.json, &[]).await?
+                    }
+                    _ => handlers::update::update(&call, &request.json).await?,
+                };
+                Ok(answer(&entered, outcome))
+            }
+            Write::Patch(request) => {
+                let entered = self.enter(user, request.target, Verb::Patch, Pool::Writing)?;
+                let call = entered.call().with_options(options(request.options)?);
+                let kind = PatchType::parse(&request.content_type)?;
+                let outcome = match entered.subresource()? {
+                    Some(SubresourceForm::Handler) => {
+                        handlers::subresource::patch(&call, kind, &request.body, &[]).await?
+                    }
+                    _ => handlers::patch::patch(&call, kind, &request.body).await?,
+                };
+                Ok(answer(&entered, outcome))
+            }
+            Write::Delete(request) => {
+                let entered = self.enter(user, request.target, Verb::Delete, Pool::Writing)?;
+                let options = Query(&[]).delete_options(&request.options)?;
+                let outcome = handlers::delete::delete(&entered.call(), options).await?;
+                Ok(answer(&entered, outcome))
+            }
+        }
+    }
+
+    /// One write; a panic in it is an answer, too.
+    async fn caught(&self, user: &User, write: proto::batch_item::Write) -> ApiResult<(u16, Bytes)> {
+        std::panic::AssertUnwindSafe(self.write(user, write))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                Err(ApiError::internal(
+                    "the server panicked while serving this request",
+                ))
+            })
+    }
+}
+
+fn options(options: Option<proto::WriteOptions>) -> ApiResult<WriteOptions> {
+    let options = options.unwrap_or_default();
+    let field_validation = FieldValidation::parse(&options.field_validation)
+        .ok_or_else(|| ApiError::bad_request(format!("fieldValidation: {:?}", options.field_validation)))?;
+    Ok(WriteOptions {
+        dry_run: options.dry_run,
+        field_manager: options.field_manager,
+        field_validation,
+        force: options.force,
+    })
+}
+
+fn caller<T>(request: &Request<T>) -> Result<User, Status> {
+    request
+        .extensions()
+        .get::<User>()
+        .cloned()
+        .ok_or_else(|| Status::unauthenticated("Unauthorized"))
+}
+
+fn metadata_only(view: i32) -> bool {
+    view == proto::View::Metadata as i32
+}
+
+fn viewed(entered: &Entered, json: Bytes, view: i32) -> ApiResult<Bytes> {
+    if metadata_only(view) {
+        table::partial(&json)
+    } else {
+        Ok(present(&entered.served, json))
+    }
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Resources for Door {
+    type ListStream = Streamed<proto::ListChunk>;
+    type WatchStream = Streamed<proto::WatchBatch>;
+
+    async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::Object>, Status> {
+        let user = caller(&request)?;
+        let request = request.into_inner();
+        let run = async {
+            let entered = self.enter(&user, request.target, Verb::Get, Pool::Reading)?;
+            let call = entered.call();
+            if entered.subresource()? == Some(SubresourceForm::Handler) {
+                let outcome = handlers::subresource::serve(&call, Verb::Get, &[], &[]).await?;
+                return Ok(entered.object(outcome));
+            }
+            let outcome = handlers::get::get(&call, &request.resource_version).await?;
+            Ok(proto::Object {
+                json: viewed(&entered, outcome.json, request.view)?,
+            })
+        };
+        run.await
+            .map(Response::new)
+            .map_err(|error: ApiError| status(&error))
+    }
+
+    async fn list(&self, request: Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let user = caller(&request)?;
+        let request = request.into_inner();
+        let run = async {
+            let entered = self.enter(&user, request.target, Verb::List, Pool::Reading)?;
+            let options = ListOptions {
+                label_selector: request.label_selector,
+                field_selector: request.field_selector,
+                resource_version: request.resource_version,
+                resource_version_match: request.resource_version_match,
+                limit: request.limit.max(0),
+                continue_token: request.r#continue,
+                ..ListOptions::default()
+            };
+            let answer = handlers::list::list(&entered.call(), &options).await?;
+            Ok((entered, answer))
+        };
+        let (entered, answer) = run.await.map_err(|error: ApiError| status(&error))?;
+        let view = request.view;
+        let revision = answer.revision.to_string();
+        let end = (
+            answer.continue_token.unwrap_or_default(),
+            answer.remaining.unwrap_or_default(),
+        );
+        let state = (
+            entered,
+            answer.items.into_iter().peekable(),
+            Some((revision, end)),
+        );
+        let stream = futures::stream::unfold(state, move |(entered, mut items, mut end)| async move {
+            end.as_ref()?;
+            let (mut chunk, mut size) = (proto::ListChunk::default(), 0);
+            while size < CHUNK {
+                let Some(entry) = items.next() else { break };
+                match viewed(&entered, entry.object(), view) {
+                    Ok(json) => {
+                        size += json.len();
+                        chunk.items.push(json);
+                    }
+                    Err(error) => return Some((Err(status(&error)), (entered, items, None))),
+                }
+            }
+            if items.peek().is_none()
+                && let Some((revision, (token, remaining))) = end.take()
+            {
+                chunk.resource_version = revision;
+                chunk.r#continue = token;
+                chunk.remaining_item_count = remaining;
+            }
+            Some((Ok(chunk), (entered, items, end)))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let user = caller(&request)?;
+        let request = request.into_inner();
+        let view = request.view;
+        let run = async {
+            let entered = self.enter(&user, request.target, Verb::Watch, Pool::Unlimited)?;
+            let initial = request.send_initial_events;
+            let options = ListOptions {
+                label_selector: request.label_selector,
+                field_selector: request.field_selector,
+                resource_version: request.resource_version,
+                resource_version_match: if initial {
+                    "NotOlderThan".into()
+                } else {
+                    String::new()
+                },
+                allow_bookmarks: request.allow_bookmarks,
+                send_initial_events: initial.then_some(true),
+                ..ListOptions::default()
+            };
+            let watch = handlers::watch::watch(&entered.call(), &options).await?;
+            Ok((entered, watch))
+        };
+        let (entered, watch) = run.await.map_err(|error: ApiError| status(&error))?;
+        let running = entered
+            .server
+            .metrics
+            .watch(entered.served.group(), entered.served.info().plural);
+        let watching = match watch.watching {
+            Ok(watching) => watching,
+            Err(error) => {
+                let event = proto::WatchEvent {
+                    r#type: proto::EventType::Error as i32,
+                    object: error.to_json().into(),
+                };
+                let batch = proto::WatchBatch { events: vec![event] };
+                return Ok(Response::new(Box::pin(futures::stream::once(async move {
+                    Ok(batch)
+                }))));
+            }
+        };
+        let state = WatchState {
+            entered,
+            view,
+            initial: watching.initial.into_iter(),
+            initial_end: watch.initial_end,
+            backlog: watching.backlog,
+            queue: watching.queue,
+            deadline: tokio::time::Instant::now() + watch.timeout,
+            _running: running,
+        };
+        let stream = futures::stream::unfold(state, |mut state| async move {
+            let batch = state.next().await?;
+            Some((Ok(batch), state))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn create(
+        &self,
+        request: Request<proto::CreateRequest>,
+    ) -> Result<Response<proto::Object>, Status> {
+        let user = caller(&request)?;
+        self.one(&user, proto::batch_item::Write::Create(request.into_inner()))
+            .await
+    }
+
+    async fn update(
+        &self,
+        request: Request<proto::UpdateRequest>,
+    ) -> Result<Response<proto::Object>, Status> {
+        let user = caller(&request)?;
+        self.one(&user, proto::batch_item::Write::Update(request.into_inner()))
+            .await
+    }
+
+    async fn patch(&self, request: Request<proto::PatchRequest>) -> Result<Response<proto::Object>, Status> {
+        let user = caller(&request)?;
+        self.one(&user, proto::batch_item::Write::Patch(request.into_inner()))
+            .await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<proto::DeleteRequest>,
+    ) -> Result<Response<proto::Object>, Status> {
+        let user = caller(&request)?;
+        self.one(&user, proto::batch_item::Write::Delete(request.into_inner()))
+            .await
+    }
+
+    async fn delete_collection(
+        &self,
+        request: Request<proto::DeleteCollectionRequest>,
+    ) -> Result<Response<proto::Object>, Status> {
+        let user = caller(&request)?;
+        let request = request.into_inner();
+        let run = async {
+            let entered = self.enter(&user, request.target, Verb::DeleteCollection, Pool::Writing)?;
+            let options = if request.options.is_empty() {
+                Default::default()
+            } else {
+                parse_delete_options(&request.options)?
+            };
+            let selection = ListOptions {
+                label_selector: request.label_selector,
+                field_selector: request.field_selector,
+                ..ListOptions::default()
+            };
+            let answer = handlers::delete::delete_collection(&entered.call(), &selection, options).await?;
+            let status = serde_json::json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": table::list_meta(&answer), "status": "Success",
+            });
+            Ok(proto::Object {
+                json: Bytes::from(status.to_string()),
+            })
+        };
+        run.await
+            .map(Response::new)
+            .map_err(|error: ApiError| status(&error))
+    }
+
+    async fn batch(
+        &self,
+        request: Request<proto::BatchRequest>,
+    ) -> Result<Response<proto::BatchResponse>, Status> {
+        let user = &caller(&request)?;
+        let items = request.into_inner().items;
+        let writes = items.into_iter().map(|item| async move {
+            let result = match item.write {
+                Some(write) => self.caught(user, write).await,
+                None => Err(ApiError::bad_request("an item of the batch says nothing")),
+            };
+            match result {
+                Ok((code, json)) => proto::BatchResult {
+                    code: i32::from(code),
+                    json,
+                },
+                Err(error) => proto::BatchResult {
+                    code: i32::from(error.code()),
+                    json: error.to_json().into(),
+                },
+            }
+        });
+        let writes: Vec<futures::future::BoxFuture<'_, proto::BatchResult>> =
+            writes.map(|write| Box::pin(write) as _).collect();
+        let results = futures::stream::iter(writes)
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        Ok(Response::new(proto::BatchResponse { results }))
+    }
+
+    async fn discover(
+        &self,
+        request: Request<proto::DiscoverRequest>,
+    ) -> Result<Response<proto::Object>, Status> {
+        caller(&request)?;
+        let discovery = &self.server.discovery;
+        let parse = |core| {
+            serde_json::from_slice::<serde_json::Value>(
+                &discovery.aggregated(core, AggregatedVersion::V2).json,
+            )
+        };
+        let (Ok(mut all), Ok(mut named)) = (parse(true), parse(false)) else {
+            return Err(Status::internal("the discovery documents cannot be read"));
+        };
+        if let (Some(all), Some(named)) = (all["items"].as_array_mut(), named["items"].as_array_mut()) {
+            all.append(named);
+        }
+        Ok(Response::new(proto::Object {
+            json: Bytes::from(all.to_string()),
+        }))
+    }
+}
+
+impl Door {
+    async fn one(
+        &self,
+        user: &User,
+        write: proto::batch_item::Write,
+    ) -> Result<Response<proto::Object>, Status> {
+        let (_, json) = self.caught(user, write).await.map_err(|error| status(&error))?;
+        Ok(Response::new(proto::Object { json }))
+    }
+}
+
+struct WatchState {
+    entered: Entered,
+    view: i32,
+    initial: std::vec::IntoIter<Arc<crate::storage::entry::Entry>>,
+    initial_end: Option<i64>,
+    backlog: Vec<Signal>,
+    queue: tokio::sync::mpsc::Receiver<Signal>,
+    deadline: tokio::time::Instant,
+    _running: Running,
+}
+
+impl WatchState {
+    async fn next(&mut self) -> Option<proto::WatchBatch> {
+        let mut batch = proto::WatchBatch::default();
+        for entry in self.initial.by_ref().take(BATCH) {
+            batch
+                .events
+                .push(event(&self.entered, self.view, EventType::Added, entry.object()));
+        }
+        if self.initial.len() == 0
+            && let Some(revision) = self.initial_end.take()
+        {
+            batch
+                .events
+                .push(self.bookmark(revision, r#","annotations":{"k8s.io/initial-events-end":"true"}"#));
+        }
+        if !batch.events.is_empty() {
+            return Some(batch);
+        }
+        if self.backlog.is_empty() {
+            tokio::select! {
+                biased;
+                count = self.queue.recv_many(&mut self.backlog, BATCH) => {
+                    if count == 0 {
+                        return None;
+                    }
+                }
+                () = tokio::time::sleep_until(self.deadline) => return None,
+            }
+        }
+        for signal in std::mem::take(&mut self.backlog) {
+            batch.events.push(match signal {
+                Signal::Bookmark(revision) => self.bookmark(revision, ""),
+                Signal::Event(kind, happened) => {
+                    let line = happened.line(kind);
+                    let object = line.slice(kind.opening().len()..line.len() - CLOSING.len());
+                    event(&self.entered, self.view, kind, object)
+                }
+            });
+        }
+        Some(batch)
+    }
+
+    fn bookmark(&self, revision: i64, annotations: &str) -> proto::WatchEvent {
+        let (kind, version) = match metadata_only(self.view) {
+            true => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+            false => (self.entered.served.info().kind, self.entered.served.api_version()),
+        };
+        let object = format!(
+            r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{{"resourceVersion":"{revision}"{annotations}}}}}"#
+        );
+        proto::WatchEvent {
+            r#type: proto::EventType::Bookmark as i32,
+            object: object.into(),
+        }
+    }
+}
+
+fn event(entered: &Entered, view: i32, kind: EventType, object: Bytes) -> proto::WatchEvent {
+    let r#type = match kind {
+        EventType::Added => proto::EventType::Added,
+        EventType::Modified => proto::EventType::Modified,
+        EventType::Deleted => proto::EventType::Deleted,
+    };
+    match viewed(entered, object, view) {
+        Ok(object) => proto::WatchEvent {
+            r#type: r#type as i32,
+            object,
+        },
+        Err(error) => proto::WatchEvent {
+            r#type: proto::EventType::Error as i32,
+            object: error.to_json().into(),
+        },
+    }
+}

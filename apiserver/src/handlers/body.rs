@@ -1,0 +1,108 @@
+//! From a request's bytes to an object of the resource's kind.
+
+use bytes::Bytes;
+use keelson_api::object::Object;
+use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::{schema, strict};
+use serde::Deserialize;
+use serde_json::Value;
+use std::borrow::Cow;
+
+use super::Call;
+
+#[derive(Deserialize, Default)]
+struct TypeMeta<'a> {
+    #[serde(borrow, default, rename = "apiVersion")]
+    api_version: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
+}
+
+/// Reads an object of the call's resource from JSON in the version asked for.
+pub fn decode_object(call: &Call<'_>, json: &[u8]) -> ApiResult<Box<dyn Object>> {
+    let info = call.info();
+    let (version, kind) = (call.served.version(), info.kind);
+    let head: TypeMeta<'_> = serde_json::from_slice(json).map_err(|error| {
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse \
+             error: {error} ({})",
+            summary(json)
+        ))
+    })?;
+    let expected = call.served.api_version();
+    let given_kind = head.kind.as_deref().filter(|k| !k.is_empty());
+    let given_version = head.api_version.as_deref().filter(|v| !v.is_empty());
+    if let Some(given) = given_version
+        && given != expected
+    {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({expected})"
+        )));
+    }
+    if let Some(given) = given_kind
+        && given != kind
+    {
+        return Err(ApiError::bad_request(format!(
+            "{given} in version {version:?} cannot be handled as a {kind}: no kind {given:?} is registered for \
+             version {expected:?} in this resource"
+        )));
+    }
+    if call.served.alias.is_some() || given_kind.is_none() || given_version.is_none() {
+        let unreadable = |error| strict::cannot_be_handled(kind, version, &format!("{error}"));
+        let value: Value = serde_json::from_slice(json).map_err(unreadable)?;
+        return from_value(call, value);
+    }
+    decode(call, json)
+}
+
+/// Reads an object of the call's resource from a value in the version asked for.
+pub fn from_value(call: &Call<'_>, mut value: Value) -> ApiResult<Box<dyn Object>> {
+    if !value.is_object() {
+        return Err(strict::cannot_be_handled(
+            call.info().kind,
+            call.served.version(),
+            "it is not a JSON object",
+        ));
+    }
+    value["apiVersion"] = call.served.api_version().into();
+    value["kind"] = call.info().kind.into();
+    call.served.to_storage(&mut value)?;
+    decode(call, value.to_string().as_bytes())
+}
+
+/// From the stored version. Unknown and duplicate fields are dropped, mentioned or refused, as the caller wishes.
+fn decode(call: &Call<'_>, json: &[u8]) -> ApiResult<Box<dyn Object>> {
+    let (info, version) = (call.info(), call.served.version());
+    let checked;
+    let json = match schema::by_kind(info.group, info.version, info.kind) {
+        Some(definition) => {
+            let (json, warnings) = strict::decode(definition, version, json, call.options.field_validation)?;
+            warnings.into_iter().for_each(|text| call.warn(text));
+            checked = json;
+            &*checked
+        }
+        None => json,
+    };
+    call.strategy()
+        .decode(json)
+        .map_err(|error| strict::cannot_be_handled(info.kind, version, &error.to_string()))
+}
+
+/// The beginning of something that could not be read.
+fn summary(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(30)]);
+    if body.len() > 30 {
+        format!("{text} ...")
+    } else {
+        text.into_owned()
+    }
+}
+
+/// YAML of one document as JSON. Numbers, booleans and merges are read as kubectl reads them.
+pub fn yaml_to_json(yaml: &[u8]) -> ApiResult<Bytes> {
+    let bad =
+        |e: &dyn std::fmt::Display| ApiError::bad_request(format!("error converting YAML to JSON: {e}"));
+    let text = std::str::from_utf8(yaml).map_err(|e| bad(&e))?;
+    let value: Value = serde_saphyr::from_str(text).map_err(|e| bad(&e))?;
+    serde_json::to_vec(&value).map(Bytes::from).map_err(|e| bad(&e))
+}

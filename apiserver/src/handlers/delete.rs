@@ -1,0 +1,305 @@
+//! DELETE of one object and of a collection.
+//!
+//! A deletion is done at once unless something asks for time: grace (pods), finalizers, dependents to be orphaned or
+//! removed first, or the kind itself (namespaces). Then the object is marked and stays until the last of these is gone.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
+use keelson_api::deletion::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
+use keelson_api::object::Object;
+use keelson_api::status::{ApiError, ApiResult};
+use serde_json::json;
+
+use super::list::{ListAnswer, list};
+use super::options::ListOptions;
+use super::{Call, Current, Outcome, encode};
+use crate::admission::{Attributes, Operation};
+use crate::storage::entry::with_version;
+use crate::storage::store::Written;
+
+/// How often a deletion is tried anew because somebody else changed the object.
+const ATTEMPTS: usize = 10;
+/// Deletions of a collection under way at the same time.
+const CONCURRENCY: usize = 16;
+/// Resources whose deletion answers the object instead of a Status.
+const ANSWER_THE_OBJECT: &[&str] = &[
+    "pods",
+    "services",
+    "serviceaccounts",
+    "podtemplates",
+    "resourcequotas",
+    "persistentvolumes",
+    "persistentvolumeclaims",
+];
+
+/// Deletes an object, or begins to.
+pub async fn delete(call: &Call<'_>, options: DeleteOptions) -> ApiResult<Outcome> {
+    let dry_run = call.options.dry_run || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
+    let mut current = call.current().await?;
+    for _ in 0..ATTEMPTS {
+        match attempt(call, &options, dry_run, &current).await {
+            Ok(Step::Done(outcome)) => return Ok(outcome),
+            Ok(Step::Overtaken(Some(newer))) => current = newer,
+            Ok(Step::Overtaken(None)) => return Err(call.not_found()),
+            Err(error) if !current.verified => {
+                let newer = call.current_in_store().await?.ok_or_else(|| call.not_found())?;
+                if newer.revision == current.revision {
+                    return Err(error);
+                }
+                current = newer;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ApiError::conflict(
+        &call.group_resource(),
+        call.name,
+        keelson_api::status::MODIFIED,
+    ))
+}
+
+enum Step {
+    Done(Outcome),
+    Overtaken(Option<Current>),
+}
+
+/// What is to be done with the object.
+enum Verdict {
+    /// It goes at once.
+    Remove,
+    /// It stays, marked like this.
+    Mark(Box<dyn Object>),
+    /// It is being deleted already and nothing changes.
+    Pending,
+}
+
+async fn attempt(
+    call: &Call<'_>,
+    options: &DeleteOptions,
+    dry_run: bool,
+    current: &Current,
+) -> ApiResult<Step> {
+    let object = current.object.as_ref();
+    preconditions(call, options, current)?;
+    let ctx = call.context(call.name);
+    if call
+        .server
+        .admission
+        .handles(Operation::Delete, ctx.info, ctx.subresource)
+    {
+        let mut attributes = Attributes {
+            ctx: &ctx,
+            operation: Operation::Delete,
+            object: None,
+            old: Some(object),
+            body: None,
+        };
+        call.server.admission.mutate(&mut attributes).await?;
+        call.server.admission.validate(&attributes).await?;
+    }
+    let key = call.store_key(call.name);
+    let overtaken = |found: Option<crate::storage::store::Stored>| match found {
+        Some(found) => Ok(Step::Overtaken(Some(
+            call.from_store(&found.value, found.revision)?,
+        ))),
+        None => Ok(Step::Overtaken(None)),
+    };
+    match judge(call, options, object)? {
+        Verdict::Pending => Ok(Step::Done(Outcome::object(code(options), current.json.clone()))),
+        Verdict::Mark(mut marked) => {
+            let stored = encode(marked.as_mut())?;
+            if dry_run {
+                return Ok(Step::Done(Outcome::object(
+                    code(options),
+                    with_version(&stored, current.revision),
+                )));
+            }
+            let lease = call.lease().await?;
+            match call
+                .server
+                .store
+                .update(&key, current.revision, stored.clone(), lease)
+                .await?
+            {
+                Written::Done(revision) => Ok(Step::Done(Outcome::object(
+                    code(options),
+                    with_version(&stored, revision),
+                ))),
+                Written::Conflict(found) => overtaken(found),
+            }
+        }
+        Verdict::Remove => {
+            if !dry_run {
+                match call.server.store.delete(&key, current.revision).await? {
+                    Written::Done(_) => call.strategy().after_delete(&ctx, object).await,
+                    Written::Conflict(found) => return overtaken(found),
+                }
+            }
+            Ok(Step::Done(removed(call, current)))
+        }
+    }
+}
+
+/// The object's identity as the caller insists on it.
+fn preconditions(call: &Call<'_>, options: &DeleteOptions, current: &Current) -> ApiResult<()> {
+    let Some(wanted) = &options.preconditions else {
+        return Ok(());
+    };
+    let conflict = |what: &str, wanted: &str, found: &str| {
+        let text = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might \
+             have been deleted and then recreated"
+        );
+        Err(ApiError::conflict(&call.group_resource(), call.name, text))
+    };
+    if let Some(uid) = wanted.uid.as_deref()
+        && uid != current.object.uid()
+    {
+        return conflict("UID", uid, current.object.uid());
+    }
+    if let Some(version) = wanted.resource_version.as_deref()
+        && version != current.revision.to_string()
+    {
+        return conflict("ResourceVersion", version, &current.revision.to_string());
+    }
+    Ok(())
+}
+
+fn judge(call: &Call<'_>, options: &DeleteOptions, object: &dyn Object) -> ApiResult<Verdict> {
+    let strategy = call.strategy();
+    let mut marked = object.clone_box();
+    let finalizers = finalizers_wanted(options, object);
+    let finalizers_changed = finalizers.as_slice() != object.meta().finalizers.as_deref().unwrap_or_default();
+    let held = !finalizers.is_empty() || strategy.finalizing(object);
+
+    if let Some(deleted_at) = object.meta().deletion_timestamp.as_ref() {
+        // What is being deleted may only be hurried.
+        let pending = object.meta().deletion_grace_period_seconds.unwrap_or_default();
+        let hurry = options
+            .grace_period_seconds
+            .map(|s| s.max(0))
+            .filter(|asked| *asked < pending);
+        return Ok(match hurry {
+            None if !held && pending == 0 => Verdict::Remove,
+            None => Verdict::Pending,
+            Some(0) if !held => Verdict::Remove,
+            Some(seconds) => {
+                let moment = deleted_at.0 - Duration::from_secs((pending - seconds).unsigned_abs());
+                let meta = marked.meta_mut();
+                meta.deletion_timestamp = Some(Time(moment));
+                meta.deletion_grace_period_seconds = Some(seconds);
+                Verdict::Mark(marked)
+            }
+        });
+    }
+
+    let grace = strategy.delete_grace(object, options);
+    if !held && !finalizers_changed && grace.unwrap_or_default() == 0 {
+        return Ok(Verdict::Remove);
+    }
+    if !held && grace.unwrap_or_default() == 0 {
+        return Ok(Verdict::Remove);
+    }
+    let seconds = grace.unwrap_or_default();
+    let meta = marked.meta_mut();
+    meta.finalizers = (!finalizers.is_empty()).then_some(finalizers);
+    let moment = call
+        .now
+        .checked_add(Duration::from_secs(seconds.unsigned_abs()))
+        .unwrap_or(call.now);
+    meta.deletion_timestamp = Some(Time(moment));
+    meta.deletion_grace_period_seconds = Some(seconds);
+    if let Some(generation) = meta.generation.filter(|g| *g > 0) {
+        meta.generation = Some(generation + 1);
+    }
+    strategy.begin_delete(&call.context(call.name), marked.as_mut())?;
+    Ok(Verdict::Mark(marked))
+}
+
+/// The finalizers the object gets for what is to become of its dependents.
+fn finalizers_wanted(options: &DeleteOptions, object: &dyn Object) -> Vec<String> {
+    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    #[allow(deprecated)]
+    let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
+        (Some(policy), _) => policy,
+        (None, Some(true)) => "Orphan",
+        (None, Some(false)) => "Background",
+        // What the object already says stands.
+        (None, None) => return finalizers,
+    };
+    finalizers.retain(|f| f != ORPHAN_FINALIZER && f != FOREGROUND_FINALIZER);
+    match policy {
+        "Orphan" => finalizers.push(ORPHAN_FINALIZER.to_owned()),
+        "Foreground" => finalizers.push(FOREGROUND_FINALIZER.to_owned()),
+        _ => {}
+    }
+    finalizers
+}
+
+/// 202 says that dependents go first.
+fn code(options: &DeleteOptions) -> u16 {
+    let foreground = options.propagation_policy.as_deref() == Some("Foreground");
+    if foreground || options.orphan_dependents == Some(false) {
+        202
+    } else {
+        200
+    }
+}
+
+fn removed(call: &Call<'_>, current: &Current) -> Outcome {
+    let info = call.info();
+    if info.group.is_empty() && ANSWER_THE_OBJECT.contains(&info.plural) {
+        return Outcome::object(200, current.json.clone());
+    }
+    let mut details = json!({"name": call.name, "kind": info.plural, "uid": current.object.uid()});
+    if !call.served.group().is_empty() {
+        details["group"] = call.served.group().into();
+    }
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+    });
+    Outcome::other(200, Bytes::from(status.to_string()))
+}
+
+/// Deletes everything a list with these options shows, and answers that list.
+pub async fn delete_collection(
+    call: &Call<'_>,
+    list_options: &ListOptions,
+    options: DeleteOptions,
+) -> ApiResult<ListAnswer> {
+    let answer = list(call, list_options).await?;
+    let deletions = answer.items.iter().map(|entry| {
+        let one = Call::new(
+            call.server,
+            call.served,
+            call.user,
+            entry.namespace(),
+            entry.name(),
+            "",
+        )
+        .with_options(call.options.clone());
+        let options = options.clone();
+        async move { delete(&one, options).await }
+    });
+    // Boxed: the compiler cannot see through nested borrowing closures in a stream.
+    let deletions: Vec<futures::future::BoxFuture<'_, ApiResult<Outcome>>> =
+        deletions.map(|d| Box::pin(d) as _).collect();
+    let mut running = futures::stream::iter(deletions).buffer_unordered(CONCURRENCY);
+    let mut failure = None;
+    while let Some(result) = running.next().await {
+        match result {
+            // Somebody else was faster: that is as good.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => failure = Some(error),
+            Ok(_) => {}
+        }
+    }
+    drop(running);
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(answer),
+    }
+}

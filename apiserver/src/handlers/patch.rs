@@ -1,0 +1,83 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch.
+
+use keelson_api::patch::{json, merge, strategic};
+use keelson_api::schema::{self, Definition};
+use keelson_api::status::{ApiError, ApiResult};
+use serde_json::Value;
+
+use super::update::update_with;
+use super::{Call, Outcome, body};
+use crate::registry::info::SubresourceForm;
+
+/// How a patch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchType {
+    /// RFC 6902: a list of operations.
+    Json,
+    /// RFC 7386: an object laid over the old one.
+    Merge,
+    /// As merge, but lists are merged by their keys.
+    Strategic,
+}
+
+impl PatchType {
+    /// Media types of patches, as refusals list them.
+    pub const MEDIA_TYPES: &'static [&'static str] = &[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+    ];
+
+    /// From a media type without parameters.
+    pub fn parse(media_type: &str) -> ApiResult<Self> {
+        Ok(match media_type {
+            "application/json-patch+json" => PatchType::Json,
+            "application/merge-patch+json" => PatchType::Merge,
+            "application/strategic-merge-patch+json" => PatchType::Strategic,
+            _ => return Err(ApiError::unsupported_media_type(Self::MEDIA_TYPES)),
+        })
+    }
+}
+
+/// Changes an object as the patch says.
+pub async fn patch(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> ApiResult<Outcome> {
+    update_with(call, |old| {
+        let mut before: Value = serde_json::from_slice(&old.encode()?).map_err(ApiError::internal)?;
+        call.served.from_storage(&mut before);
+        let after = apply(call, kind, &before, patch)?;
+        body::from_value(call, after)
+    })
+    .await
+}
+
+/// The patched form of a value in the version asked for.
+pub fn apply(call: &Call<'_>, kind: PatchType, before: &Value, patch: &[u8]) -> ApiResult<Value> {
+    let mut after = before.clone();
+    if kind == PatchType::Json {
+        json::apply(&mut after, &json::parse(patch)?)?;
+        return Ok(after);
+    }
+    let patch: Value = serde_json::from_slice(patch)
+        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    match definition(call).filter(|_| kind == PatchType::Strategic) {
+        Some(definition) => strategic::apply(&mut after, patch, definition)?,
+        None if kind == PatchType::Strategic => {
+            return Err(ApiError::unsupported_media_type(&PatchType::MEDIA_TYPES[..2]));
+        }
+        None => merge::apply(&mut after, patch)?,
+    }
+    Ok(after)
+}
+
+/// The type whose merge rules hold: the resource's in the version asked for, or that of a subresource of its own.
+fn definition(call: &Call<'_>) -> Option<&'static Definition> {
+    let info = call.info();
+    match info
+        .subresource(call.subresource)
+        .filter(|s| s.form == SubresourceForm::Handler)
+    {
+        Some(own) => schema::by_kind(own.group, own.version, own.kind),
+        None => schema::by_kind(call.served.group(), call.served.version(), info.kind)
+            .or_else(|| schema::by_kind(info.group, info.version, info.kind)),
+    }
+}

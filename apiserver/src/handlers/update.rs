@@ -1,0 +1,287 @@
+//! PUT, and the common end of everything that changes an object.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use keelson_api::field::Path;
+use keelson_api::object::Object;
+use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::validation;
+
+use super::{Call, Current, Outcome, body, create, encode};
+use crate::admission::{Attributes, Operation};
+use crate::registry::strategy::RequestContext;
+use crate::storage::entry::with_version;
+use crate::storage::store::Written;
+
+/// How often a change is computed anew because somebody else was faster.
+const ATTEMPTS: usize = 10;
+
+/// Replaces an object by what the body says.
+pub async fn update(call: &Call<'_>, json: &[u8]) -> ApiResult<Outcome> {
+    let object = body::decode_object(call, json)?;
+    let name = object.name();
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    let may_create = call.subresource.is_empty() && call.strategy().allow_create_on_update();
+    if may_create && object.resource_version().is_empty() && object.uid().is_empty() {
+        match update_with(call, |_| Ok(object.clone_box())).await {
+            Err(error) if error.is_not_found() => {
+                let created = create::create_object(call, object.clone_box()).await;
+                match created {
+                    // Somebody else created it in between.
+                    Err(error) if error.is_already_exists() => {}
+                    other => return other,
+                }
+            }
+            other => return other,
+        }
+    }
+    update_with(call, |_| Ok(object.clone_box())).await
+}
+
+/// Changes an object to what `change` makes of it, again and again until nobody else changed it in between.
+///
+/// The result of `change` is held against the object's version if it carries one: another version is a conflict.
+pub async fn update_with(
+    call: &Call<'_>,
+    mut change: impl FnMut(&dyn Object) -> ApiResult<Box<dyn Object>> + Send,
+) -> ApiResult<Outcome> {
+    let mut current = call.current().await?;
+    for _ in 0..ATTEMPTS {
+        // Computed in one go: `change` is not shared between threads.
+        let new = change(current.object.as_ref());
+        let step = match new {
+            Ok(new) => attempt(call, new, &current).await,
+            Err(error) => Err(error),
+        };
+        match step {
+            Ok(Step::Done(outcome)) => return Ok(outcome),
+            Ok(Step::Overtaken(Some(newer))) => current = newer,
+            Ok(Step::Overtaken(None)) => return Err(call.not_found()),
+            // What looked wrong may have been right: the cache was behind.
+            Err(error) if !current.verified => {
+                let newer = call.current_in_store().await?.ok_or_else(|| call.not_found())?;
+                if newer.revision == current.revision {
+                    return Err(error);
+                }
+                current = newer;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(modified(call))
+}
+
+enum Step {
+    Done(Outcome),
+    /// Somebody else was faster; this is what they left.
+    Overtaken(Option<Current>),
+}
+
+async fn attempt(call: &Call<'_>, mut new: Box<dyn Object>, current: &Current) -> ApiResult<Step> {
+    let (info, strategy) = (call.info(), call.strategy());
+    let old = current.object.as_ref();
+    let new = new.as_mut();
+    let ctx = call.context(call.name);
+    inherit(call, new.meta_mut(), old.meta())?;
+    let pinned = held_to_version(call, new.meta_mut(), current)?;
+    strategy.default(new)?;
+    new.meta_mut().generation = old.meta().generation;
+
+    let admitted = call
+        .server
+        .admission
+        .handles(Operation::Update, info, call.subresource);
+    if admitted {
+        let mut attributes = Attributes {
+            ctx: &ctx,
+            operation: Operation::Update,
+            object: Some(&mut *new),
+            old: Some(old),
+            body: None,
+        };
+        call.server.admission.mutate(&mut attributes).await?;
+    }
+    strategy.prepare_update(&ctx, new, old)?;
+    let reservation = if call.subresource.is_empty() {
+        strategy.begin_update(&ctx, new, old).await?
+    } else {
+        Default::default()
+    };
+    let result = async {
+        check(call, &ctx, new, old, admitted).await?;
+        write(call, new, current, pinned).await
+    }
+    .await;
+    match result {
+        Ok(Step::Done(outcome)) if !call.options.dry_run => {
+            if call.subresource.is_empty() {
+                strategy.after_update(&ctx, new, old).await;
+            }
+            Ok(Step::Done(outcome))
+        }
+        other => {
+            reservation.undo();
+            other
+        }
+    }
+}
+
+/// Fills in what a caller may leave out and the server alone decides.
+fn inherit(call: &Call<'_>, new: &mut ObjectMeta, old: &ObjectMeta) -> ApiResult<()> {
+    let name = new.name.get_or_insert_with(|| call.name.to_owned());
+    if name != call.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    if call.info().namespaced() {
+        let namespace = new.namespace.get_or_insert_with(|| call.namespace.to_owned());
+        if namespace != call.namespace {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    match new.uid.as_deref().unwrap_or_default() {
+        "" => new.uid.clone_from(&old.uid),
+        uid if Some(uid) != old.uid.as_deref() => {
+            return Err(ApiError::conflict(
+                &call.group_resource(),
+                call.name,
+                format_args!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    old.uid.as_deref().unwrap_or_default()
+                ),
+            ));
+        }
+        _ => {}
+    }
+    if new.creation_timestamp.is_none() {
+        new.creation_timestamp.clone_from(&old.creation_timestamp);
+    }
+    // A deletion that has begun is neither taken back nor changed by an update.
+    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    new.self_link = None;
+    new.managed_fields = None;
+    Ok(())
+}
+
+/// Whether the caller insists on the version it has seen. Another one than the current is a conflict.
+fn held_to_version(call: &Call<'_>, new: &mut ObjectMeta, current: &Current) -> ApiResult<bool> {
+    let version = current.revision.to_string();
+    match new.resource_version.as_deref().unwrap_or_default() {
+        "" | "0" => {
+            if call.strategy().allow_unconditional_update() || !call.subresource.is_empty() {
+                new.resource_version = Some(version);
+            } else {
+                new.resource_version = None;
+            }
+            Ok(false)
+        }
+        given if given == version => Ok(true),
+        given if given.bytes().all(|b| b.is_ascii_digit()) => Err(modified(call)),
+        given => Err(ApiError::bad_request(format!(
+            "invalid resource version {given:?}"
+        ))),
+    }
+}
+
+fn modified(call: &Call<'_>) -> ApiError {
+    ApiError::conflict(&call.group_resource(), call.name, keelson_api::status::MODIFIED)
+}
+
+async fn check(
+    call: &Call<'_>,
+    ctx: &RequestContext<'_>,
+    new: &mut dyn Object,
+    old: &dyn Object,
+    admitted: bool,
+) -> ApiResult<()> {
+    let (info, strategy) = (call.info(), call.strategy());
+    let mut errors = validation::object_meta_update(new.meta(), old.meta(), &Path::new("metadata"));
+    errors.extend(strategy.validate_update(ctx, new, old)?);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(&info.group_kind(), call.name, &errors));
+    }
+    strategy
+        .warnings(new, Some(old))
+        .into_iter()
+        .for_each(|text| call.warn(text));
+    if admitted {
+        let attributes = Attributes {
+            ctx,
+            operation: Operation::Update,
+            object: Some(new),
+            old: Some(old),
+            body: None,
+        };
+        call.server.admission.validate(&attributes).await?;
+    }
+    Ok(())
+}
+
+async fn write(call: &Call<'_>, new: &mut dyn Object, current: &Current, pinned: bool) -> ApiResult<Step> {
+    let stored = encode(new)?;
+    let key = call.store_key(call.name);
+    let overtaken = |found: Option<crate::storage::store::Stored>| match found {
+        _ if pinned => Err(modified(call)),
+        Some(found) => Ok(Step::Overtaken(Some(
+            call.from_store(&found.value, found.revision)?,
+        ))),
+        None => Ok(Step::Overtaken(None)),
+    };
+    if deletion_completed(call, new) && !call.options.dry_run {
+        return match call.server.store.delete(&key, current.revision).await? {
+            Written::Done(revision) => {
+                let ctx = call.context(call.name);
+                call.strategy().after_delete(&ctx, new).await;
+                Ok(Step::Done(Outcome::object(200, with_version(&stored, revision))))
+            }
+            Written::Conflict(found) => overtaken(found),
+        };
+    }
+    let unchanged = with_version(&stored, current.revision) == current.json;
+    if unchanged || call.options.dry_run {
+        // Only the store can say that nothing has happened in between.
+        if !current.verified {
+            let newest = call.current_in_store().await?;
+            if newest
+                .as_ref()
+                .is_none_or(|newest| newest.revision != current.revision)
+            {
+                return match newest {
+                    Some(_) if pinned => Err(modified(call)),
+                    newest => Ok(Step::Overtaken(newest)),
+                };
+            }
+        }
+        return Ok(Step::Done(Outcome::object(
+            200,
+            with_version(&stored, current.revision),
+        )));
+    }
+    match call
+        .server
+        .store
+        .update(&key, current.revision, stored.clone(), call.lease().await?)
+        .await?
+    {
+        Written::Done(revision) => Ok(Step::Done(Outcome::object(200, with_version(&stored, revision)))),
+        Written::Conflict(found) => overtaken(found),
+    }
+}
+
+/// Whether the last thing that kept a deleted object has gone with this update.
+fn deletion_completed(call: &Call<'_>, new: &dyn Object) -> bool {
+    let meta = new.meta();
+    meta.deletion_timestamp.is_some()
+        && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
+        && meta.deletion_grace_period_seconds.unwrap_or_default() == 0
+        && !call.strategy().finalizing(new)
+}

@@ -1,0 +1,152 @@
+//! Bodies and headers of answers.
+
+use std::io::Write as _;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::{Stream, StreamExt as _};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use keelson_api::status::ApiError;
+use serde_json::Value;
+
+use super::negotiate::Encoding;
+pub use crate::connect::Body;
+
+/// Answers larger than this are compressed for callers that accept it.
+pub const GZIP_THRESHOLD: usize = 128 << 10;
+/// Speed matters more than the last percent.
+const GZIP_LEVEL: Compression = Compression::new(1);
+
+/// A stream of pieces.
+pub type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+/// A body that is there already.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// A body that is made while it is sent.
+pub fn streamed(pieces: Pieces) -> Body {
+    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+/// An answer of one content type.
+pub fn answer(code: u16, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Plain text.
+pub fn text(code: u16, text: impl Into<String>) -> Response<Body> {
+    answer(code, "text/plain; charset=utf-8", full(text.into()))
+}
+
+/// The Status of a refusal.
+pub fn refusal(error: &ApiError, encoding: Encoding) -> Response<Body> {
+    let json = error.to_json();
+    let body = encode(Bytes::from(json), encoding, false);
+    let mut response = answer(error.code(), encoding.content_type(), full(body));
+    if let Some(seconds) = error.retry_after_seconds() {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if error.code() == 401 {
+        response.headers_mut().insert(
+            http::header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"kubernetes\""),
+        );
+    }
+    response
+}
+
+/// Adds what the caller is to be told besides the answer.
+pub fn with_warnings(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+    for warning in warnings {
+        let escaped: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| match c {
+                '"' | '\\' => vec!['\\', c],
+                c => vec![c],
+            })
+            .collect();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    response
+}
+
+/// JSON in the encoding asked for.
+pub fn encode(json: Bytes, encoding: Encoding, pretty: bool) -> Bytes {
+    if encoding == Encoding::Json && !pretty {
+        return json;
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(&json) else {
+        return json;
+    };
+    match encoding {
+        Encoding::Json => {
+            let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
+            text.push('\n');
+            Bytes::from(text)
+        }
+        Encoding::Yaml => Bytes::from(serde_yaml::to_string(&value).unwrap_or_default()),
+    }
+}
+
+/// Compresses what is large enough to be worth it.
+pub fn maybe_gzip(response: &mut Response<Body>, body: Bytes, accepted: bool) -> Body {
+    if !accepted || body.len() < GZIP_THRESHOLD {
+        return full(body);
+    }
+    mark_gzip(response);
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), GZIP_LEVEL);
+    match encoder.write_all(&body).and_then(|()| encoder.finish()) {
+        Ok(packed) => full(packed),
+        // Writing to memory does not fail; were it to, an empty body is noticed by every client.
+        Err(_) => full(Bytes::new()),
+    }
+}
+
+/// Compresses pieces as they come.
+pub fn gzip_pieces(response: &mut Response<Body>, pieces: Pieces) -> Pieces {
+    mark_gzip(response);
+    let encoder = Some(GzEncoder::new(Vec::new(), GZIP_LEVEL));
+    Box::pin(futures::stream::unfold(
+        (pieces, encoder),
+        |(mut pieces, encoder)| async move {
+            let mut encoder = encoder?;
+            loop {
+                match pieces.next().await {
+                    Some(piece) => {
+                        encoder.write_all(&piece).ok()?;
+                        let packed = std::mem::take(encoder.get_mut());
+                        if !packed.is_empty() {
+                            return Some((Bytes::from(packed), (pieces, Some(encoder))));
+                        }
+                    }
+                    None => return Some((Bytes::from(encoder.finish().ok()?), (pieces, None))),
+                }
+            }
+        },
+    ))
+}
+
+fn mark_gzip(response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+}

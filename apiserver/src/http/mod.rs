@@ -1,0 +1,272 @@
+//! REST: one request down the staircase and its answer back up.
+//!
+//! | module | step |
+//! | --- | --- |
+//! | [`negotiate`] | which form the caller wants, which form the body has |
+//! | [`resources`] | requests to resources: verbs, bodies, answers |
+//! | [`list`], [`watch`] | answers that are streams |
+//! | [`paths`] | everything that is no resource: health, version, discovery, documents |
+//! | [`answer`] | bodies and headers of answers |
+
+pub mod answer;
+pub mod list;
+pub mod negotiate;
+pub mod paths;
+pub mod resources;
+pub mod watch;
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use keelson_api::status::{ApiError, ApiResult};
+use keelson_daemon::tls::Peer;
+
+use crate::audit::Noted;
+use crate::authentication::User;
+use crate::authorization::{self, Attributes, Target};
+use crate::flow_control::Pool;
+use crate::grpc::GrpcDoor;
+use crate::metrics::Subject;
+use crate::registry::info::Verb;
+use crate::request_info::{RequestInfo, ResourceRequest, query_pairs};
+use crate::state::Server;
+use answer::{Body, refusal};
+use negotiate::Encoding;
+
+/// Bodies may not be larger than this.
+pub const BODY_LIMIT: usize = 3 << 20;
+
+/// Where a request came from.
+#[derive(Clone)]
+pub struct Connection {
+    /// Who the client certificate says it is.
+    pub peer: Arc<Peer>,
+    /// Address and port.
+    pub address: SocketAddr,
+}
+
+/// A request, authenticated and taken apart.
+pub struct Asked {
+    /// Who asks.
+    pub user: User,
+    /// Query parameters.
+    pub query: Vec<(String, String)>,
+    /// The request itself, its body unread.
+    pub request: Request<Incoming>,
+}
+
+/// Answers a request, whatever happens.
+pub async fn serve(
+    server: Arc<Server>,
+    grpc: GrpcDoor,
+    connection: Connection,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    // Boxed: the compiler proves here, once, that the future may move between threads.
+    let staircase: BoxFuture<'static, Response<Body>> =
+        Box::pin(staircase(server, grpc, connection, request));
+    let served = AssertUnwindSafe(staircase).catch_unwind().await;
+    served.unwrap_or_else(|_| {
+        // The panic itself has been reported by the panic hook.
+        refusal(
+            &ApiError::internal("the server panicked while serving this request; see its log"),
+            Encoding::Json,
+        )
+    })
+}
+
+async fn staircase(
+    server: Arc<Server>,
+    grpc: GrpcDoor,
+    connection: Connection,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let begun = Instant::now();
+    let encoding = negotiate::form(request.headers(), false).map_or(Encoding::Json, |form| form.encoding);
+    let authenticated: BoxFuture<'_, ApiResult<User>> = Box::pin(server.authenticator.authenticate(
+        &server,
+        &connection.peer,
+        request.headers(),
+    ));
+    let user = match authenticated.await {
+        Ok(user) => user,
+        Err(error) if is_grpc(&request) => return crate::grpc::refusal(&error),
+        Err(error) => return refusal(&error, encoding),
+    };
+    if is_grpc(&request) {
+        request.extensions_mut().insert(user);
+        return grpc.call(request).await;
+    }
+
+    let info = RequestInfo::parse(request.uri().path());
+    let query = query_pairs(request.uri().query());
+    let asked = |request| Asked {
+        user: user.clone(),
+        query,
+        request,
+    };
+    let (uri, agent) = if server.audit.enabled() {
+        let agent = request
+            .headers()
+            .get(http::header::USER_AGENT)
+            .and_then(|v| v.to_str().ok());
+        (request.uri().to_string(), agent.unwrap_or_default().to_owned())
+    } else {
+        Default::default()
+    };
+    let path = request.uri().path().to_owned();
+    let lower_method = request.method().as_str().to_ascii_lowercase();
+    let (response, attributes, subject) = match &info {
+        RequestInfo::NonResource => {
+            let attributes = Attributes {
+                verb: &lower_method,
+                target: Target::Path(&path),
+            };
+            let subject = Subject {
+                verb: static_method(request.method()),
+                ..Subject::default()
+            };
+            let answered: BoxFuture<'_, _> =
+                Box::pin(non_resource(&server, &user, &attributes, asked(request)));
+            let answered = answered.await;
+            (answered, attributes, subject)
+        }
+        RequestInfo::Resource(wanted) => {
+            let watch = asks_to_watch(request.uri().query());
+            let verb = wanted.verb(request.method(), watch);
+            let attributes = Attributes {
+                verb: match verb {
+                    Some(verb) => verb.as_str(),
+                    None => &lower_method,
+                },
+                target: Target::Resource {
+                    group: &wanted.group,
+                    resource: &wanted.resource,
+                    subresource: &wanted.subresource,
+                    namespace: &wanted.namespace,
+                    name: &wanted.name,
+                },
+            };
+            let subject = subject(wanted, verb, request.method());
+            let answered: BoxFuture<'_, _> = Box::pin(resource(
+                &server,
+                &user,
+                &attributes,
+                wanted,
+                verb,
+                asked(request),
+            ));
+            let answered = answered.await;
+            (answered, attributes, subject)
+        }
+    };
+    let response = response.unwrap_or_else(|error| refusal(&error, encoding));
+    let code = response.status().as_u16();
+    if server.audit.enabled() {
+        server.audit.note(&Noted {
+            user: &user,
+            attributes,
+            uri: &uri,
+            peer: connection.address,
+            user_agent: &agent,
+            code,
+        });
+    }
+    server.metrics.answered(subject, code, begun);
+    response
+}
+
+async fn non_resource(
+    server: &Arc<Server>,
+    user: &User,
+    attributes: &Attributes<'_>,
+    asked: Asked,
+) -> ApiResult<Response<Body>> {
+    let _place = server.flow.enter(Pool::Reading)?;
+    if !authorization::allowed(user, attributes) {
+        return Err(authorization::forbidden(user, attributes));
+    }
+    paths::serve(server, &asked).await
+}
+
+async fn resource(
+    server: &Arc<Server>,
+    user: &User,
+    attributes: &Attributes<'_>,
+    wanted: &ResourceRequest,
+    verb: Option<Verb>,
+    asked: Asked,
+) -> ApiResult<Response<Body>> {
+    let connects = crate::connect::handles(&wanted.resource, &wanted.subresource) && wanted.group.is_empty();
+    let pool = match verb {
+        _ if connects => Pool::Unlimited,
+        Some(Verb::Watch) => Pool::Unlimited,
+        Some(verb) if verb.mutates() => Pool::Writing,
+        _ => Pool::Reading,
+    };
+    let _place = server.flow.enter(pool)?;
+    let _running = (pool != Pool::Unlimited).then(|| server.metrics.enter(pool == Pool::Writing));
+    if !authorization::allowed(user, attributes) {
+        return Err(authorization::forbidden(user, attributes));
+    }
+    resources::serve(server, wanted, verb, asked).await
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    negotiate::media_type(request.headers()).starts_with("application/grpc")
+}
+
+fn asks_to_watch(query: Option<&str>) -> bool {
+    let pairs = query_pairs(query);
+    crate::handlers::options::Query(&pairs).flag("watch")
+}
+
+fn static_method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        _ => "OTHER",
+    }
+}
+
+fn subject(wanted: &ResourceRequest, verb: Option<Verb>, method: &Method) -> Subject {
+    let verb = match verb {
+        _ if crate::connect::handles(&wanted.resource, &wanted.subresource) => "CONNECT",
+        Some(Verb::List) => "LIST",
+        Some(Verb::Watch) => "WATCH",
+        Some(Verb::DeleteCollection) => "DELETECOLLECTION",
+        _ => static_method(method),
+    };
+    Subject {
+        verb,
+        group: wanted.group.clone(),
+        version: wanted.version.clone(),
+        resource: wanted.resource.clone(),
+        subresource: wanted.subresource.clone(),
+    }
+}
+
+/// The whole body, or the 413 for it.
+pub async fn read_body(body: Incoming) -> ApiResult<Bytes> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(
+            ApiError::request_entity_too_large(format_args!("limit is {BODY_LIMIT}")),
+        ),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "the body could not be read: {error}"
+        ))),
+    }
+}

@@ -1,0 +1,211 @@
+//! Everything that is no resource: health, version, metrics, discovery, the API's documents.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+use http::{HeaderMap, Method, Response};
+use keelson_api::status::{ApiError, ApiResult};
+use serde_json::{Value, json};
+
+use super::Asked;
+use super::answer::{Body, answer, encode, full, maybe_gzip, text};
+use super::negotiate::{self, Encoding};
+use crate::discovery::{AggregatedVersion, Document};
+use crate::handlers::options::Query;
+use crate::state::Server;
+use crate::{health, version};
+
+/// Serves a path that is no resource.
+pub async fn serve(server: &Arc<Server>, asked: &Asked) -> ApiResult<Response<Body>> {
+    let path = asked.request.uri().path();
+    let trimmed = path.trim_end_matches('/');
+    let readable = matches!(*asked.request.method(), Method::GET | Method::HEAD);
+    if !readable {
+        return Ok(not_found());
+    }
+    let headers = asked.request.headers();
+    let first = trimmed
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    match first {
+        "" => Ok(json_answer(headers, &root(server))?),
+        "healthz" | "livez" | "readyz" => Ok(health::answer(server, trimmed, Query(&asked.query)).await),
+        "version" if trimmed == "/version" => Ok(json_answer(headers, &version::document())?),
+        "metrics" if trimmed == "/metrics" => Ok(answer(
+            200,
+            keelson_daemon::metrics::CONTENT_TYPE,
+            full(server.metrics.encode()),
+        )),
+        "api" | "apis" => discovery(server, trimmed, headers),
+        "openapi" => openapi(server, trimmed, headers),
+        ".well-known" if trimmed == "/.well-known/openid-configuration" => {
+            openid_configuration(server, headers)
+        }
+        "openid" if trimmed == "/openid/v1/jwks" => match &server.authenticator.service_accounts {
+            Some(tokens) => {
+                let body = full(tokens.jwks().to_string());
+                Ok(answer(200, "application/jwk-set+json", body))
+            }
+            None => Ok(not_found()),
+        },
+        _ => Ok(not_found()),
+    }
+}
+
+fn not_found() -> Response<Body> {
+    text(404, "404 page not found\n")
+}
+
+fn root(server: &Server) -> Value {
+    let mut paths: Vec<String> = vec![
+        "/.well-known/openid-configuration".into(),
+        "/api".into(),
+        "/api/v1".into(),
+        "/apis".into(),
+    ];
+    for (group, versions) in server.discovery.groups() {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    for path in [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ] {
+        paths.push(path.into());
+    }
+    json!({"paths": paths})
+}
+
+fn json_answer(headers: &HeaderMap, value: &Value) -> ApiResult<Response<Body>> {
+    let encoding = negotiate::form(headers, false).map_or(Encoding::Json, |form| form.encoding);
+    let body = encode(
+        Bytes::from(value.to_string()),
+        encoding,
+        encoding == Encoding::Json,
+    );
+    Ok(answer(200, encoding.content_type(), full(body)))
+}
+
+/// A document that changes rarely: callers that have it already are told so.
+pub fn document(headers: &HeaderMap, content_type: &'static str, body: Bytes, etag: &str) -> Response<Body> {
+    let quoted = format!("\"{etag}\"");
+    let known = headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|v| v.trim().trim_start_matches("W/") == quoted);
+    let mut response = answer(if known { 304 } else { 200 }, content_type, full(Bytes::new()));
+    if let Ok(value) = HeaderValue::from_str(&quoted) {
+        response.headers_mut().insert(ETAG, value);
+    }
+    if !known {
+        let body = maybe_gzip(&mut response, body, negotiate::accepts_gzip(headers));
+        *response.body_mut() = body;
+    }
+    response
+}
+
+fn discovery(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Response<Body>> {
+    let documents = &server.discovery;
+    if path == "/api" || path == "/apis" {
+        for entry in negotiate::accepted(headers) {
+            if entry.parameter("as") == "APIGroupDiscoveryList"
+                && entry.parameter("g") == "apidiscovery.k8s.io"
+            {
+                let version = match entry.parameter("v") {
+                    "v2" => AggregatedVersion::V2,
+                    "v2beta1" => AggregatedVersion::V2Beta1,
+                    _ => continue,
+                };
+                if !entry.covers("application/json") {
+                    continue;
+                }
+                let Document { json, etag } = documents.aggregated(path == "/api", version);
+                let mut response = document(headers, version.content_type(), json.clone(), etag);
+                response
+                    .headers_mut()
+                    .insert(http::header::VARY, HeaderValue::from_static("Accept"));
+                return Ok(response);
+            }
+        }
+    }
+    let Some(Document { json, etag }) = documents.plain(path) else {
+        return Ok(not_found());
+    };
+    let encoding = negotiate::form(headers, false)
+        .map_err(|_| ApiError::not_acceptable(&["application/json", "application/yaml"]))?
+        .encoding;
+    Ok(document(
+        headers,
+        encoding.content_type(),
+        encode(json.clone(), encoding, false),
+        etag,
+    ))
+}
+
+fn openapi(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Response<Body>> {
+    let accepts = |media_type: &str| {
+        negotiate::accepted(headers)
+            .iter()
+            .any(|a| a.media_type == media_type)
+    };
+    const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    const GNOSTIC_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    if path == "/openapi/v2" {
+        let protobuf = accepts(GNOSTIC) || accepts(GNOSTIC_V2);
+        return Ok(match server.openapi.v2(&server.catalog, protobuf) {
+            Some(found) => document(
+                headers,
+                if protobuf { GNOSTIC_V2 } else { "application/json" },
+                found.json,
+                &found.etag,
+            ),
+            None => not_found(),
+        });
+    }
+    if path == "/openapi/v3" {
+        return Ok(match server.openapi.v3_index(&server.catalog) {
+            Some(found) => document(headers, "application/json", found.json, &found.etag),
+            None => not_found(),
+        });
+    }
+    let found = path
+        .strip_prefix("/openapi/v3/")
+        .and_then(|root| server.openapi.v3(&server.catalog, root));
+    Ok(match found {
+        Some(found) => document(headers, "application/json", found.json, &found.etag),
+        None => not_found(),
+    })
+}
+
+fn openid_configuration(server: &Server, headers: &HeaderMap) -> ApiResult<Response<Body>> {
+    if server.authenticator.service_accounts.is_none() {
+        return Ok(not_found());
+    }
+    let address = server.config.advertised();
+    let host = if address.is_ipv6() {
+        format!("[{address}]")
+    } else {
+        address.to_string()
+    };
+    json_answer(
+        headers,
+        &json!({
+            "issuer": server.config.issuer(),
+            "jwks_uri": format!("https://{host}:{}/openid/v1/jwks", server.config.secure_port),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256", "ES256", "ES384"],
+        }),
+    )
+}

@@ -1,0 +1,272 @@
+//! Requests to resources: from a verb, a path and a body to a handler, and from its outcome to an answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use keelson_api::names::GroupResource;
+use keelson_api::status::{ApiError, ApiResult};
+use serde_json::Value;
+
+use super::answer::{self, Body, answer, encode, full, maybe_gzip, with_warnings};
+use super::negotiate::{self, Encoding, Form, Shape};
+use super::{Asked, list, read_body, watch};
+use crate::connect;
+use crate::handlers::options::{ListOptions, Query, WriteOptions};
+use crate::handlers::patch::PatchType;
+use crate::handlers::{self, Call, Outcome, body};
+use crate::registry::catalog::Served;
+use crate::registry::info::{SubresourceForm, Verb};
+use crate::request_info::ResourceRequest;
+use crate::state::Server;
+use crate::table::{self, IncludeObject};
+
+/// How the caller wants the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// Encoding and shape.
+    pub form: Form,
+    /// Part of the object that comes with a table's row.
+    pub include: IncludeObject,
+    /// Indented.
+    pub pretty: bool,
+    /// Whether gzip may be used.
+    pub gzip: bool,
+}
+
+/// Serves a request to a resource.
+pub async fn serve(
+    server: &Arc<Server>,
+    wanted: &ResourceRequest,
+    verb: Option<Verb>,
+    asked: Asked,
+) -> ApiResult<Response<Body>> {
+    let served = server
+        .catalog
+        .find(&wanted.group, &wanted.version, &wanted.resource)
+        .ok_or_else(ApiError::no_such_resource)?;
+    let info = served.info();
+    let unsupported = || {
+        let resource = GroupResource::new(served.group(), info.plural);
+        ApiError::method_not_supported(&resource, &asked.request.method().as_str().to_ascii_lowercase())
+    };
+    let Some(verb) = verb else {
+        return Err(unsupported());
+    };
+    if !info.namespaced() && !wanted.namespace.is_empty() {
+        return Err(ApiError::no_such_resource());
+    }
+    if info.namespaced() && wanted.namespace.is_empty() && !wanted.name.is_empty() {
+        return Err(ApiError::no_such_resource());
+    }
+    if info.namespaced()
+        && wanted.namespace.is_empty()
+        && matches!(verb, Verb::Create | Verb::DeleteCollection)
+    {
+        return Err(unsupported());
+    }
+    if !wanted.subresource.is_empty() {
+        let subresource = info
+            .subresource(&wanted.subresource)
+            .ok_or_else(ApiError::no_such_resource)?;
+        if subresource.form == SubresourceForm::Connect {
+            let connected: BoxFuture<'_, _> = Box::pin(connect(server, wanted, asked));
+            return connected.await;
+        }
+        if !wanted.rest.is_empty() {
+            return Err(ApiError::no_such_resource());
+        }
+        if !subresource.verbs.contains(&verb) {
+            return Err(unsupported());
+        }
+    } else if !info.allows(verb) || (verb == Verb::Create && !wanted.name.is_empty()) {
+        return Err(unsupported());
+    }
+
+    let form = negotiate::form(asked.request.headers(), true)?;
+    let query = Query(&asked.query);
+    let wish = Wish {
+        form,
+        include: IncludeObject::parse(query.text("includeObject"))?,
+        pretty: query.find("pretty").is_some() && query.flag("pretty"),
+        gzip: negotiate::accepts_gzip(asked.request.headers()),
+    };
+    let Asked { user, query, request } = asked;
+    let call = Call::new(
+        server,
+        served,
+        &user,
+        &wanted.namespace,
+        &wanted.name,
+        &wanted.subresource,
+    );
+    let handler = info
+        .subresource(&wanted.subresource)
+        .is_some_and(|s| s.form == SubresourceForm::Handler);
+    let response = if handler {
+        Box::pin(own_kind(call, verb, request, &query, wish)) as BoxFuture<'_, _>
+    } else {
+        Box::pin(object(call, verb, request, &query, wish)) as BoxFuture<'_, _>
+    }
+    .await?;
+    Ok(response)
+}
+
+/// Requests to collections, objects, and subresources that are the object itself.
+async fn object(
+    call: Call<'_>,
+    verb: Verb,
+    request: Request<Incoming>,
+    query: &[(String, String)],
+    wish: Wish,
+) -> ApiResult<Response<Body>> {
+    let q = Query(query);
+    let (parts, incoming) = request.into_parts();
+    match verb {
+        Verb::Get => {
+            let outcome = handlers::get::get(&call, q.text("resourceVersion")).await?;
+            respond(&call, outcome, wish)
+        }
+        Verb::List => {
+            let options = ListOptions::parse(q)?;
+            let answer = handlers::list::list(&call, &options).await?;
+            list::respond(&call, answer, wish)
+        }
+        Verb::Watch => {
+            let options = ListOptions::parse(q)?;
+            let begun = handlers::watch::watch(&call, &options).await?;
+            Ok(watch::respond(&call, begun, wish))
+        }
+        Verb::Create => {
+            let call = call.with_options(q.write_options("CreateOptions")?);
+            let json = json_body(&parts.headers, incoming).await?;
+            let outcome = handlers::create::create(&call, &json).await?;
+            respond(&call, outcome, wish)
+        }
+        Verb::Update => {
+            let call = call.with_options(q.write_options("UpdateOptions")?);
+            let json = json_body(&parts.headers, incoming).await?;
+            let outcome = handlers::update::update(&call, &json).await?;
+            respond(&call, outcome, wish)
+        }
+        Verb::Patch => {
+            let call = call.with_options(q.write_options("PatchOptions")?);
+            let kind = PatchType::parse(negotiate::media_type(&parts.headers))?;
+            let patch = read_body(incoming).await?;
+            let outcome = handlers::patch::patch(&call, kind, &patch).await?;
+            respond(&call, outcome, wish)
+        }
+        Verb::Delete => {
+            let body = json_body(&parts.headers, incoming).await?;
+            let options = q.delete_options(&body)?;
+            let outcome = handlers::delete::delete(&call, options).await?;
+            respond(&call, outcome, wish)
+        }
+        Verb::DeleteCollection => {
+            let body = json_body(&parts.headers, incoming).await?;
+            let options = q.delete_options(&body)?;
+            let dry_run = options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
+            let call = call.with_options(WriteOptions {
+                dry_run,
+                ..WriteOptions::default()
+            });
+            let selection = ListOptions::parse(q)?;
+            let answer = handlers::delete::delete_collection(&call, &selection, options).await?;
+            list::respond(&call, answer, wish)
+        }
+    }
+}
+
+/// Requests to subresources with a kind of their own.
+async fn own_kind(
+    call: Call<'_>,
+    verb: Verb,
+    request: Request<Incoming>,
+    query: &[(String, String)],
+    wish: Wish,
+) -> ApiResult<Response<Body>> {
+    let (parts, incoming) = request.into_parts();
+    let q = Query(query);
+    let outcome = match verb {
+        Verb::Get => handlers::subresource::serve(&call, verb, &[], query).await?,
+        Verb::Patch => {
+            let call = call.with_options(q.write_options("PatchOptions")?);
+            let kind = PatchType::parse(negotiate::media_type(&parts.headers))?;
+            let patch = read_body(incoming).await?;
+            let outcome = handlers::subresource::patch(&call, kind, &patch, query).await?;
+            return respond(&call, outcome, wish);
+        }
+        verb => {
+            let call = call.with_options(q.write_options("CreateOptions")?);
+            let json = json_body(&parts.headers, incoming).await?;
+            let outcome = handlers::subresource::serve(&call, verb, &json, query).await?;
+            return respond(&call, outcome, wish);
+        }
+    };
+    respond(&call, outcome, wish)
+}
+
+/// The body as JSON, whatever it came as.
+async fn json_body(headers: &http::HeaderMap, body: Incoming) -> ApiResult<Bytes> {
+    if hyper::body::Body::is_end_stream(&body) {
+        return Ok(Bytes::new());
+    }
+    let encoding = negotiate::body_encoding(headers)?;
+    let bytes = read_body(body).await?;
+    match encoding {
+        Encoding::Yaml if !bytes.is_empty() => body::yaml_to_json(&bytes),
+        _ => Ok(bytes),
+    }
+}
+
+/// An object in the version asked for.
+pub fn present(served: &Served, json: Bytes) -> Bytes {
+    if served.alias.is_none() {
+        return json;
+    }
+    match serde_json::from_slice::<Value>(&json) {
+        Ok(mut value) => {
+            served.from_storage(&mut value);
+            Bytes::from(value.to_string())
+        }
+        Err(_) => json,
+    }
+}
+
+fn respond(call: &Call<'_>, outcome: Outcome, wish: Wish) -> ApiResult<Response<Body>> {
+    let json = match (wish.form.shape, outcome.own_kind) {
+        (Shape::Table, true) => {
+            let whole = |json| present(call.served, json);
+            table::of_object(call.strategy(), &outcome.json, wish.include, true, &whole)?
+        }
+        (Shape::Metadata, true) => table::partial(&outcome.json)?,
+        (_, true) => present(call.served, outcome.json),
+        (_, false) => outcome.json,
+    };
+    let body = encode(json, wish.form.encoding, wish.pretty);
+    let mut response = answer(
+        outcome.code,
+        wish.form.encoding.content_type(),
+        full(Bytes::new()),
+    );
+    let body = maybe_gzip(&mut response, body, wish.gzip);
+    *response.body_mut() = body;
+    Ok(with_warnings(response, &call.warnings()))
+}
+
+async fn connect(
+    server: &Arc<Server>,
+    wanted: &ResourceRequest,
+    asked: Asked,
+) -> ApiResult<Response<answer::Body>> {
+    let target = connect::Target {
+        resource: &wanted.resource,
+        namespace: &wanted.namespace,
+        name: &wanted.name,
+        subresource: &wanted.subresource,
+        rest: &wanted.rest,
+    };
+    connect::serve(&server.kubelets, server.as_ref(), target, asked.request).await
+}

@@ -1,0 +1,232 @@
+//! Watches: one line an event, framed once for everybody who wants it whole.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use keelson_api::status::{ApiError, ApiResult};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::answer::{Body, Pieces, answer, streamed, with_warnings};
+use super::negotiate::{Encoding, Form, Shape};
+use super::resources::{Wish, present};
+use crate::handlers::Call;
+use crate::handlers::watch::Watch;
+use crate::metrics::Running;
+use crate::registry::catalog::Served;
+use crate::storage::cache::Signal;
+use crate::storage::entry::{Entry, EventType};
+use crate::table::{self, IncludeObject};
+
+/// Lines are gathered up to about this size before they are sent.
+const PIECE: usize = 64 << 10;
+/// Signals taken from the queue at once.
+const BATCH: usize = 256;
+
+/// The answer to a watch: a stream that has begun.
+pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish) -> Response<Body> {
+    let content_type = match wish.form.encoding {
+        Encoding::Json => "application/json",
+        Encoding::Yaml => "application/yaml;stream=watch",
+    };
+    let running = call.server.metrics.watch(call.served.group(), call.info().plural);
+    let lines = Lines {
+        served: call.served.clone(),
+        form: wish.form,
+        include: wish.include,
+        told_columns: false,
+    };
+    let body = streamed(stream(lines, watch, running));
+    with_warnings(answer(200, content_type, body), &call.warnings())
+}
+
+/// Turns signals into lines.
+struct Lines {
+    served: Served,
+    form: Form,
+    include: IncludeObject,
+    told_columns: bool,
+}
+
+impl Lines {
+    fn stored_form(&self) -> bool {
+        self.form.shape == Shape::Whole && self.form.encoding == Encoding::Json && self.served.alias.is_none()
+    }
+
+    fn initial(&mut self, entry: &Entry) -> Bytes {
+        let line = entry.line(EventType::Added);
+        self.shaped(EventType::Added, line)
+    }
+
+    fn signal(&mut self, signal: &Signal) -> Bytes {
+        match signal {
+            Signal::Event(kind, event) => {
+                let line = event.line(*kind);
+                self.shaped(*kind, line)
+            }
+            Signal::Bookmark(revision) => self.bookmark(*revision, ""),
+        }
+    }
+
+    fn shaped(&mut self, kind: EventType, line: Bytes) -> Bytes {
+        if self.stored_form() {
+            return line;
+        }
+        let object = line.slice(kind.opening().len()..line.len() - crate::storage::entry::CLOSING.len());
+        match self.reshape(object) {
+            Ok(object) => self.framed(kind.as_str(), &object),
+            Err(error) => self.framed("ERROR", &error.to_json()),
+        }
+    }
+
+    fn reshape(&mut self, object: Bytes) -> ApiResult<Bytes> {
+        match self.form.shape {
+            Shape::Whole => Ok(present(&self.served, object)),
+            Shape::Metadata => table::partial(&object),
+            Shape::Table => {
+                let with_columns = !std::mem::replace(&mut self.told_columns, true);
+                let served = &self.served;
+                let whole = |json| present(served, json);
+                table::of_object(
+                    served.strategy().as_ref(),
+                    &object,
+                    self.include,
+                    with_columns,
+                    &whole,
+                )
+            }
+        }
+    }
+
+    /// The least an object of the kind can be: its version, and annotations if there are any.
+    fn bookmark(&mut self, revision: i64, annotations: &str) -> Bytes {
+        let metadata = format!(r#"{{"resourceVersion":"{revision}"{annotations},"creationTimestamp":null}}"#);
+        let object = match self.form.shape {
+            Shape::Whole => format!(
+                r#"{{"kind":"{}","apiVersion":"{}","metadata":{metadata}}}"#,
+                self.served.info().kind,
+                self.served.api_version()
+            ),
+            Shape::Metadata => {
+                format!(
+                    r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{metadata}}}"#
+                )
+            }
+            Shape::Table => format!(
+                r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{{"resourceVersion":"{revision}"}},"columnDefinitions":null,"rows":[{{"cells":[],"object":{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{metadata}}}}}]}}"#
+            ),
+        };
+        self.framed("BOOKMARK", object.as_bytes())
+    }
+
+    fn framed(&self, kind: &str, object: &[u8]) -> Bytes {
+        let mut line = BytesMut::with_capacity(object.len() + 48);
+        line.extend_from_slice(format!(r#"{{"type":"{kind}","object":"#).as_bytes());
+        line.extend_from_slice(object);
+        line.extend_from_slice(b"}");
+        let line = line.freeze();
+        match self.form.encoding {
+            Encoding::Json => {
+                let mut line = BytesMut::from(&line[..]);
+                line.extend_from_slice(b"\n");
+                line.freeze()
+            }
+            Encoding::Yaml => {
+                let mut text = BytesMut::from(&b"---\n"[..]);
+                text.extend_from_slice(&super::answer::encode(line, Encoding::Yaml, false));
+                text.freeze()
+            }
+        }
+    }
+}
+
+struct State {
+    lines: Lines,
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// Told after the initial objects.
+    initial_end: Option<i64>,
+    backlog: VecDeque<Signal>,
+    queue: mpsc::Receiver<Signal>,
+    bookmarks: bool,
+    deadline: Instant,
+    _running: Running,
+}
+
+fn stream(lines: Lines, watch: Watch, running: Running) -> Pieces {
+    let watching = match watch.watching {
+        Ok(watching) => watching,
+        Err(error) => {
+            let line = lines.framed("ERROR", &error_object(&error));
+            return Box::pin(futures::stream::once(async move { line }));
+        }
+    };
+    let state = State {
+        lines,
+        initial: watching.initial.into_iter(),
+        initial_end: watch.initial_end,
+        backlog: watching.backlog.into(),
+        queue: watching.queue,
+        bookmarks: watch.bookmarks,
+        deadline: Instant::now() + watch.timeout,
+        _running: running,
+    };
+    Box::pin(futures::stream::unfold(state, |mut state| async move {
+        let piece = state.next().await?;
+        Some((piece, state))
+    }))
+}
+
+fn error_object(error: &ApiError) -> Vec<u8> {
+    error.to_json()
+}
+
+impl State {
+    /// The next lines; `None` when the watch is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut piece = BytesMut::new();
+        while piece.len() < PIECE {
+            let Some(entry) = self.initial.next() else { break };
+            piece.extend_from_slice(&self.lines.initial(&entry));
+        }
+        if self.initial.len() == 0
+            && let Some(revision) = self.initial_end.take()
+        {
+            const END: &str = r#","annotations":{"k8s.io/initial-events-end":"true"}"#;
+            piece.extend_from_slice(&self.lines.bookmark(revision, END));
+        }
+        if !piece.is_empty() {
+            return Some(piece.freeze());
+        }
+        if self.backlog.is_empty() {
+            let mut batch = Vec::new();
+            tokio::select! {
+                biased;
+                count = self.queue.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return None;
+                    }
+                }
+                () = tokio::time::sleep_until(self.deadline) => return None,
+            }
+            self.backlog.extend(batch);
+        }
+        let first = self.take()?;
+        if self.backlog.is_empty() {
+            return Some(first);
+        }
+        piece.extend_from_slice(&first);
+        while piece.len() < PIECE {
+            let Some(line) = self.take() else { break };
+            piece.extend_from_slice(&line);
+        }
+        Some(piece.freeze())
+    }
+
+    fn take(&mut self) -> Option<Bytes> {
+        let signal = self.backlog.pop_front()?;
+        debug_assert!(self.bookmarks || !matches!(signal, Signal::Bookmark(_)));
+        Some(self.lines.signal(&signal))
+    }
+}

@@ -1,0 +1,369 @@
+//! One resource in memory: its objects in key order, what happened lately, and who is watching.
+//!
+//! Everything happens under one short lock: the feed applies an event and hands it to the watchers; a watch starts with
+//! the present state or a place in the history and is registered in the same breath, so that it misses nothing.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::entry::{Entry, EventType};
+use super::filter::Filter;
+use crate::registry::info::ResourceInfo;
+use crate::registry::strategy::ErasedStrategy;
+
+/// Events kept for watches that start in the past.
+const RING_EVENTS: usize = 16 * 1024;
+/// The same in bytes: a ring of large objects must not outgrow the objects.
+const RING_BYTES: usize = 16 << 20;
+/// Events a watcher may lag behind before it is dropped and has to start again.
+const WATCHER_QUEUE: usize = 4096;
+/// How often a watcher that wants bookmarks gets one.
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Snapshots kept so that a list cut into pages shows one moment.
+const SNAPSHOTS: usize = 16;
+/// How long they are kept.
+const SNAPSHOT_AGE: Duration = Duration::from_secs(300);
+
+/// Objects by key. A copy costs nothing and stays as it is.
+pub type Entries = OrdMap<Arc<str>, Arc<Entry>>;
+
+/// Something that happened to one object.
+#[derive(Debug)]
+pub struct Event {
+    /// Added, modified or deleted.
+    pub kind: EventType,
+    /// The object after it; for a deletion the last state with the deletion's revision.
+    pub entry: Arc<Entry>,
+    /// The object before it.
+    pub previous: Option<Arc<Entry>>,
+    /// For watchers whose selector no longer matches: the object before, as DELETED.
+    left: OnceLock<Bytes>,
+}
+
+impl Event {
+    /// The event as a watcher with this filter sees it.
+    fn seen_through(&self, filter: &Filter) -> Option<EventType> {
+        let before = self.previous.as_deref().is_some_and(|e| filter.matches(e));
+        let now = self.kind != EventType::Deleted && filter.matches(&self.entry);
+        match (before, now) {
+            (false, false) => None,
+            (false, true) => Some(EventType::Added),
+            (true, true) => Some(EventType::Modified),
+            (true, false) => Some(EventType::Deleted),
+        }
+    }
+
+    /// The watch line for a watcher that sees the event as `kind`.
+    pub fn line(&self, kind: EventType) -> Bytes {
+        match (kind, &self.previous) {
+            (EventType::Deleted, Some(previous)) if self.kind != EventType::Deleted => self
+                .left
+                .get_or_init(|| previous.line_at(EventType::Deleted, self.entry.revision))
+                .clone(),
+            _ => self.entry.line(kind),
+        }
+    }
+}
+
+/// What a watcher is told.
+#[derive(Debug, Clone)]
+pub enum Signal {
+    /// Something happened, seen as that.
+    Event(EventType, Arc<Event>),
+    /// Everything up to this revision has been told.
+    Bookmark(i64),
+}
+
+struct Watcher {
+    filter: Arc<Filter>,
+    queue: mpsc::Sender<Signal>,
+    next_bookmark: Option<Instant>,
+}
+
+/// How a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With every object there is.
+    Present,
+    /// With what happened after this revision.
+    After(i64),
+}
+
+/// A running watch.
+pub struct Watching {
+    /// Objects to be sent as ADDED first.
+    pub initial: Vec<Arc<Entry>>,
+    /// Events to be sent then.
+    pub backlog: Vec<Signal>,
+    /// The revision the initial objects show.
+    pub revision: i64,
+    /// What happens from now on; closed when the watcher is too slow or the cache starts anew.
+    pub queue: mpsc::Receiver<Signal>,
+}
+
+/// The history asked for is no longer known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooOld {
+    /// The oldest revision a watch can start from.
+    pub oldest: i64,
+}
+
+struct Inner {
+    entries: Entries,
+    ring: VecDeque<Arc<Event>>,
+    ring_bytes: usize,
+    /// Everything that happened after this revision is in the ring.
+    floor: i64,
+    /// The revision of the last event that concerned this resource, or of the last load.
+    last_change: i64,
+    watchers: Vec<Watcher>,
+    snapshots: VecDeque<(i64, Instant, Entries)>,
+}
+
+/// One resource in memory.
+pub struct ResourceCache {
+    strategy: Arc<dyn ErasedStrategy>,
+    inner: Mutex<Inner>,
+}
+
+impl ResourceCache {
+    /// An empty cache.
+    pub fn new(strategy: Arc<dyn ErasedStrategy>) -> Self {
+        let inner = Inner {
+            entries: Entries::new(),
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            floor: 0,
+            last_change: 0,
+            watchers: Vec::new(),
+            snapshots: VecDeque::new(),
+        };
+        Self {
+            strategy,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// The resource kept here.
+    pub fn info(&self) -> &'static ResourceInfo {
+        self.strategy.info()
+    }
+
+    /// The strategy of the resource kept here.
+    pub fn strategy(&self) -> &Arc<dyn ErasedStrategy> {
+        &self.strategy
+    }
+
+    /// One object.
+    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.inner.lock().entries.get(key).cloned()
+    }
+
+    /// Every object as of now, and the revision that shows. `reached` is the revision the feed has reached.
+    pub fn snapshot(&self, reached: impl Fn() -> i64) -> (Entries, i64) {
+        let inner = self.inner.lock();
+        (inner.entries.clone(), reached().max(inner.last_change))
+    }
+
+    /// Every object as it was at `revision`, if that is still known: because nothing changed since, or because a
+    /// snapshot was kept.
+    pub fn snapshot_at(&self, revision: i64) -> Option<Entries> {
+        let inner = self.inner.lock();
+        if inner.last_change <= revision {
+            return Some(inner.entries.clone());
+        }
+        inner
+            .snapshots
+            .iter()
+            .find(|(r, ..)| *r == revision)
+            .map(|(_, _, entries)| entries.clone())
+    }
+
+    /// Keeps a snapshot for the next pages of a list.
+    pub fn keep_snapshot(&self, revision: i64, entries: Entries) {
+        let mut inner = self.inner.lock();
+        let now = Instant::now();
+        while inner.snapshots.len() >= SNAPSHOTS
+            || inner
+                .snapshots
+                .front()
+                .is_some_and(|(_, since, _)| now - *since > SNAPSHOT_AGE)
+        {
+            inner.snapshots.pop_front();
+        }
+        if !inner.snapshots.iter().any(|(r, ..)| *r == revision) {
+            inner.snapshots.push_back((revision, now, entries));
+        }
+    }
+
+    /// How many objects there are, and how many watch.
+    pub fn sizes(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.entries.len(), inner.watchers.len())
+    }
+
+    /// Begins anew with what the store holds at `revision`. Whoever watches has to start again.
+    pub fn load(&self, entries: Entries, revision: i64) {
+        let mut inner = self.inner.lock();
+        inner.entries = entries;
+        inner.ring.clear();
+        inner.ring_bytes = 0;
+        inner.floor = revision;
+        inner.last_change = revision;
+        inner.watchers.clear();
+        inner.snapshots.clear();
+    }
+
+    /// An object was written.
+    pub fn put(&self, key: &str, revision: i64, stored: &[u8]) {
+        let mut inner = self.inner.lock();
+        let previous = inner.entries.get(key).cloned();
+        let kind = if previous.is_some() {
+            EventType::Modified
+        } else {
+            EventType::Added
+        };
+        let key: Arc<str> = previous.as_ref().map_or_else(|| key.into(), |p| p.key.clone());
+        match Entry::new(self.strategy.as_ref(), key.clone(), revision, stored, kind) {
+            Ok(entry) => {
+                let entry = Arc::new(entry);
+                inner.entries.insert(key, entry.clone());
+                inner.tell(
+                    Event {
+                        kind,
+                        entry,
+                        previous,
+                        left: OnceLock::new(),
+                    },
+                    revision,
+                );
+            }
+            Err(error) => {
+                tracing::error!(%key, revision, resource = self.info().plural, error, "stored object cannot be read");
+            }
+        }
+    }
+
+    /// An object was removed.
+    pub fn remove(&self, key: &str, revision: i64) {
+        let mut inner = self.inner.lock();
+        let Some(previous) = inner.entries.remove(key) else {
+            return;
+        };
+        let entry = Arc::new(previous.buried(revision));
+        let kind = EventType::Deleted;
+        inner.tell(
+            Event {
+                kind,
+                entry,
+                previous: Some(previous),
+                left: OnceLock::new(),
+            },
+            revision,
+        );
+    }
+
+    /// Gives a bookmark to everybody who is due one. `revision` has been reached by the feed.
+    pub fn bookmark(&self, revision: i64, now: Instant) {
+        let mut inner = self.inner.lock();
+        for watcher in &mut inner.watchers {
+            if watcher.next_bookmark.is_some_and(|due| due <= now) {
+                watcher.next_bookmark = Some(now + BOOKMARK_INTERVAL);
+                // A full queue gets its bookmark the next time.
+                let _ = watcher.queue.try_send(Signal::Bookmark(revision));
+            }
+        }
+        inner.watchers.retain(|w| !w.queue.is_closed());
+    }
+
+    /// Starts a watch. `reached` is the revision the feed has reached.
+    pub fn watch(
+        &self,
+        filter: Arc<Filter>,
+        start: Start,
+        wants_bookmarks: bool,
+        reached: impl Fn() -> i64,
+    ) -> Result<Watching, TooOld> {
+        let mut inner = self.inner.lock();
+        let reached = reached().max(inner.last_change);
+        let (mut initial, mut backlog) = (Vec::new(), Vec::new());
+        match start {
+            Start::Present => {
+                initial = select(&inner.entries, &filter, None).cloned().collect();
+            }
+            Start::After(revision) if revision < inner.floor => {
+                return Err(TooOld { oldest: inner.floor });
+            }
+            Start::After(revision) => {
+                let from = inner.ring.partition_point(|e| e.entry.revision <= revision);
+                for event in inner.ring.range(from..) {
+                    if let Some(kind) = event.seen_through(&filter) {
+                        backlog.push(Signal::Event(kind, event.clone()));
+                    }
+                }
+            }
+        }
+        let (sender, queue) = mpsc::channel(WATCHER_QUEUE);
+        let next_bookmark = wants_bookmarks.then(|| Instant::now() + BOOKMARK_INTERVAL);
+        inner.watchers.push(Watcher {
+            filter,
+            queue: sender,
+            next_bookmark,
+        });
+        Ok(Watching {
+            initial,
+            backlog,
+            revision: reached,
+            queue,
+        })
+    }
+}
+
+impl Inner {
+    fn tell(&mut self, event: Event, revision: i64) {
+        self.last_change = revision;
+        let event = Arc::new(event);
+        self.watchers.retain(|watcher| {
+            match event.seen_through(&watcher.filter) {
+                // A watcher that is gone is noticed at its next event or bookmark.
+                None => true,
+                // One that cannot keep up is dropped: it starts again from where it is.
+                Some(kind) => watcher.queue.try_send(Signal::Event(kind, event.clone())).is_ok(),
+            }
+        });
+        self.ring_bytes += event.entry.size();
+        self.ring.push_back(event);
+        while self.ring.len() > RING_EVENTS || (self.ring_bytes > RING_BYTES && self.ring.len() > 128) {
+            if let Some(oldest) = self.ring.pop_front() {
+                self.ring_bytes = self.ring_bytes.saturating_sub(oldest.entry.size());
+                self.floor = oldest.entry.revision;
+            }
+        }
+    }
+}
+
+/// The entries a filter wants, in key order, after `after`.
+pub fn select<'a>(
+    entries: &'a Entries,
+    filter: &'a Filter,
+    after: Option<&str>,
+) -> impl Iterator<Item = &'a Arc<Entry>> {
+    let scope = filter.scope();
+    let begin: Bound<Arc<str>> = match after {
+        Some(key) if key >= scope => Bound::Excluded(key.into()),
+        _ => Bound::Included(scope.into()),
+    };
+    entries
+        .range((begin, Bound::Unbounded))
+        .map(|(_, entry)| entry)
+        .take_while(move |entry| entry.key.starts_with(scope))
+        .filter(move |entry| filter.matches(entry))
+}

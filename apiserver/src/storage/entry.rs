@@ -1,0 +1,318 @@
+//! One object as the server keeps it: the bytes it serves, and what selectors look at.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::registry::strategy::ErasedStrategy;
+
+/// What a watch says about an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventType {
+    /// It is there, and was not before.
+    Added,
+    /// It changed.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+impl EventType {
+    /// What a watch line begins with.
+    pub const fn opening(self) -> &'static [u8] {
+        match self {
+            EventType::Added => br#"{"type":"ADDED","object":"#,
+            EventType::Modified => br#"{"type":"MODIFIED","object":"#,
+            EventType::Deleted => br#"{"type":"DELETED","object":"#,
+        }
+    }
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+        }
+    }
+}
+
+/// What a watch line ends with.
+pub const CLOSING: &[u8] = b"}\n";
+
+/// One object at one revision.
+#[derive(Debug)]
+pub struct Entry {
+    /// `namespace/name`, or the name alone.
+    pub key: Arc<str>,
+    /// Revision of the last write.
+    pub revision: i64,
+    /// The whole line of a watch, so that one allocation serves lists, gets and watches.
+    line: Bytes,
+    kind: EventType,
+    labels: Box<[(Box<str>, Box<str>)]>,
+    fields: Box<[(&'static str, Box<str>)]>,
+}
+
+impl Entry {
+    /// An object read from the store. Errors say what is wrong with the stored bytes.
+    pub fn new(
+        strategy: &dyn ErasedStrategy,
+        key: Arc<str>,
+        revision: i64,
+        stored: &[u8],
+        kind: EventType,
+    ) -> Result<Self, String> {
+        let line = splice(kind, stored, revision).ok_or("there is no metadata")?;
+        let (labels, fields) = if strategy.info().selectable_fields.is_empty() {
+            let head: Head<'_> = serde_json::from_slice(stored).map_err(|e| e.to_string())?;
+            let labels = head
+                .metadata
+                .labels
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect();
+            (labels, Box::default())
+        } else {
+            let object = strategy.decode(stored).map_err(|e| e.to_string())?;
+            let labels = object
+                .labels()
+                .iter()
+                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
+                .collect();
+            let fields = strategy.selectable_fields(object.as_ref());
+            (
+                labels,
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (name, value.into()))
+                    .collect(),
+            )
+        };
+        Ok(Self {
+            key,
+            revision,
+            line,
+            kind,
+            labels,
+            fields,
+        })
+    }
+
+    /// The same object as it was when it was deleted at `revision`.
+    pub fn buried(&self, revision: i64) -> Self {
+        Self {
+            key: self.key.clone(),
+            revision,
+            line: self.line_at(EventType::Deleted, revision),
+            kind: EventType::Deleted,
+            labels: self.labels.clone(),
+            fields: self.fields.clone(),
+        }
+    }
+
+    /// JSON of the object, `metadata.resourceVersion` included.
+    pub fn object(&self) -> Bytes {
+        self.line
+            .slice(self.kind.opening().len()..self.line.len() - CLOSING.len())
+    }
+
+    /// Length of [`Entry::object`].
+    pub fn size(&self) -> usize {
+        self.line.len() - self.kind.opening().len() - CLOSING.len()
+    }
+
+    /// The object's line in a watch.
+    pub fn line(&self, kind: EventType) -> Bytes {
+        if kind == self.kind {
+            self.line.clone()
+        } else {
+            self.line_at(kind, self.revision)
+        }
+    }
+
+    /// The object's line in a watch, said to be of another revision.
+    pub fn line_at(&self, kind: EventType, revision: i64) -> Bytes {
+        let object = &self.line[self.kind.opening().len()..self.line.len() - CLOSING.len()];
+        let (head, tail) = cut_version(object);
+        let mut buffer = itoa(revision);
+        let version = buffer.as_text();
+        let mut line = BytesMut::with_capacity(object.len() + 64);
+        line.extend_from_slice(kind.opening());
+        line.extend_from_slice(head);
+        line.extend_from_slice(version);
+        line.extend_from_slice(tail);
+        line.extend_from_slice(CLOSING);
+        line.freeze()
+    }
+
+    /// The namespace, empty for cluster scope.
+    pub fn namespace(&self) -> &str {
+        self.key.rsplit_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        self.key.rsplit_once('/').map_or(&self.key, |(_, name)| name)
+    }
+
+    /// Value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v)
+    }
+
+    /// Every label.
+    pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
+        &self.labels
+    }
+
+    /// Value of a selectable field, empty when it has none.
+    pub fn field(&self, name: &str) -> &str {
+        match name {
+            "metadata.name" => self.name(),
+            "metadata.namespace" => self.namespace(),
+            _ => self
+                .fields
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map_or("", |(_, v)| v),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    metadata: HeadMeta<'a>,
+}
+
+#[derive(Deserialize, Default)]
+struct HeadMeta<'a> {
+    #[serde(borrow, default)]
+    labels: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
+const METADATA: &[u8] = br#""metadata":{"#;
+const VERSION: &[u8] = br#""resourceVersion":""#;
+
+/// Where the text after `"metadata":{` begins. Encoders write `apiVersion`, `kind` and `metadata` first; none of
+/// the first two can contain the mark.
+fn metadata_start(object: &[u8]) -> Option<usize> {
+    find(object, METADATA).map(|at| at + METADATA.len())
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// Stored bytes with `metadata.resourceVersion` filled in, between the opening and closing of a watch line.
+fn splice(kind: EventType, stored: &[u8], revision: i64) -> Option<Bytes> {
+    let mut line = BytesMut::with_capacity(stored.len() + 72);
+    line.extend_from_slice(kind.opening());
+    splice_into(&mut line, stored, revision)?;
+    line.extend_from_slice(CLOSING);
+    Some(line.freeze())
+}
+
+fn splice_into(out: &mut BytesMut, stored: &[u8], revision: i64) -> Option<()> {
+    let at = metadata_start(stored)?;
+    out.extend_from_slice(&stored[..at]);
+    out.extend_from_slice(VERSION);
+    out.extend_from_slice(itoa(revision).as_text());
+    let rest = &stored[at..];
+    out.extend_from_slice(if rest.first() == Some(&b'}') {
+        b"\""
+    } else {
+        b"\","
+    });
+    out.extend_from_slice(rest);
+    Some(())
+}
+
+/// Stored bytes with `metadata.resourceVersion` filled in.
+pub fn with_version(stored: &[u8], revision: i64) -> Bytes {
+    let mut out = BytesMut::with_capacity(stored.len() + 48);
+    match splice_into(&mut out, stored, revision) {
+        Some(()) => out.freeze(),
+        None => Bytes::copy_from_slice(stored),
+    }
+}
+
+/// Splits served bytes around the digits of `metadata.resourceVersion`.
+fn cut_version(object: &[u8]) -> (&[u8], &[u8]) {
+    let begin = metadata_start(object).map_or(0, |at| at + VERSION.len());
+    let length = object[begin..].iter().take_while(|b| b.is_ascii_digit()).count();
+    (&object[..begin], &object[begin + length..])
+}
+
+struct Digits([u8; 20], usize);
+
+impl Digits {
+    fn as_text(&mut self) -> &[u8] {
+        &self.0[self.1..]
+    }
+}
+
+fn itoa(number: i64) -> Digits {
+    let mut digits = Digits([b'0'; 20], 20);
+    let mut rest = number.unsigned_abs();
+    loop {
+        digits.1 -= 1;
+        digits.0[digits.1] = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+        if rest == 0 {
+            return digits;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &[u8] =
+        br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","namespace":"n"},"spec":{}}"#;
+
+    #[test]
+    fn the_version_is_spliced_in_and_replaced() {
+        let line = splice(EventType::Added, POD, 120).expect("metadata");
+        let entry = Entry {
+            key: "n/a".into(),
+            revision: 120,
+            line,
+            kind: EventType::Added,
+            labels: Box::default(),
+            fields: Box::default(),
+        };
+        let text = String::from_utf8(entry.object().to_vec()).expect("text");
+        assert!(
+            text.contains(r#""metadata":{"resourceVersion":"120","name":"a""#),
+            "{text}"
+        );
+        let gone = entry.buried(4711);
+        let text = String::from_utf8(gone.line(EventType::Deleted).to_vec()).expect("text");
+        assert!(
+            text.starts_with(r#"{"type":"DELETED","object":{"apiVersion":"v1""#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#""resourceVersion":"4711","name":"a""#) && text.ends_with("{}}}\n"),
+            "{text}"
+        );
+        let again = String::from_utf8(entry.line(EventType::Modified).to_vec()).expect("text");
+        assert!(
+            again.starts_with(r#"{"type":"MODIFIED","object":{"#) && again.contains(r#""120""#),
+            "{again}"
+        );
+    }
+
+    #[test]
+    fn empty_metadata_stays_json() {
+        let bytes = with_version(br#"{"metadata":{}}"#, 7);
+        assert_eq!(&bytes[..], br#"{"metadata":{"resourceVersion":"7"}}"#);
+    }
+}

@@ -1,0 +1,290 @@
+//! The one task that follows the store: it loads everything at one revision, then applies every event in order.
+//!
+//! One watch covers the whole of the store's prefix, so "the cache has reached revision R" is one number for all resources.
+//! When the stream breaks it is resumed after the last revision applied; when that revision has been compacted away
+//! everything is loaded again and all watchers have to start over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keelson_api::status::{ApiError, ApiResult};
+use keelson_daemon::backoff::Backoff;
+use keelson_proto::etcd::watch_request::RequestUnion;
+use keelson_proto::etcd::{WatchCreateRequest, WatchProgressRequest, WatchRequest};
+use keelson_proto::mvcc::event::EventType as Happened;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::{Entries, ResourceCache};
+use super::entry::{Entry, EventType};
+use super::store::{Store, StoreError, prefix_end};
+
+/// Keys in one page of the first load.
+const PAGE: i64 = 2000;
+/// How long a read waits for the cache to catch up before it gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A revision that no event leads to (a write outside of the prefix) is learned by asking.
+const ASK_AFTER: Duration = Duration::from_millis(20);
+/// How often watchers are looked through for due bookmarks.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Where a resource's keys begin, and its cache.
+type ByPrefix = HashMap<&'static str, Arc<ResourceCache>>;
+
+/// How far the caches are.
+#[derive(Clone)]
+pub struct Feed {
+    reached: watch::Receiver<i64>,
+    ask: mpsc::Sender<()>,
+}
+
+impl Feed {
+    /// Starts following the store until `shutdown`.
+    pub fn start(store: Store, caches: Vec<Arc<ResourceCache>>, shutdown: CancellationToken) -> Self {
+        let (progress, reached) = watch::channel(0);
+        let (ask, asked) = mpsc::channel(1);
+        let by_prefix = caches
+            .iter()
+            .map(|c| (c.info().storage_prefix, c.clone()))
+            .collect();
+        let mut follower = Follower {
+            store,
+            by_prefix,
+            progress,
+            asked,
+        };
+        tokio::spawn(async move { shutdown.run_until_cancelled(follower.run()).await });
+        Self { reached, ask }
+    }
+
+    /// The revision everything up to which is in the caches; 0 before the first load.
+    pub fn reached(&self) -> i64 {
+        *self.reached.borrow()
+    }
+
+    /// Whether the first load is done.
+    pub fn loaded(&self) -> bool {
+        self.reached() > 0
+    }
+
+    /// Waits until the caches show `revision`.
+    pub async fn wait_for(&self, revision: i64) -> ApiResult<()> {
+        if self.reached() >= revision {
+            return Ok(());
+        }
+        let mut reached = self.reached.clone();
+        let begun = Instant::now();
+        loop {
+            let waited = tokio::time::timeout(ASK_AFTER, reached.wait_for(|r| *r >= revision)).await;
+            match waited {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => return Err(ApiError::service_unavailable("the server is shutting down")),
+                // Full means that somebody already asked.
+                Err(_) => drop(self.ask.try_send(())),
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(ApiError::timeout("Too large resource version", 1));
+            }
+        }
+    }
+}
+
+struct Follower {
+    store: Store,
+    by_prefix: ByPrefix,
+    progress: watch::Sender<i64>,
+    asked: mpsc::Receiver<()>,
+}
+
+/// Why following ended.
+enum Broken {
+    /// The stream broke; it can be resumed.
+    Stream(String),
+    /// The revision to resume from is gone, or the store is not the one it was.
+    History(String),
+}
+
+impl Follower {
+    async fn run(&mut self) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        loop {
+            if *self.progress.borrow() == 0
+                && let Err(error) = self.load().await
+            {
+                tracing::warn!(%error, "cannot load from the store");
+                tokio::time::sleep(backoff.next_wait()).await;
+                continue;
+            }
+            let begun = Instant::now();
+            match self.follow().await {
+                Broken::Stream(reason) => tracing::warn!(reason, "the watch on the store broke"),
+                Broken::History(reason) => {
+                    tracing::warn!(reason, "loading everything from the store again");
+                    self.progress.send_replace(0);
+                }
+            }
+            if begun.elapsed() > Duration::from_secs(10) {
+                backoff.reset();
+            }
+            tokio::time::sleep(backoff.next_wait()).await;
+        }
+    }
+
+    async fn load(&mut self) -> Result<(), StoreError> {
+        let root = self.store.root();
+        let mut loaded: HashMap<&'static str, Entries> =
+            self.by_prefix.keys().map(|p| (*p, Entries::new())).collect();
+        let (mut start, mut revision) = (root.clone(), 0);
+        loop {
+            let page = self.store.page(&root, &start, revision, PAGE).await?;
+            if revision == 0 {
+                revision = page.header.as_ref().map(|h| h.revision).unwrap_or_default();
+            }
+            if let Some(last) = page.kvs.last() {
+                start = format!("{}\0", String::from_utf8_lossy(&last.key));
+            }
+            for kv in &page.kvs {
+                let Some((cache, key)) = locate(&self.by_prefix, &root, &kv.key) else {
+                    continue;
+                };
+                let key: Arc<str> = key.into();
+                let strategy = cache.strategy().as_ref();
+                match Entry::new(
+                    strategy,
+                    key.clone(),
+                    kv.mod_revision,
+                    &kv.value,
+                    EventType::Added,
+                ) {
+                    Ok(entry) => {
+                        if let Some(entries) = loaded.get_mut(cache.info().storage_prefix) {
+                            entries.insert(key, Arc::new(entry));
+                        }
+                    }
+                    Err(error) => tracing::error!(
+                        key = %String::from_utf8_lossy(&kv.key), error, "stored object cannot be read"
+                    ),
+                }
+            }
+            if !page.more {
+                break;
+            }
+        }
+        for (prefix, entries) in loaded {
+            if let Some(cache) = self.by_prefix.get(prefix) {
+                cache.load(entries, revision);
+            }
+        }
+        self.progress.send_replace(revision);
+        tracing::info!(revision, "caches loaded");
+        Ok(())
+    }
+
+    /// Applies events until something breaks.
+    async fn follow(&mut self) -> Broken {
+        let root = self.store.root();
+        let from = *self.progress.borrow() + 1;
+        let (requests, outbox) = mpsc::channel(8);
+        let create = WatchCreateRequest {
+            key: root.clone().into(),
+            range_end: prefix_end(root.as_bytes()),
+            start_revision: from,
+            progress_notify: true,
+            ..Default::default()
+        };
+        let request = |union| WatchRequest {
+            request_union: Some(union),
+        };
+        if requests
+            .send(request(RequestUnion::CreateRequest(create)))
+            .await
+            .is_err()
+        {
+            return Broken::Stream("cannot queue the request".into());
+        }
+        let mut stream = match self.store.watches().watch(ReceiverStream::new(outbox)).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return Broken::Stream(status.to_string()),
+        };
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            let answer = tokio::select! {
+                answer = stream.message() => match answer {
+                    Ok(Some(answer)) => answer,
+                    Ok(None) => return Broken::Stream("the store closed it".into()),
+                    Err(status) => return Broken::Stream(status.to_string()),
+                },
+                _ = self.asked.recv() => {
+                    // A full queue means that a question is already on its way.
+                    let _ = requests.try_send(request(RequestUnion::ProgressRequest(WatchProgressRequest {})));
+                    continue;
+                }
+                _ = tick.tick() => {
+                    let reached = *self.progress.borrow();
+                    let now = Instant::now();
+                    self.by_prefix.values().for_each(|cache| cache.bookmark(reached, now));
+                    continue;
+                }
+            };
+            if answer.canceled {
+                return if answer.compact_revision > 0 {
+                    Broken::History(format!("compacted up to {}", answer.compact_revision))
+                } else {
+                    Broken::Stream(answer.cancel_reason)
+                };
+            }
+            let revision = answer.header.as_ref().map(|h| h.revision).unwrap_or_default();
+            if answer.created {
+                if revision < from - 1 {
+                    return Broken::History(format!("the store is at {revision}, behind {}", from - 1));
+                }
+                continue;
+            }
+            let last = answer
+                .events
+                .last()
+                .and_then(|e| e.kv.as_ref())
+                .map(|kv| kv.mod_revision);
+            let fragment = answer.fragment;
+            for event in answer.events {
+                let put = event.r#type() == Happened::Put;
+                let Some(kv) = event.kv else { continue };
+                let Some((cache, key)) = locate(&self.by_prefix, &root, &kv.key) else {
+                    continue;
+                };
+                if put {
+                    cache.put(key, kv.mod_revision, &kv.value);
+                } else {
+                    cache.remove(key, kv.mod_revision);
+                }
+            }
+            if !fragment {
+                let reached = last.unwrap_or(revision);
+                self.progress.send_if_modified(|now| {
+                    let further = reached > *now;
+                    *now = reached.max(*now);
+                    further
+                });
+            }
+        }
+    }
+}
+
+/// Which cache a key of the store belongs to, and what it is called there.
+fn locate<'a, 'k>(
+    caches: &'a ByPrefix,
+    root: &str,
+    key: &'k [u8],
+) -> Option<(&'a Arc<ResourceCache>, &'k str)> {
+    let key = std::str::from_utf8(key).ok()?.strip_prefix(root)?;
+    let (first, rest) = key.split_once('/')?;
+    // `services/specs` and `services/endpoints` share their first part, other resources have only one.
+    if let Some((second, name)) = rest.split_once('/')
+        && let Some(cache) = caches.get(&key[..first.len() + 1 + second.len()])
+    {
+        return Some((cache, name));
+    }
+    caches.get(first).map(|cache| (cache, rest))
+}

@@ -1,0 +1,21 @@
+//! The store and what the server remembers of it.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`store`] | the etcd v3 client: transactions, ranges, leases |
+//! | [`connect`] | channels to the store: several endpoints, mutual TLS |
+//! | [`feed`] | the one task that follows the store and fills every cache |
+//! | [`freshness`] | learns the store's current revision, one question for everybody who waits |
+//! | [`cache`] | one resource: ordered snapshot, recent events, watchers |
+//! | [`entry`] | one object as it is served: bytes, labels, selectable fields |
+//! | [`filter`] | which entries a caller wants |
+//! | [`paging`] | continue tokens |
+
+pub mod cache;
+pub mod connect;
+pub mod entry;
+pub mod feed;
+pub mod filter;
+pub mod freshness;
+pub mod paging;
+pub mod store;

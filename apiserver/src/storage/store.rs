@@ -1,0 +1,313 @@
+//! The etcd v3 client, reduced to what a Kubernetes server does with its store.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use keelson_api::status::ApiError;
+use keelson_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
+use keelson_proto::etcd::kv_client::KvClient;
+use keelson_proto::etcd::lease_client::LeaseClient;
+use keelson_proto::etcd::request_op::Request as Op;
+use keelson_proto::etcd::response_op::Response as OpAnswer;
+use keelson_proto::etcd::watch_client::WatchClient;
+use keelson_proto::etcd::{
+    Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RangeResponse, RequestOp,
+    TxnRequest,
+};
+use parking_lot::Mutex;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// How long a single call may take. A store without a leader does not answer at all.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long reads are tried again while the store is away.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// Lists of the whole store come in one message.
+const MESSAGE_LIMIT: usize = 512 << 20;
+/// Leases of events are shared by everything written within this time, as upstream does it.
+const LEASE_REUSE: Duration = Duration::from_secs(60);
+
+/// A value and the revision it was written at.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The bytes.
+    pub value: Bytes,
+    /// Revision of the last write.
+    pub revision: i64,
+}
+
+/// What came of a conditional write.
+#[derive(Debug)]
+pub enum Written {
+    /// It was done, at this revision.
+    Done(i64),
+    /// The condition did not hold; this is what the key holds instead.
+    Conflict(Option<Stored>),
+}
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The revision asked for has been compacted away.
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    /// The revision asked for is not there yet.
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    Future,
+    /// No answer in time: the call may or may not have had its effect.
+    #[error("the store did not answer in time")]
+    Timeout,
+    /// Not reachable.
+    #[error("the store cannot be reached: {0}")]
+    Unavailable(String),
+    /// Anything else the store said.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<Status> for StoreError {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::OutOfRange if status.message().contains("compacted") => StoreError::Compacted,
+            Code::OutOfRange => StoreError::Future,
+            Code::DeadlineExceeded | Code::Cancelled => StoreError::Timeout,
+            Code::Unavailable | Code::Unknown => StoreError::Unavailable(status.message().to_owned()),
+            _ => StoreError::Refused(status.message().to_owned()),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Timeout => ApiError::timeout(
+                "the store did not answer in time; the request may still have had its effect",
+                1,
+            ),
+            StoreError::Unavailable(_) => {
+                ApiError::service_unavailable(error.to_string()).with_retry_after(1)
+            }
+            StoreError::Compacted => {
+                ApiError::expired("The resourceVersion for the provided list is too old.")
+            }
+            StoreError::Future | StoreError::Refused(_) => ApiError::internal(error),
+        }
+    }
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    kv: KvClient<Channel>,
+    watch: WatchClient<Channel>,
+    lease: LeaseClient<Channel>,
+    prefix: Arc<str>,
+    event_lease: Arc<Mutex<Option<(i64, Instant)>>>,
+}
+
+impl Store {
+    /// A store behind two channels: one for calls, one for watches, so that neither waits for the other.
+    /// `prefix` is where everything lies: `/registry`.
+    pub fn new(calls: Channel, watches: Channel, prefix: &str) -> Self {
+        let limit = MESSAGE_LIMIT;
+        Self {
+            kv: KvClient::new(calls.clone())
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(limit),
+            watch: WatchClient::new(watches).max_decoding_message_size(limit),
+            lease: LeaseClient::new(calls),
+            prefix: format!("/{}", prefix.trim_matches('/')).into(),
+            event_lease: Arc::default(),
+        }
+    }
+
+    /// `/registry/`.
+    pub fn root(&self) -> String {
+        format!("{}/", self.prefix)
+    }
+
+    /// The full key of an object: `/registry/pods/default/web`.
+    pub fn key(&self, storage_prefix: &str, key: &str) -> String {
+        format!("{}/{storage_prefix}/{key}", self.prefix)
+    }
+
+    /// For the feed.
+    pub(super) fn watches(&self) -> WatchClient<Channel> {
+        self.watch.clone()
+    }
+
+    /// What a key holds, linearizably.
+    pub async fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        let request = RangeRequest {
+            key: Bytes::from(key.to_owned()),
+            ..Default::default()
+        };
+        let answer = self.range(request).await?;
+        Ok(answer.kvs.into_iter().next().map(|kv| Stored {
+            value: kv.value,
+            revision: kv.mod_revision,
+        }))
+    }
+
+    /// The store's current revision, linearizably.
+    pub async fn revision(&self) -> Result<i64, StoreError> {
+        let key = Bytes::from(format!("{}/.", self.prefix));
+        let answer = self
+            .range(RangeRequest {
+                key,
+                count_only: true,
+                ..Default::default()
+            })
+            .await?;
+        Ok(answer.header.map(|h| h.revision).unwrap_or_default())
+    }
+
+    /// Keys below `prefix` from `start` on, at `revision` (0: now), at most `limit` (0: all).
+    pub async fn page(
+        &self,
+        prefix: &str,
+        start: &str,
+        revision: i64,
+        limit: i64,
+    ) -> Result<RangeResponse, StoreError> {
+        self.range(RangeRequest {
+            key: Bytes::from(start.to_owned()),
+            range_end: prefix_end(prefix.as_bytes()),
+            revision,
+            limit,
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Reads are tried again while the store is away: they have no effect.
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        let begun = Instant::now();
+        loop {
+            let mut kv = self.kv.clone();
+            let error = match tokio::time::timeout(CALL_TIMEOUT, kv.range(request.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => StoreError::from(status),
+                Err(_) => StoreError::Timeout,
+            };
+            if !matches!(error, StoreError::Unavailable(_)) || begun.elapsed() > READ_PATIENCE {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Writes `key` if it does not exist.
+    pub async fn create(&self, key: &str, value: Bytes, lease: i64) -> Result<Written, StoreError> {
+        let key = Bytes::from(key.to_owned());
+        let put = PutRequest {
+            key: key.clone(),
+            value,
+            lease,
+            ..Default::default()
+        };
+        self.write(key, 0, Op::RequestPut(put)).await
+    }
+
+    /// Writes `key` if it still is what it was at revision `expected`.
+    pub async fn update(
+        &self,
+        key: &str,
+        expected: i64,
+        value: Bytes,
+        lease: i64,
+    ) -> Result<Written, StoreError> {
+        let key = Bytes::from(key.to_owned());
+        let put = PutRequest {
+            key: key.clone(),
+            value,
+            lease,
+            ..Default::default()
+        };
+        self.write(key, expected, Op::RequestPut(put)).await
+    }
+
+    /// Removes `key` if it still is what it was at revision `expected`.
+    pub async fn delete(&self, key: &str, expected: i64) -> Result<Written, StoreError> {
+        let key = Bytes::from(key.to_owned());
+        let delete = DeleteRangeRequest {
+            key: key.clone(),
+            ..Default::default()
+        };
+        self.write(key, expected, Op::RequestDeleteRange(delete)).await
+    }
+
+    async fn write(&self, key: Bytes, expected: i64, op: Op) -> Result<Written, StoreError> {
+        let read = RangeRequest {
+            key: key.clone(),
+            ..Default::default()
+        };
+        let request = TxnRequest {
+            compare: vec![Compare {
+                result: CompareResult::Equal as i32,
+                target: CompareTarget::Mod as i32,
+                key,
+                target_union: Some(TargetUnion::ModRevision(expected)),
+                ..Default::default()
+            }],
+            success: vec![RequestOp { request: Some(op) }],
+            failure: vec![RequestOp {
+                request: Some(Op::RequestRange(read)),
+            }],
+        };
+        let mut kv = self.kv.clone();
+        let answer = tokio::time::timeout(CALL_TIMEOUT, kv.txn(request))
+            .await
+            .map_err(|_| StoreError::Timeout)??
+            .into_inner();
+        if answer.succeeded {
+            return Ok(Written::Done(
+                answer.header.map(|h| h.revision).unwrap_or_default(),
+            ));
+        }
+        let found = answer
+            .responses
+            .into_iter()
+            .next()
+            .and_then(|op| match op.response {
+                Some(OpAnswer::ResponseRange(range)) => range.kvs.into_iter().next(),
+                _ => None,
+            });
+        Ok(Written::Conflict(found.map(|kv| Stored {
+            value: kv.value,
+            revision: kv.mod_revision,
+        })))
+    }
+
+    /// A lease that ends `ttl` from now or up to a minute later; many events share one.
+    pub async fn event_lease(&self, ttl: Duration) -> Result<i64, StoreError> {
+        if let Some((id, until)) = *self.event_lease.lock()
+            && Instant::now() < until
+        {
+            return Ok(id);
+        }
+        let seconds = i64::try_from((ttl + LEASE_REUSE).as_secs()).unwrap_or(i64::MAX);
+        let mut lease = self.lease.clone();
+        let request = LeaseGrantRequest { ttl: seconds, id: 0 };
+        let granted = tokio::time::timeout(CALL_TIMEOUT, lease.lease_grant(request))
+            .await
+            .map_err(|_| StoreError::Timeout)??
+            .into_inner();
+        *self.event_lease.lock() = Some((granted.id, Instant::now() + LEASE_REUSE));
+        Ok(granted.id)
+    }
+}
+
+/// The end of the range of all keys that begin with `prefix`.
+pub fn prefix_end(prefix: &[u8]) -> Bytes {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.last_mut() {
+        if *last < 0xff {
+            *last += 1;
+            return Bytes::from(end);
+        }
+        end.pop();
+    }
+    Bytes::from_static(&[0])
+}
