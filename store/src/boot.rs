@@ -215,12 +215,8 @@ fn core(
         wal,
         replay,
     } = opened;
-    let (applied, conf_state) = state.read(|inner| {
-        (
-            inner.shared.applied,
-            inner.shared.membership.conf_state.clone(),
-        )
-    });
+    let (applied, conf_state) =
+        state.read(|inner| (inner.shared.applied, inner.shared.membership.conf_state.clone()));
     let mut hard_state = replay.hard_state.clone();
     // What is applied was committed, even if the log did not come to note it.
     hard_state.commit = hard_state.commit.max(applied.index).min(replay.last_index());

@@ -163,7 +163,9 @@ impl Config {
     /// Folder of the write-ahead log.
     #[must_use]
     pub fn wal_dir(&self) -> PathBuf {
-        self.wal_dir.clone().unwrap_or_else(|| self.data_dir().join("wal"))
+        self.wal_dir
+            .clone()
+            .unwrap_or_else(|| self.data_dir().join("wal"))
     }
 
     /// The members of `--initial-cluster`; this one alone if it is not given.
@@ -222,9 +224,11 @@ impl Config {
                 let hours = u64::try_from(hours).with_context(wrong)?;
                 AutoCompaction::Periodic(Duration::from_secs(hours.saturating_mul(3600)))
             }
-            (CompactionMode::Periodic, None) => {
-                AutoCompaction::Periodic(parse_duration(text).map_err(anyhow::Error::msg).with_context(wrong)?)
-            }
+            (CompactionMode::Periodic, None) => AutoCompaction::Periodic(
+                parse_duration(text)
+                    .map_err(anyhow::Error::msg)
+                    .with_context(wrong)?,
+            ),
         })
     }
 
@@ -268,12 +272,7 @@ impl Config {
             .peer_cert_file
             .as_ref()
             .zip(self.peer_key_file.as_ref())
-            .map(|(certificate, key)| {
-                (
-                    PemSource::File(certificate.clone()),
-                    PemSource::File(key.clone()),
-                )
-            });
+            .map(|(certificate, key)| (PemSource::File(certificate.clone()), PemSource::File(key.clone())));
         Ok(Some(client_config(
             Some(PemSource::File(authority.clone())),
             identity,
@@ -376,10 +375,19 @@ mod tests {
             AutoCompaction::Periodic(Duration::from_secs(300))
         );
         assert_eq!(
-            with(&["--auto-compaction-mode=revision", "--auto-compaction-retention=100"])?,
+            with(&[
+                "--auto-compaction-mode=revision",
+                "--auto-compaction-retention=100"
+            ])?,
             AutoCompaction::Revisions(100)
         );
-        assert!(with(&["--auto-compaction-mode=revision", "--auto-compaction-retention=5m"]).is_err());
+        assert!(
+            with(&[
+                "--auto-compaction-mode=revision",
+                "--auto-compaction-retention=5m"
+            ])
+            .is_err()
+        );
         Ok(())
     }
 

@@ -41,10 +41,7 @@ pub fn write(
             .map(|(id, lease)| (id, lease.ttl))
             .collect();
         (
-            (
-                inner.shared.applied,
-                inner.shared.membership.conf_state.clone(),
-            ),
+            (inner.shared.applied, inner.shared.membership.conf_state.clone()),
             encode_state(inner),
             inner.mvcc.recent.stored(),
             inner.mvcc.recent.unstored(),
@@ -119,8 +116,7 @@ impl ChunkWriter<'_> {
             return;
         }
         for field in [key, value] {
-            self.buffer
-                .extend_from_slice(&(field.len() as u32).to_be_bytes());
+            self.buffer.extend_from_slice(&(field.len() as u32).to_be_bytes());
             self.buffer.extend_from_slice(field);
         }
         if self.buffer.len() >= CHUNK_BYTES {

@@ -211,7 +211,11 @@ impl Worker {
         let bytes = self.state.engine().disk_bytes();
         let above = self.quota > 0 && bytes > self.quota;
         if above && !self.alarmed {
-            tracing::error!(bytes, quota = self.quota, "the quota is used up: writes are refused");
+            tracing::error!(
+                bytes,
+                quota = self.quota,
+                "the quota is used up: writes are refused"
+            );
             self.raft.propose_unattended(Operation::Alarm(AlarmRequest {
                 action: AlarmAction::Activate as i32,
                 member_id: self.raft.member,

@@ -497,7 +497,8 @@ fn load_inner(engine: Arc<dyn Engine>) -> Result<Option<(Inner, i64)>, StoreErro
             return ControlFlow::Break(());
         };
         let Stamp { revision, deleted } = meta.stamp;
-        mvcc.index.restore(&meta.key, Stamp { revision, deleted }, meta.life);
+        mvcc.index
+            .restore(&meta.key, Stamp { revision, deleted }, meta.life);
         ControlFlow::Continue(())
     })?;
     if damaged {

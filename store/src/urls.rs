@@ -141,7 +141,13 @@ mod tests {
         for text in ["http://localhost:2379", "https://[::1]:1", "http://0.0.0.0:0"] {
             assert_eq!(text.parse::<Url>().map(|url| url.to_string()), Ok(text.into()));
         }
-        for text in ["localhost:1", "http://localhost", "http://a:b", "http://a:1/x", "unix://x:1"] {
+        for text in [
+            "localhost:1",
+            "http://localhost",
+            "http://a:b",
+            "http://a:1/x",
+            "unix://x:1",
+        ] {
             assert!(text.parse::<Url>().is_err(), "{text}");
         }
     }

@@ -108,9 +108,7 @@ impl SledEngine {
 
 impl Engine for SledEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.with_reader("reading a record", |db| {
-            Ok(db.get(key)?.map(Bytes::from_owner))
-        })
+        self.with_reader("reading a record", |db| Ok(db.get(key)?.map(Bytes::from_owner)))
     }
 
     fn scan(

@@ -15,7 +15,8 @@ pub fn range(request: &RangeRequest) -> Result<(), StoreError> {
     if request.key.is_empty() {
         return Err(StoreError::EmptyKey);
     }
-    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err() {
+    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err()
+    {
         return Err(StoreError::InvalidSortOption);
     }
     Ok(())

@@ -74,26 +74,39 @@ impl Mvcc {
         compare: &Compare,
         subject: Option<(&[u8], Revision, Life)>,
     ) -> Result<bool, StoreError> {
-        let (modified, life) = subject.map_or((0, Life::default()), |(_, revision, life)| (revision.main, life));
+        let (modified, life) =
+            subject.map_or((0, Life::default()), |(_, revision, life)| (revision.main, life));
         let number = |ours: i64, theirs: Option<i64>| ours.cmp(&theirs.unwrap_or(0));
         let union = compare.target_union.as_ref();
         let ordering = match compare.target() {
-            CompareTarget::Version => number(life.version, pick(union, |u| match u {
-                TargetUnion::Version(n) => Some(*n),
-                _ => None,
-            })),
-            CompareTarget::Create => number(life.created, pick(union, |u| match u {
-                TargetUnion::CreateRevision(n) => Some(*n),
-                _ => None,
-            })),
-            CompareTarget::Mod => number(modified, pick(union, |u| match u {
-                TargetUnion::ModRevision(n) => Some(*n),
-                _ => None,
-            })),
-            CompareTarget::Lease => number(life.lease, pick(union, |u| match u {
-                TargetUnion::Lease(n) => Some(*n),
-                _ => None,
-            })),
+            CompareTarget::Version => number(
+                life.version,
+                pick(union, |u| match u {
+                    TargetUnion::Version(n) => Some(*n),
+                    _ => None,
+                }),
+            ),
+            CompareTarget::Create => number(
+                life.created,
+                pick(union, |u| match u {
+                    TargetUnion::CreateRevision(n) => Some(*n),
+                    _ => None,
+                }),
+            ),
+            CompareTarget::Mod => number(
+                modified,
+                pick(union, |u| match u {
+                    TargetUnion::ModRevision(n) => Some(*n),
+                    _ => None,
+                }),
+            ),
+            CompareTarget::Lease => number(
+                life.lease,
+                pick(union, |u| match u {
+                    TargetUnion::Lease(n) => Some(*n),
+                    _ => None,
+                }),
+            ),
             CompareTarget::Value => {
                 let Some((key, revision, _)) = subject else {
                     return Ok(false);

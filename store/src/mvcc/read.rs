@@ -305,11 +305,15 @@ impl Selection {
         if !has_filters(request) {
             return;
         }
-        let within = |number: i64, min: i64, max: i64| (min == 0 || number >= min) && (max == 0 || number <= max);
+        let within =
+            |number: i64, min: i64, max: i64| (min == 0 || number >= min) && (max == 0 || number <= max);
         self.hits.retain(|hit| {
             let created = hit.life.unwrap_or_default().created;
-            within(hit.revision.main, request.min_mod_revision, request.max_mod_revision)
-                && within(created, request.min_create_revision, request.max_create_revision)
+            within(
+                hit.revision.main,
+                request.min_mod_revision,
+                request.max_mod_revision,
+            ) && within(created, request.min_create_revision, request.max_create_revision)
         });
     }
 

@@ -128,9 +128,7 @@ impl Recent {
 
     /// The changes from a revision on; all of them must be here.
     pub fn since(&self, revision: i64) -> impl Iterator<Item = &Arc<Change>> {
-        let start = self
-            .changes
-            .partition_point(|change| change.revision < revision);
+        let start = self.changes.partition_point(|change| change.revision < revision);
         self.changes.range(start..)
     }
 

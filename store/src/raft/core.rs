@@ -12,7 +12,9 @@ use bytes::Bytes;
 use keelson_proto::store::{MembershipChange, Proposal, StoredMember};
 use prost::Message as _;
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
+use raft::eraftpb::{
+    ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot,
+};
 use raft::{RawNode, SnapshotStatus, StateRole};
 
 use super::handle::{Answer, Command, Leadership, Membership, encode_change};
@@ -326,8 +328,7 @@ impl Core {
     /// The engine has everything up to here: the log need not keep it for this member.
     fn release(&mut self, stored: Applied) {
         let alone = self.state.read(|inner| {
-            inner.shared.membership.members.len() == 1
-                && inner.shared.membership.is_sole_voter(self.member)
+            inner.shared.membership.members.len() == 1 && inner.shared.membership.is_sole_voter(self.member)
         });
         let (entries, bytes) = if alone { (0, 0) } else { (KEEP_ENTRIES, KEEP_BYTES) };
         let mark = self.node.mut_store().release(stored.index, entries, bytes);
@@ -421,8 +422,7 @@ impl Core {
         // that were acknowledged before.
         let alone = raft.state == StateRole::Leader
             && self.state.read(|inner| {
-                inner.shared.membership.is_sole_voter(self.member)
-                    && inner.shared.applied.term == raft.term
+                inner.shared.membership.is_sole_voter(self.member) && inner.shared.applied.term == raft.term
             });
         self.leadership.set(raft.term, raft.leader_id, alone);
         self.leadership.set_committed(raft.raft_log.committed);
@@ -520,10 +520,11 @@ impl Core {
         }
         let mut change = ConfChange::default();
         change.merge_from_bytes(&entry.data).map_err(decode)?;
-        let context = MembershipChange::decode(change.context.clone()).map_err(|error| CoreError::Decode {
-            index: entry.index,
-            reason: error.to_string(),
-        })?;
+        let context =
+            MembershipChange::decode(change.context.clone()).map_err(|error| CoreError::Decode {
+                index: entry.index,
+                reason: error.to_string(),
+            })?;
         let member = context.member.unwrap_or_default();
         let kind = change.get_change_type();
         let allowed = self.state.read(|inner| {

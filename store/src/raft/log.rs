@@ -174,12 +174,9 @@ impl Storage for LogTail {
 
     /// The announcement of a snapshot. Its data is streamed from the applied state when it is sent.
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        let (applied, conf_state) = self.state.read(|inner| {
-            (
-                inner.shared.applied,
-                inner.shared.membership.conf_state.clone(),
-            )
-        });
+        let (applied, conf_state) = self
+            .state
+            .read(|inner| (inner.shared.applied, inner.shared.membership.conf_state.clone()));
         if applied.index < request_index {
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }

@@ -20,7 +20,9 @@ impl Drain for ToTracing {
         let level = record.level();
         // The library says at "info" what it does at every election and every snapshot.
         let wanted = match level {
-            slog::Level::Critical | slog::Level::Error => tracing::enabled!(target: "raft", tracing::Level::ERROR),
+            slog::Level::Critical | slog::Level::Error => {
+                tracing::enabled!(target: "raft", tracing::Level::ERROR)
+            }
             slog::Level::Warning => tracing::enabled!(target: "raft", tracing::Level::WARN),
             _ => tracing::enabled!(target: "raft", tracing::Level::DEBUG),
         };

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use keelson_proto::etcd::cluster_server::Cluster;
 use keelson_proto::etcd::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
-    MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
+    MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest,
+    MemberUpdateResponse,
 };
 use keelson_proto::store::StoredMember;
 use keelson_proto::store::proposal::Operation;
@@ -79,9 +80,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        let members = self
-            .change(Membership::Remove(request.into_inner().id))
-            .await?;
+        let members = self.change(Membership::Remove(request.into_inner().id)).await?;
         Ok(Response::new(MemberRemoveResponse {
             header: self.header(),
             members,
@@ -124,9 +123,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let members = self
-            .change(Membership::Promote(request.into_inner().id))
-            .await?;
+        let members = self.change(Membership::Promote(request.into_inner().id)).await?;
         Ok(Response::new(MemberPromoteResponse {
             header: self.header(),
             members,

@@ -151,8 +151,13 @@ fn is_read_only(request: &TxnRequest) -> bool {
 }
 
 fn is_serializable(request: &TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).all(|op| match &op.request {
-        Some(Op::RequestRange(range)) => range.serializable,
-        _ => true,
-    }) && !(request.success.is_empty() && request.failure.is_empty())
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .all(|op| match &op.request {
+            Some(Op::RequestRange(range)) => range.serializable,
+            _ => true,
+        })
+        && !(request.success.is_empty() && request.failure.is_empty())
 }

@@ -174,10 +174,14 @@ impl Lease for LeaseService {
         _: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         self.0.raft.linearize().await?;
-        let leases = self
-            .0
-            .state
-            .read(|inner| inner.mvcc.leases.all().map(|(id, _)| LeaseStatus { id }).collect());
+        let leases = self.0.state.read(|inner| {
+            inner
+                .mvcc
+                .leases
+                .all()
+                .map(|(id, _)| LeaseStatus { id })
+                .collect()
+        });
         Ok(Response::new(LeaseLeasesResponse {
             header: Some(self.0.headers.at(self.0.state.revision())),
             leases,

@@ -105,7 +105,10 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    async fn defragment(&self, _: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
+    async fn defragment(
+        &self,
+        _: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
         // The engine fills its gaps by itself while it writes; what is left to give back is memory.
         let state = self.0.state.clone();
         tokio::task::spawn_blocking(move || state.engine().trim(Pressure::Idle))

@@ -49,7 +49,11 @@ impl Collector for Figures {
         });
         let leader = sources.leadership.leader();
         let figures: [(&str, &str, u64); 11] = [
-            ("etcd_server_has_leader", "Whether a leader exists", u64::from(leader != 0)),
+            (
+                "etcd_server_has_leader",
+                "Whether a leader exists",
+                u64::from(leader != 0),
+            ),
             (
                 "etcd_server_is_leader",
                 "Whether this member leads",
@@ -75,7 +79,11 @@ impl Collector for Figures {
                 "Revision of the last compaction",
                 compacted.unsigned_abs(),
             ),
-            ("etcd_debugging_mvcc_keys_total", "Keys with a history", keys as u64),
+            (
+                "etcd_debugging_mvcc_keys_total",
+                "Keys with a history",
+                keys as u64,
+            ),
             ("etcd_debugging_lease_total", "Leases", leases as u64),
             (
                 "etcd_mvcc_db_total_size_in_bytes",

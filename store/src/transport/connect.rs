@@ -47,7 +47,9 @@ impl Connector {
     pub async fn connect(&self, url: &Url) -> std::io::Result<PeerClient> {
         let stream = tokio::time::timeout(CONNECT_PATIENCE, self.stream(url))
             .await
-            .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, format!("{url} does not answer")))??;
+            .map_err(|_| {
+                std::io::Error::new(std::io::ErrorKind::TimedOut, format!("{url} does not answer"))
+            })??;
         let mut stream = Some(TokioIo::new(stream));
         // The one stream is made; a channel that wants another has lost it, and the caller connects anew.
         let give = tower::service_fn(move |_: http::Uri| {

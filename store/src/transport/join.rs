@@ -55,7 +55,14 @@ fn find(members: &[PeerMember], own_urls: &[Url]) -> Option<u64> {
     let own: std::collections::BTreeSet<String> = own_urls.iter().map(Url::to_string).collect();
     members
         .iter()
-        .find(|member| member.peer_urls.iter().cloned().collect::<std::collections::BTreeSet<_>>() == own)
+        .find(|member| {
+            member
+                .peer_urls
+                .iter()
+                .cloned()
+                .collect::<std::collections::BTreeSet<_>>()
+                == own
+        })
         .map(|member| member.id)
 }
 

@@ -100,10 +100,7 @@ impl Peers {
                 .map(|member| member.peer_urls.clone())
         });
         let urls = urls.ok_or(StoreError::NoLeader)?;
-        self.shared
-            .connect(&urls)
-            .await
-            .map_err(|_| StoreError::NoLeader)
+        self.shared.connect(&urls).await.map_err(|_| StoreError::NoLeader)
     }
 }
 
@@ -275,10 +272,7 @@ impl Shared {
             let mut crc = 0;
             let (applied, conf_state) = dump::write(&state, &mut |data| {
                 crc = crc32c::crc32c_append(crc, &data);
-                let piece = SnapshotPiece {
-                    data,
-                    ..head.clone()
-                };
+                let piece = SnapshotPiece { data, ..head.clone() };
                 match pieces.blocking_send(piece) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::StreamExt;
 use keelson_proto::raft_transport::raft_transport_server::RaftTransport;
 use keelson_proto::raft_transport::{
-    LeaseRenewRequest, LeaseRenewResponse, LeaseTtlRequest, LeaseTtlResponse, MembersRequest, MembersResponse,
-    MessageBatch, MessagesEnd, PeerMember, SnapshotEnd, SnapshotPiece,
+    LeaseRenewRequest, LeaseRenewResponse, LeaseTtlRequest, LeaseTtlResponse, MembersRequest,
+    MembersResponse, MessageBatch, MessagesEnd, PeerMember, SnapshotEnd, SnapshotPiece,
 };
 use protobuf::Message as _;
 use raft::eraftpb::Message;
@@ -49,10 +49,14 @@ impl TransportService {
 
     fn check(&self, cluster: u64, to: u64) -> Result<(), Status> {
         if cluster != self.inner.cluster {
-            return Err(Status::failed_precondition("request sent was ignored (cluster ID mismatch)"));
+            return Err(Status::failed_precondition(
+                "request sent was ignored (cluster ID mismatch)",
+            ));
         }
         if to != self.inner.raft.member {
-            return Err(Status::failed_precondition("request sent was ignored (member ID mismatch)"));
+            return Err(Status::failed_precondition(
+                "request sent was ignored (member ID mismatch)",
+            ));
         }
         Ok(())
     }
@@ -93,7 +97,8 @@ impl RaftTransport for TransportService {
         let mut pieces = request.into_inner();
         let number = self.inner.received.fetch_add(1, Ordering::Relaxed);
         let path = self.inner.folder.join(format!("incoming-{number}"));
-        let failed = |error: &dyn std::fmt::Display| Status::internal(format!("receiving a snapshot: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| Status::internal(format!("receiving a snapshot: {error}"));
         if path.exists() {
             std::fs::remove_dir_all(&path).map_err(|error| failed(&error))?;
         }

@@ -108,10 +108,8 @@ pub fn decode(sequence: u64, bytes: &[u8]) -> Found {
         return Found::End;
     }
     let length = length as usize;
-    let (Some(want), Some(body)) = (
-        read_u32(bytes, 4),
-        bytes.get(HEADER_BYTES..HEADER_BYTES + length),
-    ) else {
+    let (Some(want), Some(body)) = (read_u32(bytes, 4), bytes.get(HEADER_BYTES..HEADER_BYTES + length))
+    else {
         return Found::Invalid("the record is longer than its segment");
     };
     if checksum(sequence, body) != want {

@@ -99,8 +99,7 @@ impl Segment {
             // Zeros behind the last record, whatever stood there, so that it stays the last.
             let clean = content[at..].iter().all(|byte| *byte == 0);
             if !clean || (content.len() as u64) < SEGMENT_BYTES {
-                file.set_len(at as u64)
-                    .map_err(io("cutting the segment", path))?;
+                file.set_len(at as u64).map_err(io("cutting the segment", path))?;
                 allocate(&file).map_err(io("allocating the segment", path))?;
                 file.sync_all().map_err(io("syncing the segment", path))?;
             }
