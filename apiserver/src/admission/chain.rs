@@ -7,7 +7,13 @@ use crate::registry::info::ResourceInfo;
 
 /// Every plugin there is, in upstream's order, with whether it runs unless told otherwise.
 pub fn default_plugins() -> Vec<Box<dyn Admission>> {
-    Vec::new()
+    vec![
+        Box::new(super::namespace_lifecycle::NamespaceLifecycle),
+        Box::new(super::service_account::ServiceAccount),
+        Box::new(super::taint_nodes_by_condition::TaintNodesByCondition),
+        Box::new(super::priority::Priority),
+        Box::new(super::default_toleration_seconds::DefaultTolerationSeconds),
+    ]
 }
 
 /// The plugins to run: the default ones and those named, without those disabled. Unknown names are an error.

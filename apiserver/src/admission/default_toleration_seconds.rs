@@ -38,8 +38,14 @@ impl Admission for DefaultTolerationSeconds {
 fn tolerate(pod: &mut Pod) {
     let tolerations = &mut pod.spec.get_or_insert_default().tolerations;
     for taint in TAINTS {
-        let is = |field: &Option<String>, wanted: &str| matches!(field.as_deref(), None | Some("")) || field.as_deref() == Some(wanted);
-        if tolerations.iter().flatten().any(|t| is(&t.key, taint) && is(&t.effect, "NoExecute")) {
+        let is = |field: &Option<String>, wanted: &str| {
+            matches!(field.as_deref(), None | Some("")) || field.as_deref() == Some(wanted)
+        };
+        if tolerations
+            .iter()
+            .flatten()
+            .any(|t| is(&t.key, taint) && is(&t.effect, "NoExecute"))
+        {
             continue;
         }
         tolerations.get_or_insert_default().push(Toleration {

@@ -3,6 +3,12 @@
 //! A plugin is a file of this folder and a line in [`chain::default_plugins`].
 
 pub mod chain;
+pub mod default_toleration_seconds;
+pub mod namespace_lifecycle;
+pub mod priority;
+pub mod refusal;
+pub mod service_account;
+pub mod taint_nodes_by_condition;
 
 use async_trait::async_trait;
 use keelson_api::object::{Kind, Object};

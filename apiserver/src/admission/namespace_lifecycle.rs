@@ -55,7 +55,8 @@ impl Admission for NamespaceLifecycle {
         };
         let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref());
         if attributes.operation == Operation::Create && phase == Some("Terminating") {
-            let why = format!("unable to create new content in namespace {name} because it is being terminated");
+            let why =
+                format!("unable to create new content in namespace {name} because it is being terminated");
             let cause = StatusCause {
                 reason: Some("NamespaceTerminating".to_owned()),
                 message: Some(format!("namespace {name} is being terminated")),

@@ -36,7 +36,9 @@ impl Admission for Priority {
     fn handles(&self, operation: Operation, info: &ResourceInfo, subresource: &str) -> bool {
         let pods = info.group.is_empty() && info.plural == "pods";
         let classes = info.group == "scheduling.k8s.io" && info.plural == "priorityclasses";
-        matches!(operation, Operation::Create | Operation::Update) && subresource.is_empty() && (pods || classes)
+        matches!(operation, Operation::Create | Operation::Update)
+            && subresource.is_empty()
+            && (pods || classes)
     }
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {
@@ -45,12 +47,18 @@ impl Admission for Priority {
             keep(attributes);
             return Ok(());
         }
-        let Some(spec) = attributes.object_mut::<Pod>().map(|pod| pod.spec.get_or_insert_default()) else {
+        let Some(spec) = attributes
+            .object_mut::<Pod>()
+            .map(|pod| pod.spec.get_or_insert_default())
+        else {
             return Ok(());
         };
         let class = spec.priority_class_name.clone().unwrap_or_default();
         let Some(meaning) = meaning(ctx, &class) else {
-            return Err(forbidden(attributes, format!("no PriorityClass with name {class} was found")));
+            return Err(forbidden(
+                attributes,
+                format!("no PriorityClass with name {class} was found"),
+            ));
         };
         if let Some(given) = spec.priority
             && given != meaning.value
@@ -77,16 +85,23 @@ impl Admission for Priority {
     }
 
     async fn validate(&self, attributes: &Attributes<'_>) -> ApiResult<()> {
-        let Some(class) = attributes.object::<PriorityClass>() else { return Ok(()) };
+        let Some(class) = attributes.object::<PriorityClass>() else {
+            return Ok(());
+        };
         if class.global_default != Some(true) {
             return Ok(());
         }
         let classes = attributes.ctx.server.cached_list::<PriorityClass>("");
-        let other = classes.iter().find(|c| c.global_default == Some(true) && c.name() != class.name());
+        let other = classes
+            .iter()
+            .find(|c| c.global_default == Some(true) && c.name() != class.name());
         match other {
             Some(other) => Err(forbidden(
                 attributes,
-                format!("PriorityClass {} is already marked as default. Only one default can exist", other.name()),
+                format!(
+                    "PriorityClass {} is already marked as default. Only one default can exist",
+                    other.name()
+                ),
             )),
             None => Ok(()),
         }
@@ -95,7 +110,9 @@ impl Admission for Priority {
 
 /// A change that leaves the priority out does not mean to remove it.
 fn keep(attributes: &mut Attributes<'_>) {
-    let Some(old) = attributes.old::<Pod>().and_then(|pod| pod.spec.as_ref()) else { return };
+    let Some(old) = attributes.old::<Pod>().and_then(|pod| pod.spec.as_ref()) else {
+        return;
+    };
     let (priority, policy) = (old.priority, old.preemption_policy.clone());
     if let Some(spec) = attributes.object_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) {
         spec.priority = spec.priority.or(priority);
@@ -105,16 +122,26 @@ fn keep(attributes: &mut Attributes<'_>) {
 
 fn meaning(ctx: &RequestContext<'_>, class: &str) -> Option<Meaning> {
     if let Some((name, value, _)) = SYSTEM_CLASSES.iter().find(|(name, ..)| *name == class) {
-        return Some(Meaning { class: (*name).to_owned(), value: *value, policy: PREEMPT.to_owned() });
+        return Some(Meaning {
+            class: (*name).to_owned(),
+            value: *value,
+            policy: PREEMPT.to_owned(),
+        });
     }
     let found = if class.is_empty() {
         // Should there be several defaults for a moment, the lowest one counts.
         let classes = ctx.server.cached_list::<PriorityClass>("").into_iter();
-        let default = classes.filter(|c| c.global_default == Some(true)).min_by_key(|c| c.value);
+        let default = classes
+            .filter(|c| c.global_default == Some(true))
+            .min_by_key(|c| c.value);
         match default {
             Some(class) => class,
             None => {
-                return Some(Meaning { class: String::new(), value: NO_PRIORITY, policy: PREEMPT.to_owned() });
+                return Some(Meaning {
+                    class: String::new(),
+                    value: NO_PRIORITY,
+                    policy: PREEMPT.to_owned(),
+                });
             }
         }
     } else {

@@ -16,5 +16,7 @@ fn name(attributes: &Attributes<'_>) -> String {
     }
     let meta = attributes.object.as_deref().map(|object| object.meta());
     let given = meta.and_then(|m| m.name.clone()).filter(|name| !name.is_empty());
-    given.or_else(|| meta.and_then(|m| m.generate_name.clone())).unwrap_or_else(|| "Unknown".to_owned())
+    given
+        .or_else(|| meta.and_then(|m| m.generate_name.clone()))
+        .unwrap_or_else(|| "Unknown".to_owned())
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
-    PodSpec, ProjectedVolumeSource, ServiceAccount as Account, ServiceAccountTokenProjection, Volume, VolumeMount,
-    VolumeProjection,
+    ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
+    ObjectFieldSelector, Pod, PodSpec, ProjectedVolumeSource, ServiceAccount as Account,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use keelson_api::pods;
 use keelson_api::status::ApiResult;
@@ -40,12 +40,17 @@ impl Admission for ServiceAccount {
     }
 
     fn handles(&self, operation: Operation, info: &ResourceInfo, subresource: &str) -> bool {
-        operation == Operation::Create && info.group.is_empty() && info.plural == "pods" && subresource.is_empty()
+        operation == Operation::Create
+            && info.group.is_empty()
+            && info.plural == "pods"
+            && subresource.is_empty()
     }
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {
         let ctx = attributes.ctx;
-        let Some(pod) = attributes.object_mut::<Pod>() else { return Ok(()) };
+        let Some(pod) = attributes.object_mut::<Pod>() else {
+            return Ok(());
+        };
         // The copy of a static pod has no account: its kubelet runs it whatever the API says.
         if pods::is_mirror(pod) {
             return Ok(());
@@ -64,8 +69,12 @@ impl Admission for ServiceAccount {
             );
             return Err(forbidden(attributes, why));
         };
-        let Some(spec) = attributes.object_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) else { return Ok(()) };
-        let wanted = spec.automount_service_account_token.or(account.automount_service_account_token);
+        let Some(spec) = attributes.object_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) else {
+            return Ok(());
+        };
+        let wanted = spec
+            .automount_service_account_token
+            .or(account.automount_service_account_token);
         if wanted.unwrap_or(true) {
             mount(spec);
         }
@@ -76,10 +85,21 @@ impl Admission for ServiceAccount {
     }
 
     async fn validate(&self, attributes: &Attributes<'_>) -> ApiResult<()> {
-        let Some(pod) = attributes.object::<Pod>() else { return Ok(()) };
-        let Some(spec) = pod.spec.as_ref().filter(|_| pods::is_mirror(pod)) else { return Ok(()) };
-        if spec.service_account_name.as_ref().is_some_and(|name| !name.is_empty()) {
-            return Err(forbidden(attributes, "a mirror pod may not reference service accounts"));
+        let Some(pod) = attributes.object::<Pod>() else {
+            return Ok(());
+        };
+        let Some(spec) = pod.spec.as_ref().filter(|_| pods::is_mirror(pod)) else {
+            return Ok(());
+        };
+        if spec
+            .service_account_name
+            .as_ref()
+            .is_some_and(|name| !name.is_empty())
+        {
+            return Err(forbidden(
+                attributes,
+                "a mirror pod may not reference service accounts",
+            ));
         }
         let volumes = spec.volumes.as_deref().unwrap_or(&[]);
         for volume in volumes {
@@ -87,8 +107,14 @@ impl Admission for ServiceAccount {
                 return Err(forbidden(attributes, "a mirror pod may not reference secrets"));
             }
             let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
-            if sources.into_iter().any(|source| source.service_account_token.is_some()) {
-                return Err(forbidden(attributes, "a mirror pod may not use ServiceAccountToken volume projections"));
+            if sources
+                .into_iter()
+                .any(|source| source.service_account_token.is_some())
+            {
+                return Err(forbidden(
+                    attributes,
+                    "a mirror pod may not use ServiceAccountToken volume projections",
+                ));
             }
         }
         Ok(())
@@ -113,7 +139,12 @@ async fn find(ctx: &RequestContext<'_>, name: &str) -> Option<Account> {
 
 /// Mounts the token into every container that does not mount something of its own there.
 fn mount(spec: &mut PodSpec) {
-    let existing = spec.volumes.iter().flatten().find(|v| v.name.starts_with(VOLUME_PREFIX)).map(|v| v.name.clone());
+    let existing = spec
+        .volumes
+        .iter()
+        .flatten()
+        .find(|v| v.name.starts_with(VOLUME_PREFIX))
+        .map(|v| v.name.clone());
     let is_new = existing.is_none();
     let name = existing.unwrap_or_else(volume_name);
     let mut used = false;
@@ -157,7 +188,11 @@ fn volume(name: String) -> Volume {
     let authority = VolumeProjection {
         config_map: Some(ConfigMapProjection {
             name: ROOT_CA.to_owned(),
-            items: Some(vec![KeyToPath { key: "ca.crt".to_owned(), path: "ca.crt".to_owned(), mode: None }]),
+            items: Some(vec![KeyToPath {
+                key: "ca.crt".to_owned(),
+                path: "ca.crt".to_owned(),
+                mode: None,
+            }]),
             optional: None,
         }),
         ..VolumeProjection::default()

@@ -20,14 +20,26 @@ impl Admission for TaintNodesByCondition {
     }
 
     fn handles(&self, operation: Operation, info: &ResourceInfo, subresource: &str) -> bool {
-        operation == Operation::Create && info.group.is_empty() && info.plural == "nodes" && subresource.is_empty()
+        operation == Operation::Create
+            && info.group.is_empty()
+            && info.plural == "nodes"
+            && subresource.is_empty()
     }
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {
-        let Some(node) = attributes.object_mut::<Node>() else { return Ok(()) };
+        let Some(node) = attributes.object_mut::<Node>() else {
+            return Ok(());
+        };
         let taints = node.spec.get_or_insert_default().taints.get_or_insert_default();
-        if !taints.iter().any(|taint| taint.key == NOT_READY && taint.effect == NO_SCHEDULE) {
-            taints.push(Taint { key: NOT_READY.to_owned(), effect: NO_SCHEDULE.to_owned(), ..Taint::default() });
+        if !taints
+            .iter()
+            .any(|taint| taint.key == NOT_READY && taint.effect == NO_SCHEDULE)
+        {
+            taints.push(Taint {
+                key: NOT_READY.to_owned(),
+                effect: NO_SCHEDULE.to_owned(),
+                ..Taint::default()
+            });
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ pub mod core;
 pub mod discovery;
 pub mod extensions;
 pub mod info;
+pub mod scheduling;
 pub mod strategy;
 
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(apps::deployment::DeploymentKind),
         Arc::new(apps::replica_set::ReplicaSetKind),
         Arc::new(apps::controller_revision::ControllerRevisionKind),
+        // scheduling.k8s.io
+        Arc::new(scheduling::priority_class::PriorityClassKind),
         // discovery.k8s.io, coordination.k8s.io
         Arc::new(discovery::endpoint_slice::EndpointSliceKind),
         Arc::new(coordination::lease::LeaseKind),

@@ -141,7 +141,8 @@ fn resources(resources: &mut ResourceRequirements) {
 /// `Always` for an image whose tag may move, `IfNotPresent` for one that is pinned.
 fn pull_policy(image: &str) -> &'static str {
     match image_tag(image) {
-        Some("latest") | None if !image.contains('@') => "Always",
+        Some("latest") => "Always",
+        None if !image.contains('@') => "Always",
         _ => "IfNotPresent",
     }
 }

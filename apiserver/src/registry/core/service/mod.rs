@@ -10,6 +10,9 @@ pub mod allocation;
 pub mod defaults;
 pub mod validation;
 
+#[cfg(test)]
+mod tests;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};

@@ -20,6 +20,9 @@ pub mod security;
 pub mod update;
 pub mod volumes;
 
+#[cfg(test)]
+mod tests;
+
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfig, PodSpec, PodTemplateSpec};
 use keelson_api::field::Errors;
 use keelson_api::validation::{self, dns1123_label, dns1123_subdomain};
