@@ -33,6 +33,8 @@ use crate::quantity;
 use crate::server::{self, Server};
 use crate::volumes::Volumes;
 
+/// How long the node's first status waits for the runtime.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How long to wait for a runtime that is not up yet.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 
@@ -66,7 +68,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .cgroups
         .prepare(cpu, memory)
         .context("making the cgroups of pods")?;
-    let manager = PodManager::new(context.clone());
+    let manager = PodManager::new(context.clone(), shutdown.clone());
     let _ = manager_slot.set(Arc::downgrade(&manager));
 
     let metrics = Metrics::new();
@@ -89,11 +91,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .events
         .node(&context.node_name, Level::Normal, "Starting", "Starting kubelet.");
 
+    // What runs already is looked at before any pod is decided on; and if the runtime answers soon, before the node
+    // says how it is, so that a restarted kubelet does not call itself not ready in between.
+    let mut look = tokio::spawn(first_look(runtime.clone(), pulse.clone(), shutdown.clone()));
+    let looked = tokio::time::timeout(FIRST_LOOK, &mut look).await;
     let node = tokio::spawn(register::run(context.clone(), pulse.clone(), shutdown.clone()));
     notify::ready();
-
-    // What runs already is looked at before any pod is decided on.
-    let Some(sandboxes) = first_look(runtime.as_ref(), &shutdown).await else {
+    let looked = match looked {
+        Ok(looked) => looked,
+        Err(_) => look.await,
+    };
+    let Some(sandboxes) = looked.unwrap_or_default() else {
         return Ok(());
     };
     manager.recover(&sandboxes);
@@ -188,13 +196,17 @@ fn assemble(
 }
 
 async fn first_look(
-    runtime: &dyn Runtime,
-    shutdown: &CancellationToken,
+    runtime: Arc<dyn Runtime>,
+    pulse: Pulse,
+    shutdown: CancellationToken,
 ) -> Option<Vec<keelson_proto::cri::PodSandbox>> {
     let mut told = false;
     loop {
         match runtime.list_pod_sandboxes(None).await {
-            Ok(sandboxes) => return Some(sandboxes),
+            Ok(sandboxes) => {
+                pulse.beat();
+                return Some(sandboxes);
+            }
             Err(error) if !told => {
                 tracing::warn!(%error, "waiting for the container runtime");
                 told = true;

@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 use keelson_client::{Event, Informer};
 use keelson_proto::cri;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::cri::labels;
@@ -29,16 +31,25 @@ pub struct PodManager {
     entries: Mutex<HashMap<String, Entry>>,
     /// Pods that had a sandbox when the kubelet started: they were admitted by an earlier one.
     recovered: Mutex<HashSet<String>>,
+    arrived: Notify,
+    shutdown: CancellationToken,
 }
 
 impl PodManager {
-    /// No pods yet.
-    pub fn new(context: Arc<Context>) -> Arc<Self> {
+    /// No pods yet. Workers end with `shutdown`, and leave their pods running.
+    pub fn new(context: Arc<Context>, shutdown: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             context,
             entries: Mutex::default(),
             recovered: Mutex::default(),
+            arrived: Notify::new(),
+            shutdown,
         })
+    }
+
+    /// Waits until a pod arrives.
+    pub async fn new_pod(&self) {
+        self.arrived.notified().await;
     }
 
     /// Remembers which pods run already, so that none of them is refused now.
@@ -93,11 +104,15 @@ impl PodManager {
             }
         }
         drop(entries);
+        self.arrived.notify_one();
         tracing::info!(pod = pod.full_name(), admitted, "pod");
         let manager = self.clone();
         let (worker, uid) = (Worker::new(self.context.clone(), mailbox), pod.uid().to_owned());
         tokio::spawn(async move {
-            worker.run().await;
+            tokio::select! {
+                () = worker.run() => {}
+                () = manager.shutdown.cancelled() => {}
+            }
             manager.entries.lock().remove(&uid);
         });
     }

@@ -18,6 +18,10 @@ use crate::pods::manager::PodManager;
 
 /// How often a runtime that does not tell is listed.
 const RELIST: Duration = Duration::from_secs(1);
+/// How often right after something has changed: one change seldom comes alone, and somebody waits for the next.
+const RELIST_BUSY: Duration = Duration::from_millis(200);
+/// How long that lasts.
+const BUSY: Duration = Duration::from_secs(3);
 /// How often while the node has no pods at all.
 const RELIST_IDLE: Duration = Duration::from_secs(5);
 /// How often a runtime that tells is listed.
@@ -26,8 +30,10 @@ const RELIST_EVENTED: Duration = Duration::from_secs(60);
 const UNHEALTHY: Duration = Duration::from_secs(180);
 /// How often left-over files are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How many lists must show a pod that nobody wants before it is ended.
-const ORPHAN_AFTER: u32 = 3;
+/// How long the runtime must have a pod that nobody wants before it is ended.
+const ORPHAN_AFTER: Duration = Duration::from_secs(5);
+/// How long until that is tried again.
+const ORPHAN_AGAIN: Duration = Duration::from_secs(60);
 
 /// When the runtime was last listed.
 #[derive(Clone, Default)]
@@ -49,7 +55,8 @@ impl Pulse {
         }
     }
 
-    fn beat(&self) {
+    /// The runtime has just been listed.
+    pub fn beat(&self) {
         *self.0.lock() = Some(Instant::now());
     }
 }
@@ -63,8 +70,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let mut seen: HashMap<String, u64> = HashMap::new();
-    let mut strangers: HashMap<String, u32> = HashMap::new();
+    let mut strangers: HashMap<String, Instant> = HashMap::new();
     let mut swept = Instant::now();
+    let mut changed = Instant::now();
     let mut events = None;
     let mut tells = true;
     loop {
@@ -78,6 +86,9 @@ pub async fn run(
         match relist(runtime.as_ref()).await {
             Ok(pods) => {
                 pulse.beat();
+                if pods != seen {
+                    changed = Instant::now();
+                }
                 for (uid, state) in &pods {
                     if seen.get(uid) != Some(state) {
                         manager.wake(uid);
@@ -97,15 +108,17 @@ pub async fn run(
             }
             Err(error) => tracing::debug!(%error, "listing the runtime's containers"),
         }
-        let pause = match (&events, manager.count()) {
-            (Some(_), _) => RELIST_EVENTED,
-            (None, 0) if seen.is_empty() => RELIST_IDLE,
-            (None, _) => RELIST,
+        let pause = match &events {
+            Some(_) => RELIST_EVENTED,
+            None if changed.elapsed() < BUSY => RELIST_BUSY,
+            None if manager.count() == 0 && seen.is_empty() => RELIST_IDLE,
+            None => RELIST,
         };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
             () = listen(&mut events, &manager) => events = None,
+            () = manager.new_pod() => changed = Instant::now(),
         }
     }
 }
@@ -157,21 +170,20 @@ async fn relist(runtime: &dyn Runtime) -> CriResult<HashMap<String, u64>> {
         .collect())
 }
 
+/// Ends pods that nobody wants. `strangers` has the moment at which each of them is due.
 async fn end_strangers(
     manager: &Arc<PodManager>,
     pods: &HashMap<String, u64>,
-    strangers: &mut HashMap<String, u32>,
+    strangers: &mut HashMap<String, Instant>,
 ) {
     strangers.retain(|uid, _| pods.contains_key(uid) && !manager.knows(uid));
+    let now = Instant::now();
     for uid in pods.keys().filter(|uid| !manager.knows(uid)) {
-        let times = strangers.entry(uid.clone()).or_default();
-        *times += 1;
-        if *times == ORPHAN_AFTER {
+        let due = strangers.entry(uid.clone()).or_insert(now + ORPHAN_AFTER);
+        if now >= *due {
+            *due = now + ORPHAN_AGAIN;
             let (manager, uid) = (manager.clone(), uid.clone());
             tokio::spawn(async move { manager.end_orphan(&uid).await });
-        } else if *times > ORPHAN_AFTER * 40 {
-            // It did not end: once more.
-            *times = 0;
         }
     }
 }
