@@ -99,6 +99,9 @@ pub struct Config {
     /// Jobs reconciled at once
     #[arg(long, default_value_t = 5)]
     pub concurrent_job_syncs: usize,
+    /// CronJobs reconciled at once
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_cron_job_syncs: usize,
     /// Namespaces emptied at once
     #[arg(long, default_value_t = 10)]
     pub concurrent_namespace_syncs: usize,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
@@ -80,6 +80,8 @@ informers! {
     replica_sets: ReplicaSet, all(), [by_controller(), orphans()];
     /// Every ReplicationController.
     replication_controllers: ReplicationController, all(), [by_controller(), orphans()];
+    /// Every CronJob.
+    cron_jobs: CronJob, all(), [];
     /// Every Job.
     jobs: Job, all(), [by_controller()];
     /// The service accounts named `default`.

@@ -9,6 +9,7 @@
 //! replicaset/             keeps a number of pods running; the loop is generic
 //! replicationcontroller/  the same loop over the older kind
 //! job/                    pods that run to completion
+//! cronjob/                jobs at given times
 //! endpoints/              the addresses behind services, one object each
 //! endpointslice/          the same in slices of a hundred
 //! namespace/              empties namespaces that are being deleted
@@ -28,6 +29,7 @@
 pub mod common;
 pub mod config;
 pub mod context;
+pub mod cronjob;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;

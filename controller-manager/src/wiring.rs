@@ -4,8 +4,8 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
-    replicaset, replicationcontroller, rootca, serviceaccount, tainteviction,
+    cronjob, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle,
+    podgc, replicaset, replicationcontroller, rootca, serviceaccount, tainteviction,
 };
 
 /// A controller: a name for `--controllers`, and what runs until the context shuts down.
@@ -30,6 +30,7 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "replicaset-controller", "apps", "replicasets" => replicaset::run;
     "replicationcontroller-controller", "", "replicationcontrollers" => replicationcontroller::run;
     "job-controller", "batch", "jobs" => job::run;
+    "cronjob-controller", "batch", "cronjobs" => cronjob::run;
     "endpoints-controller", "", "endpoints" => endpoints::run;
     "endpointslice-controller", "discovery.k8s.io", "endpointslices" => endpointslice::run;
     "namespace-controller", "", "namespaces" => namespace::run;

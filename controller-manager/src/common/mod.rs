@@ -4,6 +4,7 @@ pub mod answers;
 pub mod expectations;
 pub mod limits;
 pub mod owners;
+pub mod patches;
 pub mod pod_control;
 pub mod pods;
 pub mod reasons;

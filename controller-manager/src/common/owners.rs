@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use keelson_api::owners::controller_ref;
 use serde_json::json;
 
+use super::patches;
+
 /// The merge patch that makes `owner` the controller of the object with `uid`.
 ///
 /// It carries the uid so that it cannot hit another object of the same name.
@@ -15,7 +17,7 @@ pub fn adoption(meta: &ObjectMeta, owner: OwnerReference) -> serde_json::Value {
     json!({"metadata": {
         "uid": meta.uid,
         "resourceVersion": meta.resource_version,
-        "ownerReferences": owners,
+        "ownerReferences": patches::list(&owners),
     }})
 }
 
@@ -27,7 +29,7 @@ pub fn release(meta: &ObjectMeta, uids: &[&str]) -> serde_json::Value {
     json!({"metadata": {
         "uid": meta.uid,
         "resourceVersion": meta.resource_version,
-        "ownerReferences": owners,
+        "ownerReferences": patches::list(&owners),
     }})
 }
 

@@ -13,6 +13,7 @@ use super::Collector;
 use super::graph::{Node, Presence, Uid, Work};
 use super::resources::Resource;
 use crate::common::answers::unless_gone;
+use crate::common::patches;
 
 /// An owner of a kind the server does not know is asked for again after this long: its definition may come.
 const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(60);
@@ -235,7 +236,7 @@ impl Collector {
         let patch = json!({"metadata": {
             "uid": &**uid,
             "resourceVersion": node.resource_version,
-            "ownerReferences": owners,
+            "ownerReferences": patches::list(&owners),
         }});
         unless_gone(client.patch(&node.key, Patch::Merge(patch)).await)?;
         Ok(())
@@ -260,7 +261,7 @@ impl Collector {
         let patch = json!({"metadata": {
             "uid": &**uid,
             "resourceVersion": object.resource_version(),
-            "finalizers": finalizers,
+            "finalizers": patches::list(&finalizers),
         }});
         unless_gone(client.patch(&node.key, Patch::Merge(patch)).await)?;
         Ok(())

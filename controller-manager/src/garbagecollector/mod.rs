@@ -36,7 +36,9 @@ pub async fn run(context: Context) {
         queue: WorkQueue::new("garbagecollector"),
         rediscover: WorkQueue::new("garbagecollector-discovery"),
     });
-    let Some(served) = crate::discover(&context).await else { return };
+    let Some(served) = crate::discover(&context).await else {
+        return;
+    };
     let mut monitors = Monitors::default();
     collector.resources.store(Arc::new(Resources::new(served)));
     monitors.update(&collector, &context, &collector.resources.load());

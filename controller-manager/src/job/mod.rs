@@ -25,6 +25,7 @@ use keelson_client::{Event, Informer, Patch, ReconcileError, ResourceClient, Wor
 use serde_json::json;
 
 use crate::common::answers::{only, unless_gone};
+use crate::common::patches;
 use crate::common::pod_control::PodControl;
 use crate::context::{BY_CONTROLLER, Context};
 use plan::{Observed, Plan};
@@ -158,7 +159,7 @@ impl Controller {
                 patch: Patch::Merge(json!({"metadata": {
                     "uid": pod.metadata.uid,
                     "resourceVersion": pod.metadata.resource_version,
-                    "finalizers": finalizers,
+                    "finalizers": patches::list(&finalizers),
                 }})),
             }
         };

@@ -187,8 +187,14 @@ impl<K: Replicated> Controller<K> {
         let active: Vec<Arc<Pod>> = own.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         let terminating = own.iter().filter(|pod| pods::is_terminating(pod)).count();
         let now = keelson_api::time::now();
-        let failure = if may_write { self.adjust(&*owner, &active, now.0).await.err() } else { None };
-        let reported = failure.as_ref().map(|(reason, error)| (*reason, error.to_string()));
+        let failure = if may_write {
+            self.adjust(&*owner, &active, now.0).await.err()
+        } else {
+            None
+        };
+        let reported = failure
+            .as_ref()
+            .map(|(reason, error)| (*reason, error.to_string()));
         let status = decide::status(&*owner, &active, terminating, reported, &now);
         if status != owner.status() {
             let mut changed = (*owner).clone();
