@@ -230,10 +230,11 @@ fn resource_list(group: &str, version: &str, resources: &[&Served]) -> Value {
             "kind": info.kind,
             "verbs": words(info.verbs),
         });
-        if !info.short_names.is_empty() {
+        let own = !deprecated(served);
+        if !info.short_names.is_empty() && own {
             entry["shortNames"] = json!(info.short_names);
         }
-        if !info.categories.is_empty() {
+        if !info.categories.is_empty() && own {
             entry["categories"] = json!(info.categories);
         }
         if info.allows(Verb::List) {
@@ -254,8 +255,8 @@ fn resource_list(group: &str, version: &str, resources: &[&Served]) -> Value {
                 "kind": subresource.kind,
                 "verbs": words(subresource.verbs),
             });
-            let own = (subresource.group, subresource.version);
-            if own != (info.group, info.version) && !subresource.version.is_empty() {
+            let its = (subresource.group, subresource.version);
+            if its != (info.group, info.version) && !subresource.version.is_empty() {
                 if !subresource.group.is_empty() {
                     entry["group"] = subresource.group.into();
                 }
@@ -335,14 +336,19 @@ fn aggregated_resource(served: &Served) -> Value {
         "singularResource": info.singular,
         "verbs": words(info.verbs),
     });
-    if !info.short_names.is_empty() {
+    if !info.short_names.is_empty() && !deprecated(served) {
         value["shortNames"] = json!(info.short_names);
     }
-    if !info.categories.is_empty() {
+    if !info.categories.is_empty() && !deprecated(served) {
         value["categories"] = json!(info.categories);
     }
     if !subresources.is_empty() {
         value["subresources"] = json!(subresources);
     }
     value
+}
+
+/// Short names and categories mean the form that is here to stay.
+fn deprecated(served: &Served) -> bool {
+    served.alias.is_some_and(|alias| alias.deprecation.is_some())
 }

@@ -33,6 +33,20 @@ impl FlowControl {
         }
     }
 
+    /// Waits until there is a place. For the writes of a batch: its sender waits for all of them, and a refusal would
+    /// only bring the same ones again.
+    pub async fn wait(&self, pool: Pool) {
+        let semaphore = match pool {
+            Pool::Reading => &self.reading,
+            Pool::Writing => &self.writing,
+            Pool::Unlimited => &None,
+        };
+        if let Some(semaphore) = semaphore {
+            // Closed is never: the pools live as long as the server.
+            drop(semaphore.acquire().await);
+        }
+    }
+
     /// Takes a place until the permit is dropped, or answers 429.
     pub fn enter(&self, pool: Pool) -> ApiResult<Option<OwnedSemaphorePermit>> {
         let semaphore = match pool {

@@ -506,7 +506,10 @@ impl Resources for Door {
         let items = request.into_inner().items;
         let writes = items.into_iter().map(|item| async move {
             let result = match item.write {
-                Some(write) => self.caught(user, write).await,
+                Some(write) => {
+                    self.server.flow.wait(Pool::Writing).await;
+                    self.caught(user, write).await
+                }
                 None => Err(ApiError::bad_request("an item of the batch says nothing")),
             };
             match result {

@@ -1,25 +1,183 @@
-//! The API's OpenAPI documents, made from what is served when somebody first asks.
+//! The API's OpenAPI documents, built when somebody asks for one.
+//!
+//! What a document says follows from the resources served, so its tag is known without building it. Built documents are
+//! large: they are kept for a few minutes, because clients come in crowds, and then dropped.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use keelson_api::names::Gvk;
+use keelson_api::openapi::{self, Resource, Subresource};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::discovery::Document;
-use crate::registry::catalog::Catalog;
+use crate::registry::catalog::{Catalog, Served};
+use crate::registry::info::Verb;
+use crate::version::git_version;
 
-/// The documents, once they have been asked for.
+/// How long a built document is kept after it was last asked for.
+const KEEP: Duration = Duration::from_secs(300);
+
+/// Paths of documents that are not about a group version.
+const LISTS: &[&str] = &["api", "apis", "version"];
+
+/// Built documents by path, and when each was last asked for.
 #[derive(Default)]
-pub struct Documents {}
+pub struct Documents {
+    built: Mutex<HashMap<String, (Bytes, Instant)>>,
+}
 
 impl Documents {
     /// `/openapi/v2`, as JSON or in protobuf.
-    pub fn v2(&self, _catalog: &Catalog, _protobuf: bool) -> Option<Document> {
-        None
+    pub fn v2(&self, catalog: &Catalog, protobuf: bool) -> Tagged<'_> {
+        let resources = resources(catalog);
+        let path = if protobuf { "v2.pb" } else { "v2" };
+        let etag = tag(path, &resources);
+        let build = move || match protobuf {
+            true => openapi::v2_protobuf(&resources),
+            false => openapi::v2_document(&resources),
+        };
+        Tagged {
+            documents: self,
+            path: path.to_owned(),
+            etag,
+            build: Box::new(build),
+        }
     }
 
-    /// `/openapi/v3`: which group versions there are.
-    pub fn v3_index(&self, _catalog: &Catalog) -> Option<Document> {
-        None
+    /// `/openapi/v3`: which documents there are, each with its tag in the URL.
+    pub fn v3_index(&self, catalog: &Catalog) -> Document {
+        let resources = resources(catalog);
+        let mut paths: Vec<String> = resources.iter().map(root_of).collect();
+        let groups = resources
+            .iter()
+            .filter(|r| !r.group.is_empty())
+            .map(|r| format!("apis/{}", r.group));
+        paths.extend(groups.chain(LISTS.iter().map(|p| (*p).to_owned())));
+        paths.sort();
+        paths.dedup();
+        let entries: Map<String, Value> = paths
+            .into_iter()
+            .map(|path| {
+                let tag = v3_tag(&path, &resources);
+                let url = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={tag}")});
+                (path, url)
+            })
+            .collect();
+        Document::new(json!({"paths": entries}).to_string())
     }
 
     /// `/openapi/v3/apis/apps/v1`.
-    pub fn v3(&self, _catalog: &Catalog, _root: &str) -> Option<Document> {
-        None
+    pub fn v3(&self, catalog: &Catalog, path: &str) -> Option<Tagged<'_>> {
+        let mut resources = resources(catalog);
+        let etag = v3_tag(path, &resources);
+        resources.retain(|r| root_of(r) == path);
+        let build: Box<dyn FnOnce() -> Vec<u8> + Send> = match resources.first() {
+            Some(first) => {
+                let (group, version) = (first.group.clone(), first.version.clone());
+                Box::new(move || openapi::v3_document(&group, &version, &resources))
+            }
+            None => {
+                let known_group = path
+                    .strip_prefix("apis/")
+                    .is_some_and(|group| catalog.served().any(|served| served.group() == group));
+                if !LISTS.contains(&path) && !known_group {
+                    return None;
+                }
+                let path = path.to_owned();
+                Box::new(move || openapi::v3_index_document(&path))
+            }
+        };
+        Some(Tagged {
+            documents: self,
+            path: format!("v3/{path}"),
+            etag,
+            build,
+        })
+    }
+}
+
+/// A document whose tag is known and whose bytes can be had.
+pub struct Tagged<'a> {
+    documents: &'a Documents,
+    path: String,
+    /// Changes when the document does.
+    pub etag: String,
+    build: Box<dyn FnOnce() -> Vec<u8> + Send>,
+}
+
+impl Tagged<'_> {
+    /// The document's bytes. Takes a while the first time.
+    pub fn bytes(self) -> Bytes {
+        let now = Instant::now();
+        {
+            let mut built = self.documents.built.lock();
+            built.retain(|_, (_, used)| now - *used < KEEP);
+            if let Some((bytes, used)) = built.get_mut(&self.path) {
+                *used = now;
+                return bytes.clone();
+            }
+        }
+        let bytes = Bytes::from(tokio::task::block_in_place(self.build));
+        self.documents
+            .built
+            .lock()
+            .insert(self.path, (bytes.clone(), now));
+        bytes
+    }
+}
+
+fn root_of(resource: &Resource) -> String {
+    match &*resource.group {
+        "" => format!("api/{}", resource.version),
+        group => format!("apis/{group}/{}", resource.version),
+    }
+}
+
+fn v3_tag(path: &str, resources: &[Resource]) -> String {
+    let own: Vec<&Resource> = resources.iter().filter(|r| root_of(r) == path).collect();
+    tag(path, &own)
+}
+
+fn tag(path: &str, about: &impl std::fmt::Debug) -> String {
+    let hash = Sha256::digest(format!("{path} {} {about:?}", git_version()));
+    hash.iter().map(|b| format!("{b:02X}")).collect()
+}
+
+fn resources(catalog: &Catalog) -> Vec<Resource> {
+    let mut resources: Vec<Resource> = catalog
+        .served()
+        .filter(|served| served.alias.is_none_or(|alias| alias.discoverable))
+        .map(described)
+        .collect();
+    resources.sort_by(|a, b| (&a.group, &a.version, &a.plural).cmp(&(&b.group, &b.version, &b.plural)));
+    resources
+}
+
+fn described(served: &Served) -> Resource {
+    let info = served.info();
+    let words = |verbs: &[Verb]| verbs.iter().map(|v| v.as_str().into()).collect();
+    let subresources = info.subresources.iter().map(|s| {
+        let (group, version) = match s.version {
+            "" => (served.group(), served.version()),
+            version => (s.group, version),
+        };
+        Subresource {
+            name: s.name.into(),
+            kind: Gvk::new(group, version, s.kind),
+            verbs: words(s.verbs),
+        }
+    });
+    Resource {
+        group: served.group().into(),
+        version: served.version().into(),
+        kind: info.kind.into(),
+        plural: info.plural.into(),
+        namespaced: info.namespaced(),
+        verbs: words(info.verbs),
+        subresources: subresources.collect(),
     }
 }

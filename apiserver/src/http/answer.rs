@@ -11,7 +11,8 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, R
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
-use keelson_api::status::ApiError;
+use keelson_api::protobuf;
+use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
 use super::negotiate::Encoding;
@@ -54,9 +55,13 @@ pub fn text(code: u16, text: impl Into<String>) -> Response<Body> {
 
 /// The Status of a refusal.
 pub fn refusal(error: &ApiError, encoding: Encoding) -> Response<Body> {
-    let json = error.to_json();
-    let body = encode(Bytes::from(json), encoding, false);
-    let mut response = answer(error.code(), encoding.content_type(), full(body));
+    let json = Bytes::from(error.to_json());
+    // A refusal that cannot be written as asked is better than none.
+    let (body, content_type) = match encode(json.clone(), encoding, false) {
+        Ok(body) => (body, encoding.content_type()),
+        Err(_) => (json, Encoding::Json.content_type()),
+    };
+    let mut response = answer(error.code(), content_type, full(body));
     if let Some(seconds) = error.retry_after_seconds() {
         response
             .headers_mut()
@@ -89,22 +94,23 @@ pub fn with_warnings(mut response: Response<Body>, warnings: &[String]) -> Respo
     response
 }
 
-/// JSON in the encoding asked for.
-pub fn encode(json: Bytes, encoding: Encoding, pretty: bool) -> Bytes {
+/// JSON in the encoding asked for. What has no protobuf form answers 406 there.
+pub fn encode(json: Bytes, encoding: Encoding, pretty: bool) -> ApiResult<Bytes> {
     if encoding == Encoding::Json && !pretty {
-        return json;
+        return Ok(json);
     }
-    let Ok(value) = serde_json::from_slice::<Value>(&json) else {
-        return json;
-    };
-    match encoding {
-        Encoding::Json => {
-            let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
-            text.push('\n');
-            Bytes::from(text)
-        }
-        Encoding::Yaml => Bytes::from(serde_yaml::to_string(&value).unwrap_or_default()),
+    if encoding == Encoding::Protobuf {
+        return protobuf::encode(&json).map(Bytes::from);
     }
+    let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+    if encoding == Encoding::Yaml {
+        return serde_yaml::to_string(&value)
+            .map(Bytes::from)
+            .map_err(ApiError::internal);
+    }
+    let mut text = serde_json::to_string_pretty(&value).map_err(ApiError::internal)?;
+    text.push('\n');
+    Ok(Bytes::from(text))
 }
 
 /// Compresses what is large enough to be worth it.

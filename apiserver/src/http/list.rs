@@ -45,7 +45,7 @@ pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Respo
                     })?
                 }
             };
-            let body = encode(json, wish.form.encoding, wish.pretty);
+            let body = encode(json, wish.form.encoding, wish.pretty)?;
             let mut response = answer(200, content_type, full(Bytes::new()));
             let body = maybe_gzip(&mut response, body, wish.gzip);
             *response.body_mut() = body;

@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
 
 /// Media types an answer can have, as refusals list them.
@@ -18,6 +19,8 @@ pub enum Encoding {
     Json,
     /// YAML.
     Yaml,
+    /// Protobuf, as the Go components write it.
+    Protobuf,
 }
 
 impl Encoding {
@@ -26,6 +29,7 @@ impl Encoding {
         match self {
             Encoding::Json => "application/json",
             Encoding::Yaml => "application/yaml",
+            Encoding::Protobuf => protobuf::MEDIA_TYPE,
         }
     }
 }
@@ -144,6 +148,16 @@ pub fn form(headers: &HeaderMap, tables: bool) -> ApiResult<Form> {
             _ => continue,
         };
         return Ok(Form { encoding, shape });
+    }
+    // JSON is what objects are kept in: protobuf is made only for those who take nothing else.
+    if entries
+        .iter()
+        .any(|entry| entry.media_type == protobuf::MEDIA_TYPE && entry.parameter("as").is_empty())
+    {
+        return Ok(Form {
+            encoding: Encoding::Protobuf,
+            shape: Shape::Whole,
+        });
     }
     Err(ApiError::not_acceptable(OFFERED))
 }

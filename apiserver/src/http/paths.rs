@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method, Response};
-use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::status::ApiResult;
 use serde_json::{Value, json};
 
 use super::Asked;
@@ -15,6 +15,12 @@ use crate::discovery::{AggregatedVersion, Document};
 use crate::handlers::options::Query;
 use crate::state::Server;
 use crate::{health, version};
+
+/// Media types of the OpenAPI v2 document in protobuf: today's spelling, and the one older clients ask for.
+const GNOSTIC: &[&str] = &[
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+];
 
 /// Serves a path that is no resource.
 pub async fn serve(server: &Arc<Server>, asked: &Asked) -> ApiResult<Response<Body>> {
@@ -40,7 +46,7 @@ pub async fn serve(server: &Arc<Server>, asked: &Asked) -> ApiResult<Response<Bo
             full(server.metrics.encode()),
         )),
         "api" | "apis" => discovery(server, trimmed, headers),
-        "openapi" => openapi(server, trimmed, headers),
+        "openapi" => Ok(openapi(server, trimmed, headers)),
         ".well-known" if trimmed == "/.well-known/openid-configuration" => {
             openid_configuration(server, headers)
         }
@@ -91,12 +97,17 @@ fn json_answer(headers: &HeaderMap, value: &Value) -> ApiResult<Response<Body>> 
         Bytes::from(value.to_string()),
         encoding,
         encoding == Encoding::Json,
-    );
+    )?;
     Ok(answer(200, encoding.content_type(), full(body)))
 }
 
-/// A document that changes rarely: callers that have it already are told so.
-pub fn document(headers: &HeaderMap, content_type: &'static str, body: Bytes, etag: &str) -> Response<Body> {
+/// A document that changes rarely: callers that have it already are told so, without making it.
+fn document(
+    headers: &HeaderMap,
+    content_type: &'static str,
+    etag: &str,
+    body: impl FnOnce() -> Bytes,
+) -> Response<Body> {
     let quoted = format!("\"{etag}\"");
     let known = headers
         .get_all(IF_NONE_MATCH)
@@ -109,7 +120,7 @@ pub fn document(headers: &HeaderMap, content_type: &'static str, body: Bytes, et
         response.headers_mut().insert(ETAG, value);
     }
     if !known {
-        let body = maybe_gzip(&mut response, body, negotiate::accepts_gzip(headers));
+        let body = maybe_gzip(&mut response, body(), negotiate::accepts_gzip(headers));
         *response.body_mut() = body;
     }
     response
@@ -131,7 +142,7 @@ fn discovery(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Resp
                     continue;
                 }
                 let Document { json, etag } = documents.aggregated(path == "/api", version);
-                let mut response = document(headers, version.content_type(), json.clone(), etag);
+                let mut response = document(headers, version.content_type(), etag, || json.clone());
                 response
                     .headers_mut()
                     .insert(http::header::VARY, HeaderValue::from_static("Accept"));
@@ -142,50 +153,37 @@ fn discovery(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Resp
     let Some(Document { json, etag }) = documents.plain(path) else {
         return Ok(not_found());
     };
-    let encoding = negotiate::form(headers, false)
-        .map_err(|_| ApiError::not_acceptable(&["application/json", "application/yaml"]))?
-        .encoding;
-    Ok(document(
-        headers,
-        encoding.content_type(),
-        encode(json.clone(), encoding, false),
-        etag,
-    ))
+    let encoding = negotiate::form(headers, false)?.encoding;
+    let body = encode(json.clone(), encoding, false)?;
+    Ok(document(headers, encoding.content_type(), etag, || body))
 }
 
-fn openapi(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Response<Body>> {
-    let accepts = |media_type: &str| {
-        negotiate::accepted(headers)
-            .iter()
-            .any(|a| a.media_type == media_type)
-    };
-    const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    const GNOSTIC_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-    if path == "/openapi/v2" {
-        let protobuf = accepts(GNOSTIC) || accepts(GNOSTIC_V2);
-        return Ok(match server.openapi.v2(&server.catalog, protobuf) {
-            Some(found) => document(
-                headers,
-                if protobuf { GNOSTIC_V2 } else { "application/json" },
-                found.json,
-                &found.etag,
-            ),
+fn openapi(server: &Server, path: &str, headers: &HeaderMap) -> Response<Body> {
+    let (documents, catalog) = (&server.openapi, &server.catalog);
+    match path {
+        "/openapi/v2" => {
+            let accepted = negotiate::accepted(headers);
+            let protobuf = accepted.iter().any(|a| GNOSTIC.contains(&a.media_type));
+            let found = documents.v2(catalog, protobuf);
+            let content_type = if protobuf { GNOSTIC[0] } else { "application/json" };
+            let etag = found.etag.clone();
+            document(headers, content_type, &etag, || found.bytes())
+        }
+        "/openapi/v3" => {
+            let found = documents.v3_index(catalog);
+            document(headers, "application/json", &found.etag, || found.json.clone())
+        }
+        path => match path
+            .strip_prefix("/openapi/v3/")
+            .and_then(|path| documents.v3(catalog, path))
+        {
             None => not_found(),
-        });
+            Some(found) => {
+                let etag = found.etag.clone();
+                document(headers, "application/json", &etag, || found.bytes())
+            }
+        },
     }
-    if path == "/openapi/v3" {
-        return Ok(match server.openapi.v3_index(&server.catalog) {
-            Some(found) => document(headers, "application/json", found.json, &found.etag),
-            None => not_found(),
-        });
-    }
-    let found = path
-        .strip_prefix("/openapi/v3/")
-        .and_then(|root| server.openapi.v3(&server.catalog, root));
-    Ok(match found {
-        Some(found) => document(headers, "application/json", found.json, &found.etag),
-        None => not_found(),
-    })
 }
 
 fn openid_configuration(server: &Server, headers: &HeaderMap) -> ApiResult<Response<Body>> {

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use keelson_api::names::GroupResource;
+use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
@@ -217,6 +218,7 @@ async fn json_body(headers: &http::HeaderMap, body: Incoming) -> ApiResult<Bytes
     let bytes = read_body(body).await?;
     match encoding {
         Encoding::Yaml if !bytes.is_empty() => body::yaml_to_json(&bytes),
+        Encoding::Protobuf if !bytes.is_empty() => protobuf::decode(&bytes).map(Bytes::from),
         _ => Ok(bytes),
     }
 }
@@ -245,7 +247,7 @@ fn respond(call: &Call<'_>, outcome: Outcome, wish: Wish) -> ApiResult<Response<
         (_, true) => present(call.served, outcome.json),
         (_, false) => outcome.json,
     };
-    let body = encode(json, wish.form.encoding, wish.pretty);
+    let body = encode(json, wish.form.encoding, wish.pretty)?;
     let mut response = answer(
         outcome.code,
         wish.form.encoding.content_type(),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::Response;
+use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::answer::{Body, Pieces, answer, streamed, with_warnings};
+use super::answer::{Body, Pieces, answer, encode, streamed, with_warnings};
 use super::negotiate::{Encoding, Form, Shape};
 use super::resources::{Wish, present};
 use crate::handlers::Call;
@@ -17,7 +18,7 @@ use crate::handlers::watch::Watch;
 use crate::metrics::Running;
 use crate::registry::catalog::Served;
 use crate::storage::cache::Signal;
-use crate::storage::entry::{Entry, EventType};
+use crate::storage::entry::{CLOSING, Entry, EventType};
 use crate::table::{self, IncludeObject};
 
 /// Lines are gathered up to about this size before they are sent.
@@ -30,6 +31,7 @@ pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish) -> Response<Body> {
     let content_type = match wish.form.encoding {
         Encoding::Json => "application/json",
         Encoding::Yaml => "application/yaml;stream=watch",
+        Encoding::Protobuf => protobuf::STREAM_TYPE,
     };
     let running = call.server.metrics.watch(call.served.group(), call.info().plural);
     let lines = Lines {
@@ -74,7 +76,7 @@ impl Lines {
         if self.stored_form() {
             return line;
         }
-        let object = line.slice(kind.opening().len()..line.len() - crate::storage::entry::CLOSING.len());
+        let object = line.slice(kind.opening().len()..line.len() - CLOSING.len());
         match self.reshape(object) {
             Ok(object) => self.framed(kind.as_str(), &object),
             Err(error) => self.framed("ERROR", &error.to_json()),
@@ -122,23 +124,26 @@ impl Lines {
     }
 
     fn framed(&self, kind: &str, object: &[u8]) -> Bytes {
+        if self.form.encoding == Encoding::Protobuf {
+            return match protobuf::encode(object) {
+                Ok(object) => protobuf::watch_frame(kind, &object).into(),
+                Err(error) => {
+                    let status = protobuf::encode(&error.to_json()).unwrap_or_default();
+                    protobuf::watch_frame("ERROR", &status).into()
+                }
+            };
+        }
         let mut line = BytesMut::with_capacity(object.len() + 48);
         line.extend_from_slice(format!(r#"{{"type":"{kind}","object":"#).as_bytes());
         line.extend_from_slice(object);
-        line.extend_from_slice(b"}");
+        line.extend_from_slice(CLOSING);
         let line = line.freeze();
-        match self.form.encoding {
-            Encoding::Json => {
-                let mut line = BytesMut::from(&line[..]);
-                line.extend_from_slice(b"\n");
-                line.freeze()
-            }
-            Encoding::Yaml => {
-                let mut text = BytesMut::from(&b"---\n"[..]);
-                text.extend_from_slice(&super::answer::encode(line, Encoding::Yaml, false));
-                text.freeze()
-            }
+        if self.form.encoding == Encoding::Json {
+            return line;
         }
+        let mut text = BytesMut::from(&b"---\n"[..]);
+        text.extend_from_slice(&encode(line, Encoding::Yaml, false).unwrap_or_default());
+        text.freeze()
     }
 }
 
