@@ -12,6 +12,7 @@
 //! | [`schema`] | the one table of types, fields, defaults, merge rules and wire numbers |
 //! | [`strict`] | request bodies read strictly: unknown, duplicate and mistyped fields |
 //! | [`openapi`] | the documents that describe the API to clients |
+//! | [`protobuf`] | objects as the Go components send and want them |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch |
 //! | [`owners`], [`conditions`], [`pods`], [`deletion`], [`labels`] | what controllers keep asking of objects |
 //! | [`time`] | the wire's two kinds of timestamps |
@@ -31,6 +32,7 @@ pub mod openapi;
 pub mod owners;
 pub mod patch;
 pub mod pods;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -211,7 +211,7 @@ impl Field {
 
     /// Whether the field must be there.
     pub fn required(&self) -> bool {
-        self.attributes.split(' ').any(|word| word == "!")
+        self.has("!")
     }
 
     /// The default, as JSON text.
@@ -250,6 +250,25 @@ impl Field {
             retain_keys: has("retainKeys"),
             key,
         })
+    }
+
+    /// Whether a zero or false, which protobuf always writes, means that there is none.
+    pub fn zero_means_absent(&self) -> bool {
+        self.has("~")
+    }
+
+    /// Whether an empty string differs from an absent one.
+    pub fn empty_means_empty(&self) -> bool {
+        self.has("*")
+    }
+
+    /// Whether the list is a message of its own in protobuf.
+    pub fn wrapped(&self) -> bool {
+        self.has("wrap")
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.attributes.split(' ').any(|one| one == word)
     }
 
     /// The field's number in protobuf, after those of the messages it is embedded in.

@@ -2,40 +2,21 @@
 
 use serde_json::{Map, Value};
 
-/// Writes one message.
+use crate::protobuf::wire::Writer;
+
+/// Writes one message from the members of a JSON object.
 #[derive(Default)]
-struct Message(Vec<u8>);
+struct Message(Writer);
 
 impl Message {
-    fn varint(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.0.push((number as u8 & 0x7f) | 0x80);
-            number >>= 7;
-        }
-        self.0.push(number as u8);
-    }
-
-    fn bytes(&mut self, field: u32, bytes: &[u8]) {
-        self.varint(u64::from(field) << 3 | 2);
-        self.varint(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
-    }
-
     fn string(&mut self, field: u32, text: &str) {
         if !text.is_empty() {
-            self.bytes(field, text.as_bytes());
-        }
-    }
-
-    fn bool(&mut self, field: u32, value: bool) {
-        if value {
-            self.varint(u64::from(field) << 3);
-            self.varint(1);
+            self.0.string(field, text);
         }
     }
 
     fn message(&mut self, field: u32, message: Message) {
-        self.bytes(field, &message.0);
+        self.0.message(field, &message.0);
     }
 
     /// A text of the object.
@@ -48,13 +29,15 @@ impl Message {
     /// A list of texts of the object.
     fn texts_of(&mut self, field: u32, object: &Map<String, Value>, key: &str) {
         for text in array(object, key).iter().filter_map(Value::as_str) {
-            self.bytes(field, text.as_bytes());
+            self.0.string(field, text);
         }
     }
 
     /// A truth of the object.
     fn bool_of(&mut self, field: u32, object: &Map<String, Value>, key: &str) {
-        self.bool(field, object.get(key).and_then(Value::as_bool).unwrap_or(false));
+        if object.get(key).and_then(Value::as_bool).unwrap_or(false) {
+            self.0.bool(field, true);
+        }
     }
 
     /// The extensions of the object: names that begin with `x-`, values as YAML, of which JSON is a part.
@@ -138,7 +121,7 @@ pub(super) fn encode(document: &Value) -> Vec<u8> {
         security.message(1, named(name, item));
     }
     out.message(13, security);
-    out.0
+    out.0.into_bytes()
 }
 
 fn path_item(item: &Map<String, Value>) -> Message {

@@ -78,7 +78,7 @@ impl Table {
         }
     }
 
-    pub(super) fn by_name(&self, full_name: &str) -> Option<&Definition> {
+    pub(super) fn by_name(&'static self, full_name: &str) -> Option<&'static Definition> {
         let (short, long) = PREFIXES.iter().find(|(_, long)| full_name.starts_with(long))?;
         let rest = &full_name[long.len()..];
         let index = self.definitions.binary_search_by(|one| {
@@ -88,7 +88,21 @@ impl Table {
         index.ok().map(|index| &self.definitions[index])
     }
 
-    pub(super) fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&'static Definition> {
+    pub(super) fn by_kind(
+        &'static self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Option<&'static Definition> {
+        // Options and events are of every group and version.
+        let everywhere = match kind {
+            "DeleteOptions" => self.by_name("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+            "WatchEvent" => self.by_name("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent"),
+            _ => None,
+        };
+        if everywhere.is_some() {
+            return everywhere;
+        }
         let found = self
             .kinds
             .binary_search_by(|&(g, k, v, _)| (g, k, v).cmp(&(group, kind, version)))
