@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use keelson_api::names::Gvr;
 use keelson_api::object::{Kind, ObjectKey};
 use keelson_api::status::ApiError;
+use keelson_daemon::backoff::Backoff;
 use keelson_proto::resources as wire;
 use keelson_proto::resources::resources_client::ResourcesClient;
 use serde::Deserialize;
@@ -213,23 +215,35 @@ impl Collection {
     }
 
     pub(crate) async fn create(&self, request: wire::CreateRequest) -> Result<Bytes, ApiError> {
-        let (mut client, authorize) = self.transport.grpc();
-        written(client.create(authorize.request(request)).await)
+        patiently(|| async {
+            let (mut client, authorize) = self.transport.grpc();
+            written(client.create(authorize.request(request.clone())).await)
+        })
+        .await
     }
 
     pub(crate) async fn update(&self, request: wire::UpdateRequest) -> Result<Bytes, ApiError> {
-        let (mut client, authorize) = self.transport.grpc();
-        written(client.update(authorize.request(request)).await)
+        patiently(|| async {
+            let (mut client, authorize) = self.transport.grpc();
+            written(client.update(authorize.request(request.clone())).await)
+        })
+        .await
     }
 
     pub(crate) async fn patch(&self, request: wire::PatchRequest) -> Result<Bytes, ApiError> {
-        let (mut client, authorize) = self.transport.grpc();
-        written(client.patch(authorize.request(request)).await)
+        patiently(|| async {
+            let (mut client, authorize) = self.transport.grpc();
+            written(client.patch(authorize.request(request.clone())).await)
+        })
+        .await
     }
 
     pub(crate) async fn delete(&self, request: wire::DeleteRequest) -> Result<Bytes, ApiError> {
-        let (mut client, authorize) = self.transport.grpc();
-        written(client.delete(authorize.request(request)).await)
+        patiently(|| async {
+            let (mut client, authorize) = self.transport.grpc();
+            written(client.delete(authorize.request(request.clone())).await)
+        })
+        .await
     }
 
     pub(crate) async fn delete_collection(
@@ -248,16 +262,47 @@ impl Collection {
         written(client.delete_collection(authorize.request(request)).await).map(|_| ())
     }
 
-    /// Many writes in one round trip; the results are in the writes' order.
+    /// Many writes in one round trip; the results are in the writes' order. Those that the server had no place for are
+    /// sent again.
     pub(crate) async fn batch(
         &self,
         writes: Vec<wire::batch_item::Write>,
-    ) -> Result<Vec<wire::BatchResult>, ApiError> {
-        let wanted = writes.len();
-        let items = writes
+    ) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
+        let mut results = Vec::with_capacity(writes.len());
+        let mut backoff = patience();
+        let mut items: Vec<_> = writes
             .into_iter()
             .map(|write| wire::BatchItem { write: Some(write) })
             .collect();
+        // Which of the results the items are.
+        let mut places: Vec<usize> = (0..items.len()).collect();
+        for attempt in 1.. {
+            let answers = self.batch_once(items.clone()).await?;
+            let (mut left, mut left_places) = (Vec::new(), Vec::new());
+            for ((item, place), answer) in items.into_iter().zip(places).zip(answers) {
+                match answer {
+                    Err(error) if attempt < ATTEMPTS && is_overload(&error) => {
+                        left.push(item);
+                        left_places.push(place);
+                    }
+                    answer => results.push((place, answer)),
+                }
+            }
+            if left.is_empty() {
+                break;
+            }
+            (items, places) = (left, left_places);
+            tokio::time::sleep(backoff.next_wait()).await;
+        }
+        results.sort_unstable_by_key(|(place, _)| *place);
+        Ok(results.into_iter().map(|(_, result)| result).collect())
+    }
+
+    async fn batch_once(
+        &self,
+        items: Vec<wire::BatchItem>,
+    ) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
+        let wanted = items.len();
         let (mut client, authorize) = self.transport.grpc();
         let response = client
             .batch(authorize.request(wire::BatchRequest { items }))
@@ -272,8 +317,45 @@ impl Collection {
                 "a batch of {wanted} writes was answered with {got} results"
             )));
         }
-        Ok(results)
+        let result = |result: wire::BatchResult| {
+            if result.code < 400 {
+                return Ok(result.json);
+            }
+            let code = u16::try_from(result.code).unwrap_or(500);
+            Err(ApiError::from_json(&result.json).unwrap_or_else(|| ApiError::new(code, "", "")))
+        };
+        Ok(results.into_iter().map(result).collect())
     }
+}
+
+/// How often a write is tried that the server has no place for.
+const ATTEMPTS: u32 = 10;
+
+/// The waits between such attempts: places come free within milliseconds, unless the server is in trouble.
+fn patience() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_secs(1))
+}
+
+/// Whether the server refused because it had too much to do at that moment. (With a cause it is about the object: a
+/// disruption budget, say.)
+fn is_overload(error: &ApiError) -> bool {
+    error.is_too_many_requests() && error.causes().is_empty()
+}
+
+/// Writes, again and again while the server has no place for it.
+async fn patiently<F, Fut>(write: F) -> Result<Bytes, ApiError>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<Bytes, ApiError>>,
+{
+    let mut backoff = patience();
+    for _ in 1..ATTEMPTS {
+        match write().await {
+            Err(error) if is_overload(&error) => tokio::time::sleep(backoff.next_wait()).await,
+            result => return result,
+        }
+    }
+    write().await
 }
 
 fn written(response: Result<Response<wire::Object>, Status>) -> Result<Bytes, ApiError> {

@@ -177,17 +177,7 @@ impl<K: Object> ResourceClient<K> {
             .into_iter()
             .map(|write| self.wire(write))
             .collect::<Result<_, _>>()?;
-        let results = self.collection.batch(writes).await?;
-        Ok(results
-            .into_iter()
-            .map(|result| {
-                if result.code < 400 {
-                    return Ok(result.json);
-                }
-                let code = u16::try_from(result.code).unwrap_or(500);
-                Err(ApiError::from_json(&result.json).unwrap_or_else(|| ApiError::new(code, "", "")))
-            })
-            .collect())
+        self.collection.batch(writes).await
     }
 
     fn wire(&self, write: Write<K>) -> Result<wire::batch_item::Write, ApiError> {

@@ -11,15 +11,19 @@ pub fn message<'a>(nodes: usize, refusals: impl Iterator<Item = &'a Refusal>) ->
     }
     format!(
         "0/{nodes} nodes are available: {}.",
-        histogram(refusals.flat_map(|refusal| &refusal.reasons))
+        histogram(
+            refusals
+                .flat_map(|refusal| &refusal.reasons)
+                .map(|reason| &**reason)
+        )
     )
 }
 
 /// `1 Insufficient cpu, 2 node(s) were unschedulable`: how often each reason was given, in the order of the texts.
-pub fn histogram<T: AsRef<str>>(reasons: impl Iterator<Item = T>) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+pub fn histogram<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for reason in reasons {
-        *counts.entry(reason.as_ref().to_owned()).or_default() += 1;
+        *counts.entry(reason).or_default() += 1;
     }
     let mut texts: Vec<_> = counts
         .into_iter()
