@@ -7,6 +7,9 @@ use anyhow::Context;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+/// The folder of the cluster that is not given another.
+pub const DEFAULT_DIR: &str = "/var/lib/keelson";
+
 /// One cluster on this machine.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -176,6 +179,22 @@ impl Paths {
         self.run_dir.join("processes.json")
     }
 
+    /// See [`Cluster::cgroup_root`].
+    #[must_use]
+    pub fn cgroup_root(&self) -> String {
+        if self.dir == Path::new(DEFAULT_DIR) {
+            return "/".into();
+        }
+        // A name from the folder, which is the cluster's only certain identity.
+        let name: String = self
+            .dir
+            .to_string_lossy()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        format!("/keelson{name}")
+    }
+
     /// Reads the parameters of an existing cluster; none where there is no cluster.
     ///
     /// # Errors
@@ -219,6 +238,13 @@ impl Cluster {
             .hosts()
             .nth(9)
             .with_context(|| format!("--service-cidr {} is too small", self.parameters.service_cidr))
+    }
+
+    /// Below which control group the pods' groups are made. The usual place for the usual cluster; another one
+    /// beside it must not take its groups for its own.
+    #[must_use]
+    pub fn cgroup_root(&self) -> String {
+        self.paths.cgroup_root()
     }
 
     /// Where the apiserver is reached by everything on this machine.

@@ -12,6 +12,7 @@
 //! kubeconfig.rs  kubeconfig files
 //! images/        OCI archives of our own images
 //! system.rs      what the machine offers: programs, addresses, capabilities
+//! kernel.rs      kernel settings, remembered before and put back after
 //! https.rs       one HTTPS question to a daemon
 //! progress.rs    steps as they are shown
 //! ```
@@ -22,6 +23,7 @@ pub mod cluster;
 mod commands;
 mod https;
 pub mod images;
+mod kernel;
 pub mod kubeconfig;
 pub mod pki;
 mod progress;

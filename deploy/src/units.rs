@@ -189,6 +189,7 @@ fn kubelet(cluster: &Cluster) -> anyhow::Result<Value> {
         "root-dir": paths.dir.join("kubelet"),
         "pod-logs-dir": paths.dir.join("pod-logs"),
         "pod-infra-container-image": crate::images::PAUSE,
+        "cgroup-root": cluster.cgroup_root(),
         "cluster-dns": dns,
         "cluster-domain": "cluster.local",
         "port": parameters.ports.kubelet,

@@ -38,7 +38,7 @@ pub(crate) async fn run(paths: Paths, keep: Files) -> anyhow::Result<ExitCode> {
         .await?;
     progress.step("network", network::remove(&paths)).await?;
     progress.step("mounts", mounts::remove(&paths)).await?;
-    progress.step("cgroups", cgroups::remove()).await?;
+    progress.step("cgroups", cgroups::remove(&paths)).await?;
     progress.step("files", files::remove(&paths, keep)).await?;
     println!("\nIt took {}.", human(progress.elapsed()));
     Ok(ExitCode::SUCCESS)

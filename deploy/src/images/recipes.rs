@@ -138,7 +138,11 @@ fn toolbox(programs: &Path) -> Result<Image, BuildError> {
     layer.file("bin/busybox", 0o755, &contents)?;
     for applet in applets(&busybox)? {
         // Ours speaks TLS with strict servers; busybox's does not.
-        let target = if applet.ends_with("/wget") { "/bin/keelson-http" } else { "/bin/busybox" };
+        let target = if applet.ends_with("/wget") {
+            "/bin/keelson-http"
+        } else {
+            "/bin/busybox"
+        };
         layer.link(&applet, target)?;
     }
     layer.file("bin/keelson-http", 0o755, &program(programs, "keelson-http")?)?;

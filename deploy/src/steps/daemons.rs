@@ -16,6 +16,7 @@ const SUPERVISOR_START: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(cluster: &Cluster, machine: &Machine) -> anyhow::Result<((), String)> {
     let paths = &cluster.paths;
+    crate::kernel::remember(paths)?;
     let units = units::write(cluster, &machine.containerd.display().to_string())?;
     let own = std::env::current_exe().context("finding keeladm itself")?;
     let log_path = paths.log("supervisor");

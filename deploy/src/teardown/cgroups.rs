@@ -2,22 +2,35 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cluster::Paths;
+
 /// The kubelet's top group.
 const PODS: &str = "kubepods";
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// Removes the groups that nothing runs in; another cluster's stay because they are in use.
-pub(crate) async fn remove() -> anyhow::Result<((), String)> {
+/// Removes the cluster's groups, which are empty by now.
+pub(crate) async fn remove(paths: &Paths) -> anyhow::Result<((), String)> {
+    let root = paths.cgroup_root();
+    let own = root.trim_start_matches('/');
     // Version 1 has a tree for each controller, version 2 a single one.
-    let mut roots = vec![PathBuf::from(MOUNT)];
-    roots.extend(
+    let mut hierarchies = vec![PathBuf::from(MOUNT)];
+    hierarchies.extend(
         std::fs::read_dir(MOUNT)
             .into_iter()
             .flatten()
             .flatten()
             .map(|entry| entry.path()),
     );
-    let removed: usize = roots.iter().map(|root| remove_tree(&root.join(PODS))).sum();
+    let removed: usize = hierarchies
+        .iter()
+        .map(|hierarchy| {
+            remove_tree(&if own.is_empty() {
+                hierarchy.join(PODS)
+            } else {
+                hierarchy.join(own)
+            })
+        })
+        .sum();
     Ok((
         (),
         if removed == 0 {

@@ -36,5 +36,10 @@ pub(crate) async fn remove(paths: &Paths) -> anyhow::Result<((), String)> {
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    Ok(((), "rules, routes and CNI configuration removed".into()))
+    crate::kernel::restore(paths)?;
+    // The CNI library's notes of pods, which are gone; other runtimes' notes keep the folder.
+    for folder in ["/var/lib/cni/results", "/var/lib/cni"] {
+        let _ = std::fs::remove_dir(folder);
+    }
+    Ok(((), "rules, routes, CNI and kernel settings undone".into()))
 }

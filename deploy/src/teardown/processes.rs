@@ -31,6 +31,11 @@ pub(crate) async fn stop_supervisor(paths: &Paths) -> anyhow::Result<((), String
         return Ok(((), "not running".into()));
     }
     supervisor::ask(paths, Verb::Shutdown, &[]).await?;
+    let deadline = Instant::now() + PATIENCE;
+    // It answers, then ends.
+    while supervisor::running(paths).await && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     Ok(((), "stopped".into()))
 }
 
@@ -38,6 +43,13 @@ pub(crate) async fn stop_supervisor(paths: &Paths) -> anyhow::Result<((), String
 pub(crate) async fn kill_leftovers(paths: &Paths) -> anyhow::Result<((), String)> {
     let deadline = Instant::now() + PATIENCE;
     let mut killed = 0;
+    // What was asked to end may still be at it.
+    for _ in 0..10 {
+        if leftovers(paths).is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     loop {
         let left = leftovers(paths);
         if left.is_empty() {
