@@ -19,8 +19,10 @@ mod v3;
 
 use crate::names::{Gvk, Name};
 
-/// The media type of [`v2_protobuf`].
-pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type that [`v2_protobuf`] is answered with.
+pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The media type that kubectl asks for [`v2_protobuf`] with. It is no valid one: Go refuses it in an answer.
+pub const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// A resource the server serves.
 #[derive(Clone, Debug, PartialEq, Eq)]

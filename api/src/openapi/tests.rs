@@ -181,7 +181,9 @@ fn comparable(value: &mut Value, keep_descriptions: bool) {
         }
         Value::Array(items) => {
             items.retain(|item| {
-                !item.as_str().is_some_and(|text| text.contains("cbor"))
+                !item
+                    .as_str()
+                    .is_some_and(|text| text.contains("cbor") || text.contains("apply-patch"))
                     && item["$ref"] != "#/parameters/shardSelector-Kgyki_3_"
             });
             items
