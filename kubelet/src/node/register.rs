@@ -27,6 +27,8 @@ const LEASES: &str = "kube-node-lease";
 const RENEWALS: u32 = 4;
 /// How often the runtime is asked how it is; a node that is not ready should say so soon.
 const QUICK_LOOK: Duration = Duration::from_secs(2);
+/// The same while something is missing: a node that is being started is to be ready the moment it can be.
+const TROUBLED_LOOK: Duration = Duration::from_millis(200);
 
 /// Keeps the node current until `shutdown`.
 pub async fn run(context: Arc<Context>, pulse: Pulse, shutdown: CancellationToken) {
@@ -86,7 +88,7 @@ impl Keeper {
                 at.elapsed() >= self.context.config.node_status_update_frequency
                     || trouble.is_empty() != readings.trouble.is_empty()
             });
-            let mut pause = QUICK_LOOK;
+            let mut pause = if readings.trouble.is_empty() { QUICK_LOOK } else { TROUBLED_LOOK };
             if due || self.sent.is_none() {
                 looked = Some((Instant::now(), readings.trouble.clone()));
                 match self.update(&readings, runtime.as_ref()).await {
