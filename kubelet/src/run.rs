@@ -36,7 +36,7 @@ use crate::volumes::Volumes;
 /// How long the node's first status waits for the runtime.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How long to wait for a runtime that is not up yet.
-const RUNTIME_RETRY: Duration = Duration::from_secs(1);
+const RUNTIME_RETRY: Duration = Duration::from_millis(100);
 
 /// Runs the kubelet until `shutdown`. Pods are left running.
 ///
