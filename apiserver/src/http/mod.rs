@@ -20,11 +20,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::tls::Peer;
@@ -43,6 +43,8 @@ use negotiate::Encoding;
 
 /// Bodies may not be larger than this.
 pub const BODY_LIMIT: usize = 3 << 20;
+/// Larger ones are read up to here before they are refused.
+const DRAIN_LIMIT: usize = 64 << 20;
 
 /// Where a request came from.
 #[derive(Clone)]
@@ -259,14 +261,24 @@ fn subject(wanted: &ResourceRequest, verb: Option<Verb>, method: &Method) -> Sub
 }
 
 /// The whole body, or the 413 for it.
-pub async fn read_body(body: Incoming) -> ApiResult<Bytes> {
-    match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(
-            ApiError::request_entity_too_large(format_args!("limit is {BODY_LIMIT}")),
-        ),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "the body could not be read: {error}"
-        ))),
+///
+/// What is too large is read on for a while and thrown away: a client that is still writing does not see an answer.
+pub async fn read_body(mut body: Incoming) -> ApiResult<Bytes> {
+    let mut whole = BytesMut::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| ApiError::bad_request(format!("the body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size <= BODY_LIMIT {
+            whole.extend_from_slice(&data);
+        } else if size > DRAIN_LIMIT {
+            break;
+        }
     }
+    if size > BODY_LIMIT {
+        return Err(ApiError::request_entity_too_large(format_args!("limit is {BODY_LIMIT}")));
+    }
+    Ok(whole.freeze())
 }

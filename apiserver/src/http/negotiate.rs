@@ -167,10 +167,8 @@ pub fn body_encoding(headers: &HeaderMap) -> ApiResult<Encoding> {
     match media_type(headers) {
         "" | "application/json" | "*/*" => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
-        _ => Err(ApiError::unsupported_media_type(&[
-            "application/json",
-            "application/yaml",
-        ])),
+        protobuf::MEDIA_TYPE => Ok(Encoding::Protobuf),
+        _ => Err(ApiError::unsupported_media_type(OFFERED)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod allocators;
 pub mod apps;
+pub mod batch;
 pub mod catalog;
 pub mod common;
 pub mod coordination;
@@ -9,7 +10,12 @@ pub mod core;
 pub mod discovery;
 pub mod extensions;
 pub mod info;
+pub mod networking;
+pub mod node;
+pub mod policy;
+pub mod rbac;
 pub mod scheduling;
+pub mod storage;
 pub mod strategy;
 
 use std::sync::Arc;
@@ -38,7 +44,26 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         // apps
         Arc::new(apps::deployment::DeploymentKind),
         Arc::new(apps::replica_set::ReplicaSetKind),
+        Arc::new(apps::daemon_set::DaemonSetKind),
+        Arc::new(apps::stateful_set::StatefulSetKind),
         Arc::new(apps::controller_revision::ControllerRevisionKind),
+        // batch
+        Arc::new(batch::job::JobKind),
+        Arc::new(batch::cron_job::CronJobKind),
+        // policy
+        Arc::new(policy::pod_disruption_budget::PodDisruptionBudgetKind),
+        // rbac.authorization.k8s.io
+        Arc::new(rbac::role::RoleKind),
+        Arc::new(rbac::cluster_role::ClusterRoleKind),
+        Arc::new(rbac::role_binding::RoleBindingKind),
+        Arc::new(rbac::cluster_role_binding::ClusterRoleBindingKind),
+        // networking.k8s.io
+        Arc::new(networking::ingress::IngressKind),
+        Arc::new(networking::ingress_class::IngressClassKind),
+        Arc::new(networking::network_policy::NetworkPolicyKind),
+        // node.k8s.io, storage.k8s.io
+        Arc::new(node::runtime_class::RuntimeClassKind),
+        Arc::new(storage::storage_class::StorageClassKind),
         // scheduling.k8s.io
         Arc::new(scheduling::priority_class::PriorityClassKind),
         // discovery.k8s.io, coordination.k8s.io

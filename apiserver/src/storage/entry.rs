@@ -196,17 +196,43 @@ struct HeadMeta<'a> {
     labels: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
 }
 
-const METADATA: &[u8] = br#""metadata":{"#;
 const VERSION: &[u8] = br#""resourceVersion":""#;
 
-/// Where the text after `"metadata":{` begins. Encoders write `apiVersion`, `kind` and `metadata` first; none of
-/// the first two can contain the mark.
+/// Where the text after the opening brace of the object's own `metadata` begins. Kinds may have other fields before it,
+/// with `metadata` of their own inside: only the outermost level counts.
 fn metadata_start(object: &[u8]) -> Option<usize> {
-    find(object, METADATA).map(|at| at + METADATA.len())
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < object.len() {
+        match object[at] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            b'"' => {
+                let end = string_end(object, at + 1)?;
+                if depth == 1
+                    && &object[at + 1..end] == b"metadata"
+                    && let Some(rest) = object[end + 1..].strip_prefix(b":{")
+                {
+                    return Some(object.len() - rest.len());
+                }
+                at = end;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+/// Where the closing quote of a string is.
+fn string_end(object: &[u8], start: usize) -> Option<usize> {
+    let mut at = start;
+    loop {
+        match object.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
 }
 
 /// Stored bytes with `metadata.resourceVersion` filled in, between the opening and closing of a watch line.
@@ -308,6 +334,14 @@ mod tests {
             again.starts_with(r#"{"type":"MODIFIED","object":{"#) && again.contains(r#""120""#),
             "{again}"
         );
+    }
+
+    #[test]
+    fn only_the_outermost_metadata_counts() {
+        let revision = br#"{"kind":"R","data":{"metadata":{"a":"\\"}},"text":"\"metadata\":{","metadata":{"name":"x"}}"#;
+        let text = String::from_utf8(with_version(revision, 5).to_vec()).expect("text");
+        assert!(text.ends_with(r#""metadata":{"resourceVersion":"5","name":"x"}}"#), "{text}");
+        assert!(text.contains(r#""data":{"metadata":{"a":"#), "{text}");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The `apps` group.
 
 pub mod controller_revision;
+pub mod daemon_set;
 
 pub mod deployment;
 pub mod replica_set;
+pub mod stateful_set;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;

@@ -1,0 +1,79 @@
+//! ClusterRoleBindings.
+
+use jiff::Timestamp;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use keelson_api::field::Errors;
+use serde_json::Value;
+
+use super::{GROUP, binding, default_binding, same_role, subject_texts};
+use crate::registry::common::cells;
+use crate::registry::strategy::{Column, NameRule, RequestContext, ResourceInfo, Scope, Strategy};
+
+/// Kinds of roles that may be bound.
+const KINDS: &[&str] = &["ClusterRole"];
+
+/// The kind's strategy.
+pub struct ClusterRoleBindingKind;
+
+static INFO: ResourceInfo = ResourceInfo {
+    group: GROUP,
+    kind: "ClusterRoleBinding",
+    plural: "clusterrolebindings",
+    singular: "clusterrolebinding",
+    scope: Scope::Cluster,
+    storage_prefix: "clusterrolebindings",
+    name_rule: NameRule::PathSegment,
+    ..ResourceInfo::base()
+};
+
+impl Strategy for ClusterRoleBindingKind {
+    type Object = ClusterRoleBinding;
+
+    fn info(&self) -> &'static ResourceInfo {
+        &INFO
+    }
+
+    fn default(&self, object: &mut ClusterRoleBinding) {
+        default_binding(&mut object.role_ref, &mut object.subjects);
+    }
+
+    fn validate_create(&self, _ctx: &RequestContext<'_>, object: &ClusterRoleBinding) -> Errors {
+        validate(object)
+    }
+
+    fn validate_update(&self, _ctx: &RequestContext<'_>, new: &ClusterRoleBinding, old: &ClusterRoleBinding) -> Errors {
+        let mut errors = validate(new);
+        same_role(&mut errors, &new.role_ref, &old.role_ref);
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            Column::name(),
+            Column::new("Role", "The role that is given."),
+            Column::new("Age", "Time since the object was created."),
+            Column::new("Users", "Users the role is given to.").wide(),
+            Column::new("Groups", "Groups the role is given to.").wide(),
+            Column::new("ServiceAccounts", "Service accounts the role is given to.").wide(),
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, object: &ClusterRoleBinding, now: Timestamp) -> Vec<Value> {
+        let [users, groups, accounts] = subject_texts(object.subjects.as_deref().unwrap_or(&[]));
+        vec![
+            cells::name(&object.metadata),
+            format!("{}/{}", object.role_ref.kind, object.role_ref.name).into(),
+            cells::age(&object.metadata, now),
+            users.into(),
+            groups.into(),
+            accounts.into(),
+        ]
+    }
+}
+
+fn validate(object: &ClusterRoleBinding) -> Errors {
+    let mut errors = Errors::new();
+    binding(&mut errors, &object.role_ref, object.subjects.as_deref().unwrap_or(&[]), KINDS);
+    errors
+}

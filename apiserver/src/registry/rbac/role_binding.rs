@@ -1,0 +1,78 @@
+//! RoleBindings.
+
+use jiff::Timestamp;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use keelson_api::field::Errors;
+use serde_json::Value;
+
+use super::{GROUP, binding, default_binding, same_role, subject_texts};
+use crate::registry::common::cells;
+use crate::registry::strategy::{Column, NameRule, RequestContext, ResourceInfo, Strategy};
+
+/// Kinds of roles that may be bound.
+const KINDS: &[&str] = &["ClusterRole", "Role"];
+
+/// The kind's strategy.
+pub struct RoleBindingKind;
+
+static INFO: ResourceInfo = ResourceInfo {
+    group: GROUP,
+    kind: "RoleBinding",
+    plural: "rolebindings",
+    singular: "rolebinding",
+    storage_prefix: "rolebindings",
+    name_rule: NameRule::PathSegment,
+    ..ResourceInfo::base()
+};
+
+impl Strategy for RoleBindingKind {
+    type Object = RoleBinding;
+
+    fn info(&self) -> &'static ResourceInfo {
+        &INFO
+    }
+
+    fn default(&self, object: &mut RoleBinding) {
+        default_binding(&mut object.role_ref, &mut object.subjects);
+    }
+
+    fn validate_create(&self, _ctx: &RequestContext<'_>, object: &RoleBinding) -> Errors {
+        validate(object)
+    }
+
+    fn validate_update(&self, _ctx: &RequestContext<'_>, new: &RoleBinding, old: &RoleBinding) -> Errors {
+        let mut errors = validate(new);
+        same_role(&mut errors, &new.role_ref, &old.role_ref);
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            Column::name(),
+            Column::new("Role", "The role that is given."),
+            Column::new("Age", "Time since the object was created."),
+            Column::new("Users", "Users the role is given to.").wide(),
+            Column::new("Groups", "Groups the role is given to.").wide(),
+            Column::new("ServiceAccounts", "Service accounts the role is given to.").wide(),
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, object: &RoleBinding, now: Timestamp) -> Vec<Value> {
+        let [users, groups, accounts] = subject_texts(object.subjects.as_deref().unwrap_or(&[]));
+        vec![
+            cells::name(&object.metadata),
+            format!("{}/{}", object.role_ref.kind, object.role_ref.name).into(),
+            cells::age(&object.metadata, now),
+            users.into(),
+            groups.into(),
+            accounts.into(),
+        ]
+    }
+}
+
+fn validate(object: &RoleBinding) -> Errors {
+    let mut errors = Errors::new();
+    binding(&mut errors, &object.role_ref, object.subjects.as_deref().unwrap_or(&[]), KINDS);
+    errors
+}
