@@ -98,6 +98,12 @@ fn checksum(sequence: u64, body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&sequence.to_le_bytes()), body)
 }
 
+/// How many bytes the record at the start of `bytes` says it takes.
+#[must_use]
+pub fn claimed_bytes(bytes: &[u8]) -> usize {
+    HEADER_BYTES + read_u32(bytes, 0).map_or(0, |length| length as usize)
+}
+
 /// Reads what stands at the start of `bytes`.
 #[must_use]
 pub fn decode(sequence: u64, bytes: &[u8]) -> Found {

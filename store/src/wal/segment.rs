@@ -16,6 +16,9 @@ pub const SEGMENT_BYTES: u64 = 8 << 20;
 /// Kept free in the last segment of a full disk for what Raft itself has to write.
 pub const RESERVE_BYTES: u64 = 512 << 10;
 
+/// Read at a time.
+const WINDOW_BYTES: usize = 128 << 10;
+
 const EXTENSION: &str = "wal";
 const SPARE_NAME: &str = "spare";
 
@@ -62,33 +65,44 @@ impl Segment {
         last: bool,
         take: &mut dyn FnMut(Record),
     ) -> Result<Self, WalError> {
-        let content = std::fs::read(path).map_err(io("reading the segment", path))?;
-        let mut at = 0;
-        let mut last_index = 0;
-        let torn = loop {
-            match record::decode(sequence, &content[at..]) {
-                Found::Record(record, bytes) => {
-                    if let Record::Entry(entry) = &record {
-                        last_index = entry.index;
-                    }
-                    take(record);
-                    at += bytes;
-                }
-                Found::End => break None,
-                Found::Invalid(reason) => break Some(reason),
-            }
-        };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .open(path)
             .map_err(io("opening the segment", path))?;
+        let length = file.metadata().map_err(io("reading the segment", path))?.len();
+        let mut window = Window {
+            file: &file,
+            buffer: Vec::new(),
+            taken: 0,
+            start: 0,
+            length,
+        };
+        let mut last_index = 0;
+        let torn = loop {
+            window.fill(8).map_err(io("reading the segment", path))?;
+            // A record that claims to be longer than the file is found invalid with what there is.
+            let want = record::claimed_bytes(window.bytes());
+            window.fill(want).map_err(io("reading the segment", path))?;
+            match record::decode(sequence, window.bytes()) {
+                Found::Record(record, bytes) => {
+                    if let Record::Entry(entry) = &record {
+                        last_index = entry.index;
+                    }
+                    take(record);
+                    window.advance(bytes);
+                }
+                Found::End => break None,
+                Found::Invalid(reason) => break Some(reason),
+            }
+        };
+        let at = window.start;
         if let Some(reason) = torn
             && !last
         {
             return Err(WalError::Damaged {
                 path: path.to_owned(),
-                offset: at as u64,
+                offset: at,
                 reason: reason.into(),
             });
         }
@@ -97,9 +111,11 @@ impl Segment {
                 tracing::warn!(segment = %path.display(), offset = at, reason, "cutting off the torn end of the log");
             }
             // Zeros behind the last record, whatever stood there, so that it stays the last.
-            let clean = content[at..].iter().all(|byte| *byte == 0);
-            if !clean || (content.len() as u64) < SEGMENT_BYTES {
-                file.set_len(at as u64).map_err(io("cutting the segment", path))?;
+            let clean = window
+                .rest_is_zero()
+                .map_err(io("reading the segment", path))?;
+            if !clean || length < SEGMENT_BYTES {
+                file.set_len(at).map_err(io("cutting the segment", path))?;
                 allocate(&file).map_err(io("allocating the segment", path))?;
                 file.sync_all().map_err(io("syncing the segment", path))?;
             }
@@ -107,7 +123,7 @@ impl Segment {
         Ok(Self {
             sequence,
             path: path.to_owned(),
-            bytes: at as u64,
+            bytes: at,
             last_index,
             file,
         })
@@ -130,6 +146,56 @@ impl Segment {
             .map_err(io("writing the segment", &self.path))?;
         self.bytes += data.len() as u64;
         Ok(())
+    }
+}
+
+/// A segment being read, a piece in memory at a time.
+struct Window<'a> {
+    file: &'a File,
+    buffer: Vec<u8>,
+    /// Where in the buffer the part begins that was not taken yet.
+    taken: usize,
+    /// Where in the file that is.
+    start: u64,
+    length: u64,
+}
+
+impl Window<'_> {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.taken..]
+    }
+
+    /// Has at least `want` bytes in memory, or all there are.
+    fn fill(&mut self, want: usize) -> std::io::Result<()> {
+        let have = self.bytes().len();
+        let end = self.start + have as u64;
+        if have >= want || end >= self.length {
+            return Ok(());
+        }
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        let missing = (want - have).max(WINDOW_BYTES) as u64;
+        let more = missing.min(self.length - end) as usize;
+        self.buffer.resize(have + more, 0);
+        self.file.read_exact_at(&mut self.buffer[have..], end)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.taken += bytes;
+        self.start += bytes as u64;
+    }
+
+    fn rest_is_zero(&mut self) -> std::io::Result<bool> {
+        loop {
+            self.fill(1)?;
+            if self.bytes().is_empty() {
+                return Ok(true);
+            }
+            if self.bytes().iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            self.advance(self.bytes().len());
+        }
     }
 }
 
