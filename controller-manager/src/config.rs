@@ -96,6 +96,9 @@ pub struct Config {
     /// Services whose endpoint slices are reconciled at once
     #[arg(long, default_value_t = 5)]
     pub concurrent_service_endpoint_syncs: usize,
+    /// DaemonSets reconciled at once
+    #[arg(long, default_value_t = 2)]
+    pub concurrent_daemonset_syncs: usize,
     /// Jobs reconciled at once
     #[arg(long, default_value_t = 5)]
     pub concurrent_job_syncs: usize,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -80,6 +80,10 @@ informers! {
     replica_sets: ReplicaSet, all(), [by_controller(), orphans()];
     /// Every ReplicationController.
     replication_controllers: ReplicationController, all(), [by_controller(), orphans()];
+    /// Every DaemonSet.
+    daemon_sets: DaemonSet, all(), [];
+    /// Every ControllerRevision.
+    controller_revisions: ControllerRevision, all(), [by_controller()];
     /// Every CronJob.
     cron_jobs: CronJob, all(), [];
     /// Every Job.

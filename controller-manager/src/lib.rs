@@ -8,6 +8,7 @@
 //! deployment/             rollouts over ReplicaSets
 //! replicaset/             keeps a number of pods running; the loop is generic
 //! replicationcontroller/  the same loop over the older kind
+//! daemonset/              a pod on every node
 //! job/                    pods that run to completion
 //! cronjob/                jobs at given times
 //! endpoints/              the addresses behind services, one object each
@@ -30,6 +31,7 @@ pub mod common;
 pub mod config;
 pub mod context;
 pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;

@@ -4,8 +4,8 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    cronjob, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle,
-    podgc, replicaset, replicationcontroller, rootca, serviceaccount, tainteviction,
+    cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam,
+    nodelifecycle, podgc, replicaset, replicationcontroller, rootca, serviceaccount, tainteviction,
 };
 
 /// A controller: a name for `--controllers`, and what runs until the context shuts down.
@@ -29,6 +29,7 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "deployment-controller", "apps", "deployments" => deployment::run;
     "replicaset-controller", "apps", "replicasets" => replicaset::run;
     "replicationcontroller-controller", "", "replicationcontrollers" => replicationcontroller::run;
+    "daemonset-controller", "apps", "daemonsets" => daemonset::run;
     "job-controller", "batch", "jobs" => job::run;
     "cronjob-controller", "batch", "cronjobs" => cronjob::run;
     "endpoints-controller", "", "endpoints" => endpoints::run;

@@ -2,7 +2,7 @@
 
 mod ranges;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
@@ -74,17 +74,23 @@ pub async fn run(context: Context) {
             pools,
             by_node: HashMap::new(),
         }),
+        written: Mutex::default(),
     });
     let queue: WorkQueue<String> = WorkQueue::new("nodeipam");
     // Ranges that nodes have already are taken before any is given: the first list comes before the first worker.
     let (this, to) = (controller.clone(), queue.clone());
     controller.nodes.subscribe(move |event| match event {
         Event::Added(node) | Event::Updated { new: node, .. } => {
-            if !this.allocations.lock().note(node) {
+            if this.allocations.lock().note(node) {
+                this.written.lock().remove(node.name());
+            } else {
                 to.add(node.name().to_owned());
             }
         }
-        Event::Deleted(node) => this.allocations.lock().release(node.name()),
+        Event::Deleted(node) => {
+            this.written.lock().remove(node.name());
+            this.allocations.lock().release(node.name());
+        }
     });
     controller.nodes.synced().await;
     // One worker: it waits for the server, not the other way round.
@@ -100,6 +106,8 @@ struct Controller {
     client: ResourceClient<Node>,
     events: EventRecorder,
     allocations: Mutex<Allocations>,
+    /// Nodes that have been written and are not in the cache like that yet.
+    written: Mutex<HashSet<String>>,
 }
 
 struct Allocations {
@@ -171,7 +179,7 @@ impl Controller {
             self.allocations.lock().release(name);
             return Ok(());
         };
-        if !ranges_of(&node).is_empty() {
+        if !ranges_of(&node).is_empty() || self.written.lock().contains(name) {
             return Ok(());
         }
         let Some(ranges) = self.allocations.lock().take(name) else {
@@ -187,6 +195,7 @@ impl Controller {
         });
         // A refused patch leaves the ranges with the node's name, for the next attempt or its deletion.
         unless_gone(self.client.patch(&node.key(), Patch::Merge(patch)).await)?;
+        self.written.lock().insert(name.to_owned());
         tracing::info!(node = name, ranges = ?texts, "pod ranges given");
         Ok(())
     }

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::common::answers::unless_gone;
-use crate::common::pods;
+use crate::common::{patches, pods};
 use crate::context::{BY_NODE, Context};
 use taints::{Eviction, Readiness, readiness};
 use zones::{Limits, Permission, Zones};
@@ -211,7 +211,7 @@ impl Controller {
         if let Some(taints) = taints::wanted(node, eviction, &keelson_api::time::now()) {
             let patch = json!({
                 "metadata": {"resourceVersion": node.metadata.resource_version},
-                "spec": {"taints": taints},
+                "spec": {"taints": patches::list(&taints)},
             });
             unless_gone(self.client.patch(&node.key(), Patch::Merge(patch)).await)?;
         }

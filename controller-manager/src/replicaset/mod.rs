@@ -12,6 +12,8 @@ mod decide;
 pub(crate) mod rank;
 pub mod replicated;
 
+pub(crate) use decide::next_available;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 
+use crate::common::tolerations::tolerates;
+
 /// What becomes of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -61,20 +63,6 @@ fn patience(tolerations: &[Toleration], taint: &Taint) -> Patience {
         (true, Some(duration)) => Patience::Of(duration),
         (true, None) => Patience::Endless,
     }
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let effect_fits = set(&toleration.effect).is_none_or(|effect| effect == taint.effect);
-    let key_fits = set(&toleration.key).is_none_or(|key| key == taint.key);
-    let value = || toleration.value.as_deref().unwrap_or_default();
-    effect_fits
-        && key_fits
-        && match toleration.operator.as_deref() {
-            Some("Exists") => true,
-            None | Some("" | "Equal") => value() == taint.value.as_deref().unwrap_or_default(),
-            _ => false,
-        }
 }
 
 fn since(pod: &Pod, taint: &Taint, now: Timestamp) -> Timestamp {
