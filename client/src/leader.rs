@@ -14,11 +14,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keelson_api::object::{Object, ObjectKey};
 use keelson_api::status::ApiError;
 use keelson_api::time;
+use keelson_daemon::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Client, Informer, InformerOptions, ResourceClient};
+
+/// The first wait after the Lease could not be written.
+const ACQUIRE_AGAIN: Duration = Duration::from_millis(100);
 
 /// Which Lease, who we are, and how fast a dead leader is replaced.
 #[derive(Clone, Debug)]
@@ -207,13 +211,15 @@ async fn acquire(
         () = informer.synced() => {}
         () = shutdown.cancelled() => return None,
     }
+    // In a cluster that is being started the namespace of the Lease is there a moment later.
+    let mut backoff = Backoff::new(ACQUIRE_AGAIN, config.retry_period);
     loop {
         let seen = *changes.borrow_and_update();
         let lease = informer.store().get(&key);
         let (result, wait) = match next_move(config, lease.as_deref(), seen.elapsed()) {
             Move::Wait(left) => (None, left),
-            Move::Create(lease) => (Some(leases.create(&lease).await), config.retry_period),
-            Move::Take(lease) => (Some(leases.update(&lease).await), config.retry_period),
+            Move::Create(lease) => (Some(leases.create(&lease).await), backoff.next_wait()),
+            Move::Take(lease) => (Some(leases.update(&lease).await), backoff.next_wait()),
         };
         match result {
             Some(Ok(lease)) => return Some(lease),

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
     Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 
 use crate::engine::Cache;
 use crate::framework::{Cycle, CycleState};
@@ -69,6 +69,20 @@ impl PodBuilder {
 
     pub fn app(mut self, label: &str) -> Self {
         self.0.metadata.labels = Some([("app".to_owned(), label.to_owned())].into());
+        self
+    }
+
+    /// Makes it one of a replica set's pods.
+    pub fn of(mut self, replica_set: &str) -> Self {
+        let owner = OwnerReference {
+            api_version: "apps/v1".into(),
+            kind: "ReplicaSet".into(),
+            name: replica_set.into(),
+            uid: replica_set.into(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        };
+        self.0.metadata.owner_references = Some(vec![owner]);
         self
     }
 

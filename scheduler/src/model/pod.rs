@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use keelson_api::object::{Object, ObjectKey};
+use keelson_api::owners;
 use keelson_api::selector::{LabelSelector, Operator, Requirement};
 
 use super::{NodeTerm, NonZero, RequiredNodes, Resources, WeightedTerm};
@@ -43,6 +44,25 @@ pub enum WhenUnsatisfiable {
     ScheduleAnyway,
 }
 
+/// Which pods of a namespace a spread constraint counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Counted {
+    /// Those with such labels.
+    Labels(LabelSelector),
+    /// Those of the controller with this uid.
+    Siblings(String),
+}
+
+impl Counted {
+    /// Whether the pod is one of them.
+    pub fn matches(&self, pod: &PodInfo) -> bool {
+        match self {
+            Counted::Labels(selector) => selector.matches(pod.pod.labels()),
+            Counted::Siblings(controller) => pod.controller() == Some(controller),
+        }
+    }
+}
+
 /// One topology spread constraint.
 #[derive(Clone, Debug)]
 pub struct SpreadConstraint {
@@ -53,7 +73,7 @@ pub struct SpreadConstraint {
     /// Whether the constraint is a rule or a wish.
     pub when_unsatisfiable: WhenUnsatisfiable,
     /// Which pods of the namespace are counted.
-    pub selector: LabelSelector,
+    pub counted: Counted,
     /// With fewer domains than this, the emptiest counts as empty.
     pub min_domains: i64,
     /// Whether nodes the pod may not run on by affinity are left out.
@@ -200,6 +220,21 @@ impl PodInfo {
             .unwrap_or("default-scheduler")
     }
 
+    /// The uid of the controller that keeps it and others like it running.
+    pub fn controller(&self) -> Option<&str> {
+        owners::controller_ref(&self.pod.metadata).map(|owner| owner.uid.as_str())
+    }
+
+    /// The uid of its controller, if that is one of those whose pods stand in for each other.
+    pub fn replicated_by(&self) -> Option<&str> {
+        let controller = owners::controller_ref(&self.pod.metadata)?;
+        let replicates = matches!(
+            controller.kind.as_str(),
+            "ReplicaSet" | "ReplicationController" | "StatefulSet"
+        );
+        replicates.then_some(controller.uid.as_str())
+    }
+
     /// Whether somebody has deleted it.
     pub fn is_terminating(&self) -> bool {
         self.pod.metadata.deletion_timestamp.is_some()
@@ -313,12 +348,12 @@ fn spread(constraint: &TopologySpreadConstraint, pod: &Pod) -> SpreadConstraint 
             "ScheduleAnyway" => WhenUnsatisfiable::ScheduleAnyway,
             _ => WhenUnsatisfiable::DoNotSchedule,
         },
-        selector: selector(
+        counted: Counted::Labels(selector(
             constraint.label_selector.as_ref(),
             &constraint.match_label_keys,
             &None,
             pod,
-        ),
+        )),
         min_domains: constraint.min_domains.unwrap_or(1).into(),
         honor_affinity: honor(&constraint.node_affinity_policy, true),
         honor_taints: honor(&constraint.node_taints_policy, false),

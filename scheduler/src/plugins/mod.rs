@@ -26,7 +26,7 @@ pub fn default_profile(name: &str, bind: Vec<Arc<dyn Bind>>) -> Profile {
     let affinity = Arc::new(node_affinity::NodeAffinity);
     let taints = Arc::new(taint_toleration::TaintToleration);
     let ports = Arc::new(node_ports::NodePorts);
-    let spread = Arc::new(pod_topology_spread::PodTopologySpread);
+    let spread = Arc::new(pod_topology_spread::PodTopologySpread::default());
     let inter_pod = Arc::new(inter_pod_affinity::InterPodAffinity);
 
     let points = Points {
