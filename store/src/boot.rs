@@ -115,7 +115,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         &config.data_dir(),
         config.quota(),
     );
-    let core = core(opened, &config, election_ticks, peers.clone(), leadership.clone())?;
+    let core = core(
+        opened,
+        &config,
+        election_ticks,
+        peers.clone(),
+        leadership.clone(),
+        persister.clone(),
+    )?;
 
     // Whichever of the two threads ends first ends the member.
     let (ended, mut end) = tokio::sync::mpsc::unbounded_channel::<anyhow::Result<()>>();
@@ -208,6 +215,7 @@ fn core(
     election_ticks: usize,
     peers: Peers,
     leadership: Arc<Leadership>,
+    persister: persist::Persister,
 ) -> anyhow::Result<Core> {
     let Opened {
         member,
@@ -244,6 +252,7 @@ fn core(
         Box::new(peers),
         leadership,
         Duration::from_millis(config.election_timeout),
+        persister,
     ))
 }
 

@@ -19,8 +19,8 @@ use crate::raft::handle::{Command, RaftHandle};
 use crate::state::{Applied, State};
 use crate::wal::segment::SpareSlot;
 
-/// Changes in memory that make writing them worthwhile.
-const STORE_BYTES: usize = 4 << 20;
+/// Size of the changes in memory that makes writing them worthwhile.
+pub const STORE_BYTES: usize = 4 << 20;
 /// Changes do not wait longer than this.
 const STORE_EVERY: Duration = Duration::from_secs(10);
 /// How often the thread looks around when nobody nudges it.
@@ -126,11 +126,11 @@ impl Worker {
     }
 
     fn look(&mut self) -> Result<(), StoreError> {
-        let spare = self.spare.fill();
+        let spare = self.spare.ensure();
         if self.is_due() && self.has_room() {
             self.store()?;
         }
-        self.set_full(spare.is_err() || !self.has_room());
+        self.set_full(!spare || !self.has_room());
         let mut more = true;
         while more && !self.stopping.load(Ordering::Acquire) && self.has_room() {
             more = self.state.compact_step()?;

@@ -11,8 +11,8 @@ use keelson_proto::etcd::{
 
 use super::read::ReadError;
 use super::{Mvcc, check, compact};
-use crate::engine::memory::MemoryEngine;
 use crate::engine::Batch;
+use crate::engine::memory::MemoryEngine;
 use crate::error::StoreError;
 use crate::mvcc::schema;
 

@@ -21,6 +21,7 @@ use super::handle::{Answer, Command, Leadership, Membership, encode_change};
 use super::log::LogTail;
 use super::reads::Reads;
 use crate::error::StoreError;
+use crate::persist::{Persister, STORE_BYTES};
 use crate::state::{Applied, Outcome, State};
 use crate::wal::{Mark, Room, Wal, WalError};
 
@@ -36,6 +37,11 @@ const KEEP_BYTES: usize = 16 << 20;
 const READ_PATIENCE: Duration = Duration::from_secs(7);
 /// How long a question to the leader may take before it is asked again.
 const READ_RETRY: Duration = Duration::from_millis(500);
+
+/// Size of the changes in memory from which on every round of the loop is slowed down.
+const SLOW_BYTES: usize = 32 << 20;
+/// By how much.
+const SLOW_DOWN: Duration = Duration::from_millis(10);
 
 /// Why the loop ends.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +104,7 @@ pub struct Core {
     incoming: Option<(u64, PathBuf)>,
     election_timeout: Duration,
     swept: Instant,
+    persister: Persister,
 }
 
 impl Core {
@@ -111,6 +118,7 @@ impl Core {
         outbox: Box<dyn Outbox>,
         leadership: Arc<Leadership>,
         election_timeout: Duration,
+        persister: Persister,
     ) -> Self {
         Self {
             member,
@@ -125,6 +133,7 @@ impl Core {
             incoming: None,
             election_timeout,
             swept: Instant::now(),
+            persister,
         }
     }
 
@@ -387,7 +396,19 @@ impl Core {
             self.publish_leadership();
             self.reads.applied(self.state.applied_index());
         }
+        self.mind_memory();
         Ok(())
+    }
+
+    /// Writers who are faster than the engine are slowed down before they fill the memory.
+    fn mind_memory(&self) {
+        let bytes = self.state.unstored_bytes();
+        if bytes >= STORE_BYTES {
+            self.persister.nudge();
+        }
+        if bytes >= SLOW_BYTES {
+            std::thread::sleep(SLOW_DOWN);
+        }
     }
 
     fn ask_for_reads(&mut self) {

@@ -226,7 +226,8 @@ impl Wal {
     #[must_use]
     pub fn room(&self) -> Room {
         let left = segment::SEGMENT_BYTES.saturating_sub(self.current.bytes + self.buffer.len() as u64);
-        if self.spare.is_full() || left > segment::SEGMENT_BYTES / 2 {
+        // The spare is made in the background; only a writer who is faster than that waits for it here.
+        if left > segment::SEGMENT_BYTES / 2 || self.spare.ensure() {
             Room::Plenty
         } else if left > segment::RESERVE_BYTES {
             Room::Reserve

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
@@ -111,9 +112,7 @@ impl Segment {
                 tracing::warn!(segment = %path.display(), offset = at, reason, "cutting off the torn end of the log");
             }
             // Zeros behind the last record, whatever stood there, so that it stays the last.
-            let clean = window
-                .rest_is_zero()
-                .map_err(io("reading the segment", path))?;
+            let clean = window.rest_is_zero().map_err(io("reading the segment", path))?;
             if !clean || length < SEGMENT_BYTES {
                 file.set_len(at).map_err(io("cutting the segment", path))?;
                 allocate(&file).map_err(io("allocating the segment", path))?;
@@ -226,8 +225,18 @@ pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, WalError> {
 /// writer does not wait for the file system to find room.
 pub struct SpareSlot {
     folder: PathBuf,
-    file: Mutex<Option<File>>,
+    slot: Mutex<Slot>,
 }
+
+#[derive(Default)]
+struct Slot {
+    file: Option<File>,
+    /// When the disk had no room for one.
+    failed: Option<Instant>,
+}
+
+/// How long a disk that had no room is not asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 impl SpareSlot {
     /// An empty slot.
@@ -235,31 +244,36 @@ impl SpareSlot {
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
-            file: Mutex::new(None),
+            slot: Mutex::default(),
         }
     }
 
-    /// Whether a spare is there.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        // While it is being filled the lock is held and the answer is no.
-        self.file.try_lock().is_some_and(|file| file.is_some())
-    }
-
-    /// Makes a spare if there is none.
-    ///
-    /// # Errors
-    /// When the disk is full.
-    pub fn fill(&self) -> Result<(), WalError> {
-        let mut slot = self.file.lock();
-        if slot.is_none() {
-            *slot = Some(self.make()?);
+    /// Makes a spare if there is none, and says whether there is one then. A disk that had no room a moment
+    /// ago is not asked again.
+    pub fn ensure(&self) -> bool {
+        let mut slot = self.slot.lock();
+        if slot.file.is_some() {
+            return true;
         }
-        Ok(())
+        if slot.failed.is_some_and(|failed| failed.elapsed() < ASK_AGAIN) {
+            return false;
+        }
+        match self.make() {
+            Ok(file) => {
+                slot.file = Some(file);
+                slot.failed = None;
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no room for the next segment");
+                slot.failed = Some(Instant::now());
+                false
+            }
+        }
     }
 
     fn take(&self) -> Result<File, WalError> {
-        match self.file.lock().take() {
+        match self.slot.lock().file.take() {
             Some(file) => Ok(file),
             None => self.make(),
         }
