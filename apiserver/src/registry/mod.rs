@@ -2,6 +2,7 @@
 
 pub mod allocators;
 pub mod apps;
+pub mod autoscaling;
 pub mod batch;
 pub mod catalog;
 pub mod common;
@@ -47,6 +48,8 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(apps::daemon_set::DaemonSetKind),
         Arc::new(apps::stateful_set::StatefulSetKind),
         Arc::new(apps::controller_revision::ControllerRevisionKind),
+        // autoscaling
+        Arc::new(autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscalerKind),
         // batch
         Arc::new(batch::job::JobKind),
         Arc::new(batch::cron_job::CronJobKind),

@@ -66,9 +66,17 @@ impl Strategy for DaemonSetKind {
         new.status.clone_from(&old.status);
         let template = |set: &DaemonSet| set.spec.as_ref().map(|s| s.template.clone());
         let before = template_generation(old);
-        let now = if template(new) == template(old) { before } else { before + 1 };
+        let now = if template(new) == template(old) {
+            before
+        } else {
+            before + 1
+        };
         set_template_generation(new, now);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut DaemonSet, old: &DaemonSet) {
@@ -83,12 +91,22 @@ impl Strategy for DaemonSetKind {
     fn validate_update(&self, _ctx: &RequestContext<'_>, new: &DaemonSet, old: &DaemonSet) -> Errors {
         let mut errors = validate(new);
         if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-            rules::immutable(&mut errors, &Loc::new("spec.selector"), &new.selector, &old.selector);
+            rules::immutable(
+                &mut errors,
+                &Loc::new("spec.selector"),
+                &new.selector,
+                &old.selector,
+            );
         }
         errors
     }
 
-    fn validate_subresource_update(&self, _ctx: &RequestContext<'_>, new: &DaemonSet, _old: &DaemonSet) -> Errors {
+    fn validate_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &DaemonSet,
+        _old: &DaemonSet,
+    ) -> Errors {
         validate_status(new)
     }
 
@@ -98,9 +116,20 @@ impl Strategy for DaemonSetKind {
             Column::new("Desired", "The number of nodes that should run the pod.").of("integer"),
             Column::new("Current", "The number of nodes that run the pod and should.").of("integer"),
             Column::new("Ready", "The number of nodes whose pod is ready.").of("integer"),
-            Column::new("Up-to-date", "The number of nodes whose pod is of the present template.").of("integer"),
-            Column::new("Available", "The number of nodes whose pod has been ready for long enough.").of("integer"),
-            Column::new("Node Selector", "The labels of the nodes that should run the pod."),
+            Column::new(
+                "Up-to-date",
+                "The number of nodes whose pod is of the present template.",
+            )
+            .of("integer"),
+            Column::new(
+                "Available",
+                "The number of nodes whose pod has been ready for long enough.",
+            )
+            .of("integer"),
+            Column::new(
+                "Node Selector",
+                "The labels of the nodes that should run the pod.",
+            ),
             Column::new("Age", "Time since the object was created."),
             Column::new("Containers", "Names of each container in the template.").wide(),
             Column::new("Images", "Images referenced by each container in the template.").wide(),
@@ -114,7 +143,9 @@ impl Strategy for DaemonSetKind {
         let status = set.status.as_ref();
         let count = |of: fn(&DaemonSetStatus) -> i32| Value::from(status.map_or(0, of));
         let [names, images] = cells::containers(spec.map(|s| containers(&s.template)).unwrap_or(&[]));
-        let nodes = spec.and_then(|s| s.template.spec.as_ref()).and_then(|s| s.node_selector.as_ref());
+        let nodes = spec
+            .and_then(|s| s.template.spec.as_ref())
+            .and_then(|s| s.node_selector.as_ref());
         vec![
             cells::name(&set.metadata),
             count(|s| s.desired_number_scheduled),
@@ -133,7 +164,10 @@ impl Strategy for DaemonSetKind {
 
 fn template_generation(set: &DaemonSet) -> i64 {
     let annotations = set.metadata.annotations.as_ref();
-    annotations.and_then(|a| a.get(TEMPLATE_GENERATION)).and_then(|text| text.parse().ok()).unwrap_or(0)
+    annotations
+        .and_then(|a| a.get(TEMPLATE_GENERATION))
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn set_template_generation(set: &mut DaemonSet, generation: i64) {
@@ -144,15 +178,32 @@ fn set_template_generation(set: &mut DaemonSet, generation: i64) {
 fn validate(set: &DaemonSet) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &set.spec else { return vec![at.required("")] };
-    let DaemonSetSpec { min_ready_seconds, revision_history_limit, update_strategy, .. } = spec;
+    let Some(spec) = &set.spec else {
+        return vec![at.required("")];
+    };
+    let DaemonSetSpec {
+        min_ready_seconds,
+        revision_history_limit,
+        update_strategy,
+        ..
+    } = spec;
     selector(&mut errors, &at.child("selector"), &spec.selector, "daemonset");
-    template(&mut errors, &at.child("template"), &spec.template, &spec.selector, "DaemonSet");
+    template(
+        &mut errors,
+        &at.child("template"),
+        &spec.template,
+        &spec.selector,
+        "DaemonSet",
+    );
     rules::not_negative(&mut errors, &at.child("minReadySeconds"), *min_ready_seconds);
     if let Some(strategy) = update_strategy {
         self::strategy(&mut errors, &at.child("updateStrategy"), strategy);
     }
-    rules::not_negative(&mut errors, &at.child("revisionHistoryLimit"), *revision_history_limit);
+    rules::not_negative(
+        &mut errors,
+        &at.child("revisionHistoryLimit"),
+        *revision_history_limit,
+    );
     errors
 }
 
@@ -165,10 +216,12 @@ fn strategy(errors: &mut Errors, at: &Loc<'_>, strategy: &DaemonSetUpdateStrateg
             let zero = IntOrString::Int(0);
             let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&zero);
             let surge = rolling.max_surge.as_ref().unwrap_or(&zero);
-            let (at_unavailable, at_surge) = (at_rolling.child("maxUnavailable"), at_rolling.child("maxSurge"));
+            let (at_unavailable, at_surge) =
+                (at_rolling.child("maxUnavailable"), at_rolling.child("maxSurge"));
             rules::count_or_percent(errors, &at_unavailable, unavailable);
             rules::count_or_percent(errors, &at_surge, surge);
-            let (has_unavailable, has_surge) = (rules::count_of(unavailable) != 0, rules::count_of(surge) != 0);
+            let (has_unavailable, has_surge) =
+                (rules::count_of(unavailable) != 0, rules::count_of(surge) != 0);
             if has_unavailable && has_surge {
                 let detail = "may not be set when maxUnavailable is non-zero";
                 errors.push(at_surge.invalid(rules::shown(surge), detail));
@@ -179,7 +232,10 @@ fn strategy(errors: &mut Errors, at: &Loc<'_>, strategy: &DaemonSetUpdateStrateg
             rules::at_most_hundred_percent(errors, &at_unavailable, unavailable);
             rules::at_most_hundred_percent(errors, &at_surge, surge);
         }
-        (other, _) => errors.push(at.child("type").not_supported(other, &["RollingUpdate", "OnDelete"])),
+        (other, _) => errors.push(
+            at.child("type")
+                .not_supported(other, &["RollingUpdate", "OnDelete"]),
+        ),
     }
 }
 
@@ -192,7 +248,10 @@ fn validate_status(set: &DaemonSet) -> Errors {
         ("numberMisscheduled", status.number_misscheduled),
         ("desiredNumberScheduled", status.desired_number_scheduled),
         ("numberReady", status.number_ready),
-        ("updatedNumberScheduled", status.updated_number_scheduled.unwrap_or(0)),
+        (
+            "updatedNumberScheduled",
+            status.updated_number_scheduled.unwrap_or(0),
+        ),
         ("numberAvailable", status.number_available.unwrap_or(0)),
         ("numberUnavailable", status.number_unavailable.unwrap_or(0)),
         ("collisionCount", status.collision_count.unwrap_or(0)),

@@ -53,10 +53,19 @@ impl Strategy for StatefulSetKind {
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut StatefulSet, old: &StatefulSet) {
         new.status.clone_from(&old.status);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
-    fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut StatefulSet, old: &StatefulSet) {
+    fn prepare_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &mut StatefulSet,
+        old: &StatefulSet,
+    ) {
         new.spec.clone_from(&old.spec);
         new.metadata.generation = old.metadata.generation;
     }
@@ -71,7 +80,12 @@ impl Strategy for StatefulSetKind {
         errors
     }
 
-    fn validate_subresource_update(&self, _ctx: &RequestContext<'_>, new: &StatefulSet, _old: &StatefulSet) -> Errors {
+    fn validate_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &StatefulSet,
+        _old: &StatefulSet,
+    ) -> Errors {
         validate_status(new)
     }
 
@@ -118,7 +132,10 @@ impl Scalable for StatefulSet {
     }
 
     fn selector(&self) -> String {
-        self.spec.as_ref().map(|s| cells::selector(Some(&s.selector))).unwrap_or_default()
+        self.spec
+            .as_ref()
+            .map(|s| cells::selector(Some(&s.selector)))
+            .unwrap_or_default()
     }
 }
 
@@ -128,9 +145,15 @@ fn default(set: &mut StatefulSet) {
     let strategy = spec.update_strategy.get_or_insert_default();
     fill(&mut strategy.type_, "RollingUpdate");
     if strategy.type_.as_deref() == Some("RollingUpdate") {
-        strategy.rolling_update.get_or_insert_default().partition.get_or_insert(0);
+        strategy
+            .rolling_update
+            .get_or_insert_default()
+            .partition
+            .get_or_insert(0);
     }
-    let retention = spec.persistent_volume_claim_retention_policy.get_or_insert_default();
+    let retention = spec
+        .persistent_volume_claim_retention_policy
+        .get_or_insert_default();
     fill(&mut retention.when_deleted, "Retain");
     fill(&mut retention.when_scaled, "Retain");
     spec.replicas.get_or_insert(1);
@@ -147,7 +170,9 @@ fn default(set: &mut StatefulSet) {
 fn validate(set: &StatefulSet) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &set.spec else { return vec![at.required("")] };
+    let Some(spec) = &set.spec else {
+        return vec![at.required("")];
+    };
     let policy = spec.pod_management_policy.as_deref().unwrap_or("");
     let at_policy = at.child("podManagementPolicy");
     match policy {
@@ -158,13 +183,25 @@ fn validate(set: &StatefulSet) -> Errors {
     update_strategy(&mut errors, &at.child("updateStrategy"), spec);
     if let Some(retention) = &spec.persistent_volume_claim_retention_policy {
         let at = at.child("persistentVolumeClaimRetentionPolicy");
-        for (field, value) in [("whenDeleted", &retention.when_deleted), ("whenScaled", &retention.when_scaled)] {
-            rules::one_of(&mut errors, &at.child(field), value.as_deref(), &["Retain", "Delete"]);
+        for (field, value) in [
+            ("whenDeleted", &retention.when_deleted),
+            ("whenScaled", &retention.when_scaled),
+        ] {
+            rules::one_of(
+                &mut errors,
+                &at.child(field),
+                value.as_deref(),
+                &["Retain", "Delete"],
+            );
         }
     }
     rules::not_negative(&mut errors, &at.child("replicas"), spec.replicas);
     rules::not_negative(&mut errors, &at.child("minReadySeconds"), spec.min_ready_seconds);
-    rules::not_negative(&mut errors, &at.child("revisionHistoryLimit"), spec.revision_history_limit);
+    rules::not_negative(
+        &mut errors,
+        &at.child("revisionHistoryLimit"),
+        spec.revision_history_limit,
+    );
     if let Some(ordinals) = &spec.ordinals {
         rules::not_negative(&mut errors, &at.child("ordinals.start"), ordinals.start);
     }
@@ -181,21 +218,31 @@ fn validate(set: &StatefulSet) -> Errors {
             if !volumes.iter().any(|v| v.name == name) {
                 volumes.push(k8s_openapi::api::core::v1::Volume {
                     name,
-                    persistent_volume_claim: Some(k8s_openapi::api::core::v1::PersistentVolumeClaimVolumeSource {
-                        claim_name: "claim".to_owned(),
-                        read_only: None,
-                    }),
+                    persistent_volume_claim: Some(
+                        k8s_openapi::api::core::v1::PersistentVolumeClaimVolumeSource {
+                            claim_name: "claim".to_owned(),
+                            read_only: None,
+                        },
+                    ),
                     ..Default::default()
                 });
             }
         }
     }
-    template(&mut errors, &at.child("template"), &with_claims, &spec.selector, "StatefulSet");
+    template(
+        &mut errors,
+        &at.child("template"),
+        &with_claims,
+        &spec.selector,
+        "StatefulSet",
+    );
     errors
 }
 
 fn update_strategy(errors: &mut Errors, at: &Loc<'_>, spec: &StatefulSetSpec) {
-    let Some(strategy) = &spec.update_strategy else { return };
+    let Some(strategy) = &spec.update_strategy else {
+        return;
+    };
     let at_rolling = at.child("rollingUpdate");
     match (strategy.type_.as_deref().unwrap_or(""), &strategy.rolling_update) {
         ("", _) => errors.push(at.required("")),
@@ -222,7 +269,9 @@ fn update_strategy(errors: &mut Errors, at: &Loc<'_>, spec: &StatefulSetSpec) {
 fn unchanged(errors: &mut Errors, new: &StatefulSet, old: &StatefulSet) {
     const DETAIL: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
          'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-    let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
+    let (Some(new), Some(old)) = (&new.spec, &old.spec) else {
+        return;
+    };
     let mut munged = new.clone();
     munged.replicas = old.replicas;
     munged.ordinals.clone_from(&old.ordinals);
@@ -230,7 +279,9 @@ fn unchanged(errors: &mut Errors, new: &StatefulSet, old: &StatefulSet) {
     munged.update_strategy.clone_from(&old.update_strategy);
     munged.revision_history_limit = old.revision_history_limit;
     munged.min_ready_seconds = old.min_ready_seconds;
-    munged.persistent_volume_claim_retention_policy.clone_from(&old.persistent_volume_claim_retention_policy);
+    munged
+        .persistent_volume_claim_retention_policy
+        .clone_from(&old.persistent_volume_claim_retention_policy);
     if munged != *old {
         errors.push(Loc::new("spec").forbidden(DETAIL));
     }
@@ -250,7 +301,10 @@ fn validate_status(set: &StatefulSet) -> Errors {
         let value = value.unwrap_or(0);
         rules::not_negative(&mut errors, &at.child(field), Some(value));
         if value > status.replicas {
-            errors.push(at.child(field).invalid(value, "cannot be greater than status.replicas"));
+            errors.push(
+                at.child(field)
+                    .invalid(value, "cannot be greater than status.replicas"),
+            );
         }
     }
     errors
@@ -279,9 +333,18 @@ mod tests {
         let old = set(|_| {});
         assert_eq!(validate(&old), []);
         let spec = serde_json::to_value(&old.spec).expect("json");
-        assert_eq!(spec["persistentVolumeClaimRetentionPolicy"], json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
-        assert_eq!(spec["updateStrategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
-        assert_eq!(spec["volumeClaimTemplates"][0]["spec"]["volumeMode"], "Filesystem");
+        assert_eq!(
+            spec["persistentVolumeClaimRetentionPolicy"],
+            json!({"whenDeleted": "Retain", "whenScaled": "Retain"})
+        );
+        assert_eq!(
+            spec["updateStrategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
+        );
+        assert_eq!(
+            spec["volumeClaimTemplates"][0]["spec"]["volumeMode"],
+            "Filesystem"
+        );
         let mut errors = Errors::new();
         unchanged(&mut errors, &set(|s| s["spec"]["replicas"] = json!(3)), &old);
         assert_eq!(errors, []);

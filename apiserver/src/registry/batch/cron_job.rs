@@ -42,10 +42,11 @@ impl Strategy for CronJobKind {
     }
 
     fn default(&self, cron: &mut CronJob) {
-        let spec = cron.spec.get_or_insert_default();
+        let spec = &mut cron.spec;
         fill(&mut spec.concurrency_policy, "Allow");
         spec.suspend.get_or_insert(false);
-        spec.successful_jobs_history_limit.get_or_insert(SUCCESSFUL_HISTORY);
+        spec.successful_jobs_history_limit
+            .get_or_insert(SUCCESSFUL_HISTORY);
         spec.failed_jobs_history_limit.get_or_insert(FAILED_HISTORY);
         spec.job_template.metadata.get_or_insert_default();
         defaults::pod_template(&mut spec.job_template.spec.get_or_insert_default().template);
@@ -58,7 +59,11 @@ impl Strategy for CronJobKind {
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut CronJob, old: &CronJob) {
         new.status.clone_from(&old.status);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut CronJob, old: &CronJob) {
@@ -80,9 +85,10 @@ impl Strategy for CronJobKind {
     }
 
     fn warnings(&self, cron: &CronJob, old: Option<&CronJob>) -> Vec<String> {
-        let template = cron.spec.as_ref().and_then(|s| s.job_template.spec.as_ref()).filter(|_| old.is_none());
+        let template = cron.spec.job_template.spec.as_ref().filter(|_| old.is_none());
         let spec = template.and_then(|t| t.template.spec.as_ref());
-        spec.map(|spec| spec_warnings("spec.jobTemplate.spec.template.spec", spec)).unwrap_or_default()
+        spec.map(|spec| spec_warnings("spec.jobTemplate.spec.template.spec", spec))
+            .unwrap_or_default()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -102,18 +108,25 @@ impl Strategy for CronJobKind {
     }
 
     fn cells(&self, cron: &CronJob, now: Timestamp) -> Vec<Value> {
-        let spec = cron.spec.as_ref();
+        let spec = &cron.spec;
         let status = cron.status.as_ref();
-        let template = spec.and_then(|s| s.job_template.spec.as_ref());
-        let containers = template.and_then(|t| t.template.spec.as_ref()).map(|s| s.containers.as_slice());
+        let template = spec.job_template.spec.as_ref();
+        let containers = template
+            .and_then(|t| t.template.spec.as_ref())
+            .map(|s| s.containers.as_slice());
         let [names, images] = cells::containers(containers.unwrap_or(&[]));
         let last = status.and_then(|s| s.last_schedule_time.as_ref());
         let last = last.map_or_else(|| cells::NONE.to_owned(), |at| cells::since(Some(at), now));
         vec![
             cells::name(&cron.metadata),
-            spec.map_or("", |s| s.schedule.as_str()).into(),
-            cells::or_none(spec.and_then(|s| s.time_zone.as_deref())),
-            if spec.and_then(|s| s.suspend).unwrap_or(false) { "True" } else { "False" }.into(),
+            spec.schedule.as_str().into(),
+            cells::or_none(spec.time_zone.as_deref()),
+            if spec.suspend.unwrap_or(false) {
+                "True"
+            } else {
+                "False"
+            }
+            .into(),
             status.and_then(|s| s.active.as_ref()).map_or(0, Vec::len).into(),
             last.into(),
             cells::age(&cron.metadata, now),
@@ -127,9 +140,13 @@ impl Strategy for CronJobKind {
 fn validate(cron: &CronJob) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &cron.spec else { return vec![at.required("")] };
+    let spec = &cron.spec;
     times(&mut errors, &at, spec);
-    rules::not_negative(&mut errors, &at.child("startingDeadlineSeconds"), spec.starting_deadline_seconds);
+    rules::not_negative(
+        &mut errors,
+        &at.child("startingDeadlineSeconds"),
+        spec.starting_deadline_seconds,
+    );
     rules::one_of(
         &mut errors,
         &at.child("concurrencyPolicy"),
@@ -152,8 +169,16 @@ fn validate(cron: &CronJob) -> Errors {
             errors.push(at.child("manualSelector").not_supported(true, &["nil", "false"]));
         }
     }
-    rules::not_negative(&mut errors, &at.child("successfulJobsHistoryLimit"), spec.successful_jobs_history_limit);
-    rules::not_negative(&mut errors, &at.child("failedJobsHistoryLimit"), spec.failed_jobs_history_limit);
+    rules::not_negative(
+        &mut errors,
+        &at.child("successfulJobsHistoryLimit"),
+        spec.successful_jobs_history_limit,
+    );
+    rules::not_negative(
+        &mut errors,
+        &at.child("failedJobsHistoryLimit"),
+        spec.failed_jobs_history_limit,
+    );
     errors
 }
 
@@ -168,12 +193,17 @@ fn times(errors: &mut Errors, at: &Loc<'_>, spec: &CronJobSpec) {
     } else if let Err(why) = schedule::check(text) {
         errors.push(at_schedule.invalid(text, why));
     }
-    let Some(zone) = spec.time_zone.as_deref() else { return };
+    let Some(zone) = spec.time_zone.as_deref() else {
+        return;
+    };
     let at_zone = at.child("timeZone");
     if zone.is_empty() {
         errors.push(at_zone.invalid("", "timeZone must be nil or non-empty string"));
     } else if zone.eq_ignore_ascii_case("local") {
-        errors.push(at_zone.invalid(zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"));
+        errors.push(at_zone.invalid(
+            zone,
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+        ));
     } else if jiff::tz::TimeZone::get(zone).is_err() {
         errors.push(at_zone.invalid(zone, format!("unknown time zone {zone}")));
     }

@@ -61,7 +61,11 @@ impl Strategy for JobKind {
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut Job, old: &Job) {
         new.status.clone_from(&old.status);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut Job, old: &Job) {
@@ -86,8 +90,15 @@ impl Strategy for JobKind {
         if job.name().contains('.') && old.is_none() {
             out.push("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]".to_owned());
         }
-        let spec = job.spec.as_ref().and_then(|s| s.template.spec.as_ref()).filter(|_| old.is_none());
-        out.extend(spec.map(|spec| spec_warnings("spec.template.spec", spec)).unwrap_or_default());
+        let spec = job
+            .spec
+            .as_ref()
+            .and_then(|s| s.template.spec.as_ref())
+            .filter(|_| old.is_none());
+        out.extend(
+            spec.map(|spec| spec_warnings("spec.template.spec", spec))
+                .unwrap_or_default(),
+        );
         out
     }
 
@@ -100,7 +111,10 @@ impl Strategy for JobKind {
         const COLUMNS: &[Column] = &[
             Column::name(),
             Column::new("Status", "Status of the job."),
-            Column::new("Completions", "How many pods have succeeded, and how many are wanted."),
+            Column::new(
+                "Completions",
+                "How many pods have succeeded, and how many are wanted.",
+            ),
             Column::new("Duration", "How long the job has been running, or ran."),
             Column::new("Age", "Time since the object was created."),
             Column::new("Containers", "Names of each container in the template.").wide(),
@@ -132,7 +146,12 @@ impl Strategy for JobKind {
                 cells::human_duration(end.as_second() - start.0.as_second())
             }
         };
-        let containers = spec.template.spec.as_ref().map(|s| s.containers.as_slice()).unwrap_or(&[]);
+        let containers = spec
+            .template
+            .spec
+            .as_ref()
+            .map(|s| s.containers.as_slice())
+            .unwrap_or(&[]);
         let [names, images] = cells::containers(containers);
         vec![
             cells::name(&job.metadata),
@@ -173,13 +192,23 @@ fn default(job: &mut Job) {
         spec.completions = Some(1);
     }
     spec.parallelism.get_or_insert(1);
-    let limit = if spec.backoff_limit_per_index.is_some() { i32::MAX } else { BACKOFF_LIMIT };
+    let limit = if spec.backoff_limit_per_index.is_some() {
+        i32::MAX
+    } else {
+        BACKOFF_LIMIT
+    };
     spec.backoff_limit.get_or_insert(limit);
-    spec.completion_mode.get_or_insert_with(|| "NonIndexed".to_owned());
+    spec.completion_mode
+        .get_or_insert_with(|| "NonIndexed".to_owned());
     spec.suspend.get_or_insert(false);
     spec.manual_selector.get_or_insert(false);
-    let replace = if spec.pod_failure_policy.is_some() { "Failed" } else { "TerminatingOrFailed" };
-    spec.pod_replacement_policy.get_or_insert_with(|| replace.to_owned());
+    let replace = if spec.pod_failure_policy.is_some() {
+        "Failed"
+    } else {
+        "TerminatingOrFailed"
+    };
+    spec.pod_replacement_policy
+        .get_or_insert_with(|| replace.to_owned());
     for pattern in spec
         .pod_failure_policy
         .iter_mut()
@@ -189,7 +218,12 @@ fn default(job: &mut Job) {
         pattern.status.get_or_insert_with(|| "True".to_owned());
     }
     defaults::pod_template(&mut spec.template);
-    let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.as_ref()).filter(|l| !l.is_empty());
+    let labels = spec
+        .template
+        .metadata
+        .as_ref()
+        .and_then(|m| m.labels.as_ref())
+        .filter(|l| !l.is_empty());
     if let Some(labels) = labels
         && job.metadata.labels.as_ref().is_none_or(BTreeMap::is_empty)
     {
@@ -202,34 +236,56 @@ fn generate_selector(job: &mut Job) {
     let (uid, name) = (job.uid().to_owned(), job.name().to_owned());
     let Some(spec) = &mut job.spec else { return };
     let manual = spec.manual_selector == Some(true);
-    let labels = spec.template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    let labels = spec
+        .template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default();
     if manual {
         return;
     }
     // Labels that somebody else has set stay, and are complained about.
-    for (key, value) in
-        [(OLD_NAME_LABEL, &name), (NAME_LABEL, &name), (OLD_UID_LABEL, &uid), (UID_LABEL, &uid)]
-    {
+    for (key, value) in [
+        (OLD_NAME_LABEL, &name),
+        (NAME_LABEL, &name),
+        (OLD_UID_LABEL, &uid),
+        (UID_LABEL, &uid),
+    ] {
         labels.entry(key.to_owned()).or_insert_with(|| value.clone());
     }
     let selector = spec.selector.get_or_insert_with(LabelSelector::default);
-    selector.match_labels.get_or_insert_default().entry(UID_LABEL.to_owned()).or_insert(uid);
+    selector
+        .match_labels
+        .get_or_insert_default()
+        .entry(UID_LABEL.to_owned())
+        .or_insert(uid);
 }
 
 fn validate(job: &Job) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let Some(spec) = &job.spec else { return vec![at.required("")] };
+    let Some(spec) = &job.spec else {
+        return vec![at.required("")];
+    };
     generated(&mut errors, job, spec);
     validate_spec(&mut errors, &at, spec);
     match &spec.selector {
         None => errors.push(at.child("selector").required("")),
         Some(selector) => {
             selectors::label_selector(&mut errors, &at.child("selector"), selector);
-            let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.as_ref()).unwrap_or(&NONE);
+            let labels = spec
+                .template
+                .metadata
+                .as_ref()
+                .and_then(|m| m.labels.as_ref())
+                .unwrap_or(&NONE);
             if !selectors::matches(selector, labels) {
                 let detail = "`selector` does not match template `labels`";
-                errors.push(at.child("template.metadata.labels").invalid(rules::shown(labels), detail));
+                errors.push(
+                    at.child("template.metadata.labels")
+                        .invalid(rules::shown(labels), detail),
+                );
             }
         }
     }
@@ -241,7 +297,12 @@ fn generated(errors: &mut Errors, job: &Job, spec: &JobSpec) {
     if spec.manual_selector == Some(true) {
         return;
     }
-    let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.as_ref()).unwrap_or(&NONE);
+    let labels = spec
+        .template
+        .metadata
+        .as_ref()
+        .and_then(|m| m.labels.as_ref())
+        .unwrap_or(&NONE);
     let at = Loc::new("spec.template.metadata.labels");
     for (key, expected) in [(UID_LABEL, job.uid()), (NAME_LABEL, job.name())] {
         match labels.get(key) {
@@ -261,8 +322,14 @@ pub fn validate_spec(errors: &mut Errors, at: &Loc<'_>, spec: &JobSpec) {
         ("completions", spec.completions.map(i64::from)),
         ("activeDeadlineSeconds", spec.active_deadline_seconds),
         ("backoffLimit", spec.backoff_limit.map(i64::from)),
-        ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished.map(i64::from)),
-        ("backoffLimitPerIndex", spec.backoff_limit_per_index.map(i64::from)),
+        (
+            "ttlSecondsAfterFinished",
+            spec.ttl_seconds_after_finished.map(i64::from),
+        ),
+        (
+            "backoffLimitPerIndex",
+            spec.backoff_limit_per_index.map(i64::from),
+        ),
         ("maxFailedIndexes", spec.max_failed_indexes.map(i64::from)),
     ] {
         rules::not_negative(errors, &at.child(field), value);
@@ -276,7 +343,12 @@ pub fn validate_spec(errors: &mut Errors, at: &Loc<'_>, spec: &JobSpec) {
     indexed(errors, at, spec);
     let at_template = at.child("template");
     validation::pod_template(errors, &at_template, &spec.template);
-    let policy = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("");
+    let policy = spec
+        .template
+        .spec
+        .as_ref()
+        .and_then(|s| s.restart_policy.as_deref())
+        .unwrap_or("");
     let at_policy = at_template.child("spec.restartPolicy");
     match policy {
         "OnFailure" | "Never" => {}
@@ -294,14 +366,22 @@ pub fn validate_spec(errors: &mut Errors, at: &Loc<'_>, spec: &JobSpec) {
         success_policy(errors, &at.child("successPolicy"), success, spec);
     }
     let replacement = spec.pod_replacement_policy.as_deref();
-    let supported: &[&str] =
-        if spec.pod_failure_policy.is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    let supported: &[&str] = if spec.pod_failure_policy.is_some() {
+        &["Failed"]
+    } else {
+        &["Failed", "TerminatingOrFailed"]
+    };
     rules::optional_one_of(errors, &at.child("podReplacementPolicy"), replacement, supported);
 }
 
 fn indexed(errors: &mut Errors, at: &Loc<'_>, spec: &JobSpec) {
     let mode = spec.completion_mode.as_deref();
-    rules::optional_one_of(errors, &at.child("completionMode"), mode, &["Indexed", "NonIndexed"]);
+    rules::optional_one_of(
+        errors,
+        &at.child("completionMode"),
+        mode,
+        &["Indexed", "NonIndexed"],
+    );
     if mode == Some("Indexed") {
         if spec.completions.is_none() {
             let detail = "when completion mode is Indexed";
@@ -310,18 +390,25 @@ fn indexed(errors: &mut Errors, at: &Loc<'_>, spec: &JobSpec) {
         if let Some(parallelism) = spec.parallelism
             && parallelism > INDEXED_PARALLELISM_MAX
         {
-            let detail =
-                format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed");
+            let detail = format!(
+                "must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed"
+            );
             errors.push(at.child("parallelism").invalid(parallelism, detail));
         }
     } else {
         if spec.backoff_limit_per_index.is_some() {
             let detail = "requires indexed completion mode";
-            errors.push(at.child("backoffLimitPerIndex").invalid(spec.backoff_limit_per_index, detail));
+            errors.push(
+                at.child("backoffLimitPerIndex")
+                    .invalid(spec.backoff_limit_per_index, detail),
+            );
         }
         if spec.success_policy.is_some() {
             let detail = "requires indexed completion mode";
-            errors.push(at.child("successPolicy").invalid(rules::shown(&spec.success_policy), detail));
+            errors.push(
+                at.child("successPolicy")
+                    .invalid(rules::shown(&spec.success_policy), detail),
+            );
         }
     }
     if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
@@ -338,9 +425,17 @@ fn failure_policy(errors: &mut Errors, at: &Loc<'_>, policy: &PodFailurePolicy, 
     for (i, rule) in policy.rules.iter().enumerate() {
         let at = all.index(i);
         let at_action = at.child("action");
-        rules::one_of(errors, &at_action, Some(&rule.action), &["Count", "FailIndex", "FailJob", "Ignore"]);
+        rules::one_of(
+            errors,
+            &at_action,
+            Some(&rule.action),
+            &["Count", "FailIndex", "FailJob", "Ignore"],
+        );
         if rule.action == "FailIndex" && spec.backoff_limit_per_index.is_none() {
-            errors.push(at_action.invalid(rule.action.as_str(), "requires the backoffLimitPerIndex to be set"));
+            errors.push(at_action.invalid(
+                rule.action.as_str(),
+                "requires the backoffLimitPerIndex to be set",
+            ));
         }
         let conditions = rule.on_pod_conditions.as_deref().unwrap_or(&[]);
         match (&rule.on_exit_codes, conditions.is_empty()) {
@@ -356,7 +451,12 @@ fn failure_policy(errors: &mut Errors, at: &Loc<'_>, policy: &PodFailurePolicy, 
         }
         if let Some(codes) = &rule.on_exit_codes {
             let at = at.child("onExitCodes");
-            rules::one_of(errors, &at.child("operator"), Some(&codes.operator), &["In", "NotIn"]);
+            rules::one_of(
+                errors,
+                &at.child("operator"),
+                Some(&codes.operator),
+                &["In", "NotIn"],
+            );
             let at_values = at.child("values");
             if codes.values.is_empty() {
                 errors.push(at_values.invalid(rules::shown(&codes.values), "at least one value is required"));
@@ -376,8 +476,9 @@ fn failure_policy(errors: &mut Errors, at: &Loc<'_>, policy: &PodFailurePolicy, 
             }
             if let Some(name) = &codes.container_name {
                 let pod = spec.template.spec.as_ref();
-                let mut known =
-                    pod.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+                let mut known = pod
+                    .into_iter()
+                    .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
                 if !known.any(|c| c.name == *name) {
                     let detail = "must be one of the container or initContainer names in the pod template";
                     errors.push(at.child("containerName").invalid(name.as_str(), detail));
@@ -388,7 +489,12 @@ fn failure_policy(errors: &mut Errors, at: &Loc<'_>, policy: &PodFailurePolicy, 
         for (j, pattern) in conditions.iter().enumerate() {
             let at = at_conditions.index(j);
             rules::qualified_name(errors, &at.child("type"), &pattern.type_);
-            rules::one_of(errors, &at.child("status"), pattern.status.as_deref(), &["False", "True", "Unknown"]);
+            rules::one_of(
+                errors,
+                &at.child("status"),
+                pattern.status.as_deref(),
+                &["False", "True", "Unknown"],
+            );
         }
     }
 }
@@ -412,7 +518,9 @@ fn success_policy(errors: &mut Errors, at: &Loc<'_>, policy: &SuccessPolicy, spe
             if let Some(completions) = spec.completions
                 && count > completions
             {
-                let detail = format!("must be less than or equal to {completions} (the number of specified completions)");
+                let detail = format!(
+                    "must be less than or equal to {completions} (the number of specified completions)"
+                );
                 errors.push(at.invalid(count, detail));
             }
         }
@@ -422,7 +530,9 @@ fn success_policy(errors: &mut Errors, at: &Loc<'_>, policy: &SuccessPolicy, spe
 fn update(new: &Job, old: &Job) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let (Some(now), Some(before)) = (&new.spec, &old.spec) else { return validate(new) };
+    let (Some(now), Some(before)) = (&new.spec, &old.spec) else {
+        return validate(new);
+    };
     // What a template says is held against today's rules only when it changes.
     if now.template != before.template || now != before {
         validate_spec(&mut errors, &at, now);
@@ -430,16 +540,46 @@ fn update(new: &Job, old: &Job) -> Errors {
     let indexed = now.completion_mode.as_deref() == Some("Indexed");
     let elastic = indexed && now.completions == now.parallelism && before.completions == before.parallelism;
     if !elastic || now.completions.is_none() {
-        rules::immutable(&mut errors, &at.child("completions"), &now.completions, &before.completions);
+        rules::immutable(
+            &mut errors,
+            &at.child("completions"),
+            &now.completions,
+            &before.completions,
+        );
     }
-    rules::immutable(&mut errors, &at.child("selector"), &now.selector, &before.selector);
+    rules::immutable(
+        &mut errors,
+        &at.child("selector"),
+        &now.selector,
+        &before.selector,
+    );
     template_kept(&mut errors, &at, now, before, old);
-    rules::immutable(&mut errors, &at.child("completionMode"), &now.completion_mode, &before.completion_mode);
-    rules::immutable(&mut errors, &at.child("podFailurePolicy"), &now.pod_failure_policy, &before.pod_failure_policy);
+    rules::immutable(
+        &mut errors,
+        &at.child("completionMode"),
+        &now.completion_mode,
+        &before.completion_mode,
+    );
+    rules::immutable(
+        &mut errors,
+        &at.child("podFailurePolicy"),
+        &now.pod_failure_policy,
+        &before.pod_failure_policy,
+    );
     let limits = (&now.backoff_limit_per_index, &before.backoff_limit_per_index);
     rules::immutable(&mut errors, &at.child("backoffLimitPerIndex"), limits.0, limits.1);
-    rules::immutable(&mut errors, &at.child("managedBy"), &now.managed_by, &before.managed_by);
-    rules::immutable(&mut errors, &at.child("successPolicy"), &now.success_policy, &before.success_policy);
+    rules::immutable(
+        &mut errors,
+        &at.child("managedBy"),
+        &now.managed_by,
+        &before.managed_by,
+    );
+    rules::immutable(
+        &mut errors,
+        &at.child("successPolicy"),
+        &now.success_policy,
+        &before.success_policy,
+    );
     errors
 }
 
@@ -447,9 +587,7 @@ fn update(new: &Job, old: &Job) -> Errors {
 fn template_kept(errors: &mut Errors, at: &Loc<'_>, new: &JobSpec, old: &JobSpec, job: &Job) {
     let waiting = old.suspend == Some(true) && job.status.as_ref().is_none_or(|s| s.start_time.is_none());
     let mut munged = new.template.clone();
-    if waiting
-        && let (Some(now), Some(before)) = (&mut munged.spec, &old.template.spec)
-    {
+    if waiting && let (Some(now), Some(before)) = (&mut munged.spec, &old.template.spec) {
         now.node_selector.clone_from(&before.node_selector);
         now.tolerations.clone_from(&before.tolerations);
         now.affinity.clone_from(&before.affinity);
@@ -491,7 +629,10 @@ fn validate_status(new: &Job, old: &Job) -> Errors {
     }
     if status.completion_time.is_some() && !is(new, "Complete") {
         let detail = "cannot set completionTime when there is no Complete=True condition";
-        errors.push(at.child("completionTime").invalid(rules::shown(&status.completion_time), detail));
+        errors.push(
+            at.child("completionTime")
+                .invalid(rules::shown(&status.completion_time), detail),
+        );
     }
     errors
 }
@@ -516,9 +657,17 @@ mod tests {
         let job = job(|_| {});
         assert_eq!(validate(&job), []);
         let spec = serde_json::to_value(&job.spec).expect("json");
-        assert_eq!(spec["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
         assert_eq!(
-            (&spec["completions"], &spec["parallelism"], &spec["backoffLimit"], &spec["completionMode"]),
+            spec["selector"],
+            json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}})
+        );
+        assert_eq!(
+            (
+                &spec["completions"],
+                &spec["parallelism"],
+                &spec["backoffLimit"],
+                &spec["completionMode"]
+            ),
             (&json!(1), &json!(1), &json!(6), &json!("NonIndexed"))
         );
         assert_eq!(spec["template"]["metadata"]["labels"]["job-name"], "j");
@@ -552,6 +701,12 @@ mod tests {
         let old = job(|_| {});
         let new = job(|j| j["spec"]["template"]["spec"]["containers"][0]["image"] = json!("k"));
         assert!(update(&new, &old)[0].to_string().ends_with("field is immutable"));
-        assert_eq!(update(&job(|j| j["spec"]["parallelism"] = json!(3)), &job(|j| j["spec"]["parallelism"] = json!(2))), []);
+        assert_eq!(
+            update(
+                &job(|j| j["spec"]["parallelism"] = json!(3)),
+                &job(|j| j["spec"]["parallelism"] = json!(2))
+            ),
+            []
+        );
     }
 }

@@ -5,7 +5,13 @@ const FIELDS: [(u32, u32, &[&str]); 5] = [
     (0, 59, &[]),
     (0, 23, &[]),
     (1, 31, &[]),
-    (1, 12, &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]),
+    (
+        1,
+        12,
+        &[
+            "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+        ],
+    ),
     (0, 6, &["sun", "mon", "tue", "wed", "thu", "fri", "sat"]),
 ];
 
@@ -29,7 +35,11 @@ pub fn check(schedule: &str) -> Result<(), String> {
     }
     let fields: Vec<&str> = schedule.split_whitespace().collect();
     if fields.len() != FIELDS.len() {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
+        return Err(format!(
+            "expected exactly 5 fields, found {}: [{}]",
+            fields.len(),
+            fields.join(" ")
+        ));
     }
     for (field, (low, high, names)) in fields.iter().zip(FIELDS) {
         for part in field.split(',').filter(|part| !part.is_empty()) {
@@ -67,13 +77,17 @@ fn range(text: &str, low: u32, high: u32, names: &[&str]) -> Result<(), String> 
         }
     }
     if start < low {
-        return Err(format!("beginning of range ({start}) below minimum ({low}): {text}"));
+        return Err(format!(
+            "beginning of range ({start}) below minimum ({low}): {text}"
+        ));
     }
     if end > high {
         return Err(format!("end of range ({end}) above maximum ({high}): {text}"));
     }
     if start > end {
-        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {text}"));
+        return Err(format!(
+            "beginning of range ({start}) beyond end of range ({end}): {text}"
+        ));
     }
     Ok(())
 }
@@ -94,7 +108,10 @@ fn is_duration(text: &str) -> bool {
     let mut rest = text;
     let mut any = false;
     while !rest.is_empty() {
-        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        let digits = rest
+            .bytes()
+            .take_while(|b| b.is_ascii_digit() || *b == b'.')
+            .count();
         let unit = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
         if digits == 0 || !matches!(&rest[digits..digits + unit], "h" | "m" | "s" | "ms" | "us" | "ns") {
             return false;
@@ -111,7 +128,14 @@ mod tests {
 
     #[test]
     fn schedules_are_read() {
-        for good in ["*/1 * * * *", "0 0 1 JAN mon-fri", "5,10-20/2 1 * * 0", "@daily", "@every 1h30m", "0 0 ? * *"] {
+        for good in [
+            "*/1 * * * *",
+            "0 0 1 JAN mon-fri",
+            "5,10-20/2 1 * * 0",
+            "@daily",
+            "@every 1h30m",
+            "0 0 ? * *",
+        ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         for (bad, why) in [
@@ -119,7 +143,10 @@ mod tests {
             ("* * *", "expected exactly 5 fields, found 3: [* * *]"),
             ("60 * * * *", "end of range (60) above maximum (59): 60"),
             ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
-            ("a * * * *", "failed to parse int from a: strconv.Atoi: parsing \"a\": invalid syntax"),
+            (
+                "a * * * *",
+                "failed to parse int from a: strconv.Atoi: parsing \"a\": invalid syntax",
+            ),
             ("*/0 * * * *", "step of range should be a positive number: */0"),
             ("@sometimes", "unrecognized descriptor: @sometimes"),
         ] {

@@ -1,7 +1,9 @@
 //! Ingresses.
 
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressStatus};
+use k8s_openapi::api::networking::v1::{
+    HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressStatus,
+};
 use keelson_api::field::Errors;
 use keelson_api::validation;
 use serde_json::Value;
@@ -48,13 +50,18 @@ impl Strategy for IngressKind {
 
     fn prepare_create(&self, _ctx: &RequestContext<'_>, ingress: &mut Ingress) {
         meta::first_generation(&mut ingress.metadata);
-        ingress.status =
-            Some(IngressStatus { load_balancer: Some(Default::default()) });
+        ingress.status = Some(IngressStatus {
+            load_balancer: Some(Default::default()),
+        });
     }
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut Ingress, old: &Ingress) {
         new.status.clone_from(&old.status);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut Ingress, old: &Ingress) {
@@ -64,7 +71,12 @@ impl Strategy for IngressKind {
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, ingress: &Ingress) -> Errors {
         let mut errors = validate(ingress);
-        let annotation = ingress.metadata.annotations.as_ref().unwrap_or(&NONE).get(CLASS_ANNOTATION);
+        let annotation = ingress
+            .metadata
+            .annotations
+            .as_ref()
+            .unwrap_or(&NONE)
+            .get(CLASS_ANNOTATION);
         let class = ingress.spec.as_ref().and_then(|s| s.ingress_class_name.as_ref());
         if let (Some(annotation), Some(class)) = (annotation, class)
             && annotation != class
@@ -81,7 +93,13 @@ impl Strategy for IngressKind {
     }
 
     fn warnings(&self, ingress: &Ingress, _old: Option<&Ingress>) -> Vec<String> {
-        match ingress.metadata.annotations.as_ref().unwrap_or(&NONE).get(CLASS_ANNOTATION) {
+        match ingress
+            .metadata
+            .annotations
+            .as_ref()
+            .unwrap_or(&NONE)
+            .get(CLASS_ANNOTATION)
+        {
             Some(_) => vec![format!(
                 "annotation \"{CLASS_ANNOTATION}\" is deprecated, please use 'spec.ingressClassName' instead"
             )],
@@ -103,15 +121,28 @@ impl Strategy for IngressKind {
 
     fn cells(&self, ingress: &Ingress, now: Timestamp) -> Vec<Value> {
         let spec = ingress.spec.as_ref();
-        let annotation = ingress.metadata.annotations.as_ref().unwrap_or(&NONE).get(CLASS_ANNOTATION);
-        let class = spec.and_then(|s| s.ingress_class_name.as_deref()).or(annotation.map(String::as_str));
+        let annotation = ingress
+            .metadata
+            .annotations
+            .as_ref()
+            .unwrap_or(&NONE)
+            .get(CLASS_ANNOTATION);
+        let class = spec
+            .and_then(|s| s.ingress_class_name.as_deref())
+            .or(annotation.map(String::as_str));
         let balancer = ingress.status.as_ref().and_then(|s| s.load_balancer.as_ref());
         let addresses: Vec<&str> = balancer
             .iter()
             .flat_map(|b| b.ingress.iter().flatten())
-            .filter_map(|i| i.ip.as_deref().filter(|ip| !ip.is_empty()).or(i.hostname.as_deref()))
+            .filter_map(|i| {
+                i.ip.as_deref()
+                    .filter(|ip| !ip.is_empty())
+                    .or(i.hostname.as_deref())
+            })
             .collect();
-        let encrypted = spec.and_then(|s| s.tls.as_ref()).is_some_and(|tls| !tls.is_empty());
+        let encrypted = spec
+            .and_then(|s| s.tls.as_ref())
+            .is_some_and(|tls| !tls.is_empty());
         vec![
             cells::name(&ingress.metadata),
             cells::or_none(class),
@@ -126,7 +157,11 @@ impl Strategy for IngressKind {
 fn hosts(spec: Option<&IngressSpec>) -> String {
     const SHOWN_MAX: usize = 3;
     let rules = spec.and_then(|s| s.rules.as_deref()).unwrap_or(&[]);
-    let all: Vec<&str> = rules.iter().filter_map(|r| r.host.as_deref()).filter(|h| !h.is_empty()).collect();
+    let all: Vec<&str> = rules
+        .iter()
+        .filter_map(|r| r.host.as_deref())
+        .filter(|h| !h.is_empty())
+        .collect();
     match all.len() {
         0 => "*".to_owned(),
         n if n > SHOWN_MAX => format!("{} + {} more...", all[..SHOWN_MAX].join(","), n - SHOWN_MAX),
@@ -248,7 +283,9 @@ fn backend(errors: &mut Errors, at: &Loc<'_>, backend: &IngressBackend) {
             match (name.is_empty(), number) {
                 (true, 0) => errors.push(at.required("port name or number is required")),
                 (true, number) => rules::port(errors, &at_port.child("number"), number),
-                (false, 0) => rules::complain(errors, &at_port.child("name"), name, validation::port_name(name)),
+                (false, 0) => {
+                    rules::complain(errors, &at_port.child("name"), name, validation::port_name(name))
+                }
                 (false, _) => errors.push(at.invalid("", "cannot set both port name & port number")),
             }
         }
@@ -263,8 +300,14 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let cases = [
-            (json!({"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}), vec![]),
-            (json!({}), vec!["spec: Invalid value: []: either `defaultBackend` or `rules` must be specified"]),
+            (
+                json!({"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}),
+                vec![],
+            ),
+            (
+                json!({}),
+                vec!["spec: Invalid value: []: either `defaultBackend` or `rules` must be specified"],
+            ),
             (
                 json!({"rules": [{"host": "1.2.3.4", "http": {"paths": [{"path": "x", "pathType": "Prefix", "backend": {}}]}}]}),
                 vec![
@@ -275,7 +318,8 @@ mod tests {
             ),
         ];
         for (spec, expected) in cases {
-            let ingress = serde_json::from_value(json!({"metadata": {"name": "i"}, "spec": spec})).expect("an ingress");
+            let ingress =
+                serde_json::from_value(json!({"metadata": {"name": "i"}, "spec": spec})).expect("an ingress");
             let found: Vec<String> = validate(&ingress).iter().map(ToString::to_string).collect();
             assert_eq!(found, expected);
         }

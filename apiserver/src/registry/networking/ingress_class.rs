@@ -43,7 +43,11 @@ impl Strategy for IngressClassKind {
     }
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut IngressClass, old: &IngressClass) {
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, class: &IngressClass) -> Errors {
@@ -53,7 +57,12 @@ impl Strategy for IngressClassKind {
     fn validate_update(&self, _ctx: &RequestContext<'_>, new: &IngressClass, old: &IngressClass) -> Errors {
         let mut errors = validate(new);
         let controller = |class: &IngressClass| class.spec.as_ref().and_then(|s| s.controller.clone());
-        rules::immutable(&mut errors, &Loc::new("spec.controller"), &controller(new), &controller(old));
+        rules::immutable(
+            &mut errors,
+            &Loc::new("spec.controller"),
+            &controller(new),
+            &controller(old),
+        );
         errors
     }
 
@@ -88,7 +97,11 @@ impl Strategy for IngressClassKind {
 fn validate(class: &IngressClass) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
-    let controller = class.spec.as_ref().and_then(|s| s.controller.as_deref()).unwrap_or("");
+    let controller = class
+        .spec
+        .as_ref()
+        .and_then(|s| s.controller.as_deref())
+        .unwrap_or("");
     let at_controller = at.child("controller");
     if controller.len() > CONTROLLER_MAX {
         errors.push(at_controller.too_long(CONTROLLER_MAX));

@@ -48,8 +48,16 @@ impl Strategy for NetworkPolicyKind {
             }
             spec.policy_types = Some(types);
         }
-        let ingress = spec.ingress.iter_mut().flatten().flat_map(|r| r.ports.iter_mut().flatten());
-        let egress = spec.egress.iter_mut().flatten().flat_map(|r| r.ports.iter_mut().flatten());
+        let ingress = spec
+            .ingress
+            .iter_mut()
+            .flatten()
+            .flat_map(|r| r.ports.iter_mut().flatten());
+        let egress = spec
+            .egress
+            .iter_mut()
+            .flatten()
+            .flat_map(|r| r.ports.iter_mut().flatten());
         for port in ingress.chain(egress) {
             port.protocol.get_or_insert_with(|| "TCP".to_owned());
         }
@@ -60,14 +68,23 @@ impl Strategy for NetworkPolicyKind {
     }
 
     fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut NetworkPolicy, old: &NetworkPolicy) {
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, policy: &NetworkPolicy) -> Errors {
         validate(policy)
     }
 
-    fn validate_update(&self, _ctx: &RequestContext<'_>, new: &NetworkPolicy, _old: &NetworkPolicy) -> Errors {
+    fn validate_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &NetworkPolicy,
+        _old: &NetworkPolicy,
+    ) -> Errors {
         validate(new)
     }
 
@@ -101,13 +118,25 @@ fn validate(policy: &NetworkPolicy) -> Errors {
     let all = at.child("ingress");
     for (i, rule) in spec.ingress.iter().flatten().enumerate() {
         let at = all.index(i);
-        ports(&mut errors, &at.child("ports"), rule.ports.as_deref().unwrap_or(&[]));
-        peers(&mut errors, &at.child("from"), rule.from.as_deref().unwrap_or(&[]));
+        ports(
+            &mut errors,
+            &at.child("ports"),
+            rule.ports.as_deref().unwrap_or(&[]),
+        );
+        peers(
+            &mut errors,
+            &at.child("from"),
+            rule.from.as_deref().unwrap_or(&[]),
+        );
     }
     let all = at.child("egress");
     for (i, rule) in spec.egress.iter().flatten().enumerate() {
         let at = all.index(i);
-        ports(&mut errors, &at.child("ports"), rule.ports.as_deref().unwrap_or(&[]));
+        ports(
+            &mut errors,
+            &at.child("ports"),
+            rule.ports.as_deref().unwrap_or(&[]),
+        );
         peers(&mut errors, &at.child("to"), rule.to.as_deref().unwrap_or(&[]));
     }
     let types = spec.policy_types.as_deref().unwrap_or(&[]);
@@ -116,7 +145,12 @@ fn validate(policy: &NetworkPolicy) -> Errors {
         errors.push(at_types.invalid(rules::shown(&types), "may not specify more than two policyTypes"));
     } else {
         for (i, kind) in types.iter().enumerate() {
-            rules::optional_one_of(&mut errors, &at_types.index(i), Some(kind), &["Egress", "Ingress"]);
+            rules::optional_one_of(
+                &mut errors,
+                &at_types.index(i),
+                Some(kind),
+                &["Egress", "Ingress"],
+            );
         }
     }
     errors
@@ -125,7 +159,12 @@ fn validate(policy: &NetworkPolicy) -> Errors {
 fn ports(errors: &mut Errors, at: &Loc<'_>, ports: &[NetworkPolicyPort]) {
     for (i, port) in ports.iter().enumerate() {
         let at = at.index(i);
-        rules::optional_one_of(errors, &at.child("protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+        rules::optional_one_of(
+            errors,
+            &at.child("protocol"),
+            port.protocol.as_deref(),
+            &["SCTP", "TCP", "UDP"],
+        );
         let at_end = at.child("endPort");
         match (&port.port, port.end_port) {
             (Some(IntOrString::Int(first)), end) => {
@@ -155,7 +194,10 @@ fn peers(errors: &mut Errors, at: &Loc<'_>, peers: &[NetworkPolicyPeer]) {
     for (i, peer) in peers.iter().enumerate() {
         let at = at.index(i);
         let selects = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
-        for (field, selector) in [("podSelector", &peer.pod_selector), ("namespaceSelector", &peer.namespace_selector)] {
+        for (field, selector) in [
+            ("podSelector", &peer.pod_selector),
+            ("namespaceSelector", &peer.namespace_selector),
+        ] {
             if let Some(selector) = selector {
                 selectors::label_selector(errors, &at.child(field), selector);
             }
@@ -188,7 +230,10 @@ fn block(errors: &mut Errors, at: &Loc<'_>, block: &IPBlock) {
         match network(text) {
             None => errors.push(at.invalid(text.as_str(), DETAIL)),
             Some(inner) if !outer.contains(&inner) || inner.prefix_len() <= outer.prefix_len() => {
-                errors.push(at.invalid(text.as_str(), format!("must be a strict subset of `cidr` {}", block.cidr)));
+                errors.push(at.invalid(
+                    text.as_str(),
+                    format!("must be a strict subset of `cidr` {}", block.cidr),
+                ));
             }
             Some(_) => {}
         }

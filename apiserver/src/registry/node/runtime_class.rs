@@ -57,7 +57,11 @@ impl Strategy for RuntimeClassKind {
     }
 
     fn cells(&self, class: &RuntimeClass, now: Timestamp) -> Vec<Value> {
-        vec![cells::name(&class.metadata), class.handler.as_str().into(), cells::age(&class.metadata, now)]
+        vec![
+            cells::name(&class.metadata),
+            class.handler.as_str().into(),
+            cells::age(&class.metadata, now),
+        ]
     }
 }
 

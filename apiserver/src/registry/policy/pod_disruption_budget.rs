@@ -46,9 +46,18 @@ impl Strategy for PodDisruptionBudgetKind {
         budget.status = Some(empty_status());
     }
 
-    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut PodDisruptionBudget, old: &PodDisruptionBudget) {
+    fn prepare_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &mut PodDisruptionBudget,
+        old: &PodDisruptionBudget,
+    ) {
         new.status.clone_from(&old.status);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(
@@ -97,10 +106,19 @@ impl Strategy for PodDisruptionBudgetKind {
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),
-            Column::new("Min Available", "The minimum number of pods that must be available."),
-            Column::new("Max Unavailable", "The maximum number of pods that may be unavailable."),
-            Column::new("Allowed Disruptions", "Calculated number of pods that may be disrupted at this time.")
-                .of("integer"),
+            Column::new(
+                "Min Available",
+                "The minimum number of pods that must be available.",
+            ),
+            Column::new(
+                "Max Unavailable",
+                "The maximum number of pods that may be unavailable.",
+            ),
+            Column::new(
+                "Allowed Disruptions",
+                "Calculated number of pods that may be disrupted at this time.",
+            )
+            .of("integer"),
             Column::new("Age", "Time since the object was created."),
         ];
         COLUMNS
@@ -117,7 +135,12 @@ impl Strategy for PodDisruptionBudgetKind {
             cells::name(&budget.metadata),
             text(spec.and_then(|s| s.min_available.as_ref())).into(),
             text(spec.and_then(|s| s.max_unavailable.as_ref())).into(),
-            budget.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0).into(),
+            budget
+                .status
+                .as_ref()
+                .and_then(|s| s.disruptions_allowed)
+                .unwrap_or(0)
+                .into(),
             cells::age(&budget.metadata, now),
         ]
     }
@@ -142,7 +165,10 @@ fn validate(budget: &PodDisruptionBudget) -> Errors {
         let detail = "minAvailable and maxUnavailable cannot be both set";
         errors.push(at.invalid(rules::shown(spec), detail));
     }
-    for (field, value) in [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)] {
+    for (field, value) in [
+        ("minAvailable", &spec.min_available),
+        ("maxUnavailable", &spec.max_unavailable),
+    ] {
         if let Some(value) = value {
             rules::count_or_percent(&mut errors, &at.child(field), value);
             rules::at_most_hundred_percent(&mut errors, &at.child(field), value);

@@ -40,13 +40,19 @@ impl Strategy for ClusterRoleKind {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[Column::name(), Column::new("Created At", "When the object was created.").of("date")];
+        const COLUMNS: &[Column] = &[
+            Column::name(),
+            Column::new("Created At", "When the object was created.").of("date"),
+        ];
         COLUMNS
     }
 
     fn cells(&self, role: &ClusterRole, _now: Timestamp) -> Vec<Value> {
-        let created = role.metadata.creation_timestamp.as_ref().map(|t| keelson_api::time::rfc3339(t.0));
+        let created = role
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|t| keelson_api::time::rfc3339(t.0));
         vec![cells::name(&role.metadata), created.unwrap_or_default().into()]
     }
 }
@@ -58,7 +64,8 @@ fn validate(role: &ClusterRole) -> Errors {
         let at = Loc::new("aggregationRule.clusterRoleSelectors");
         let list = aggregation.cluster_role_selectors.as_deref().unwrap_or(&[]);
         if list.is_empty() {
-            errors.push(at.required("at least one clusterRoleSelector required if aggregationRule is non-nil"));
+            errors
+                .push(at.required("at least one clusterRoleSelector required if aggregationRule is non-nil"));
         }
         for (i, selector) in list.iter().enumerate() {
             selectors::label_selector(&mut errors, &at.index(i), selector);

@@ -41,7 +41,12 @@ impl Strategy for ClusterRoleBindingKind {
         validate(object)
     }
 
-    fn validate_update(&self, _ctx: &RequestContext<'_>, new: &ClusterRoleBinding, old: &ClusterRoleBinding) -> Errors {
+    fn validate_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &ClusterRoleBinding,
+        old: &ClusterRoleBinding,
+    ) -> Errors {
         let mut errors = validate(new);
         same_role(&mut errors, &new.role_ref, &old.role_ref);
         errors
@@ -74,6 +79,11 @@ impl Strategy for ClusterRoleBindingKind {
 
 fn validate(object: &ClusterRoleBinding) -> Errors {
     let mut errors = Errors::new();
-    binding(&mut errors, &object.role_ref, object.subjects.as_deref().unwrap_or(&[]), KINDS);
+    binding(
+        &mut errors,
+        &object.role_ref,
+        object.subjects.as_deref().unwrap_or(&[]),
+        KINDS,
+    );
     errors
 }

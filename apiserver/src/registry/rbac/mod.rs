@@ -30,7 +30,10 @@ fn policy_rules(errors: &mut Errors, policies: &[PolicyRule], reach: Reach) {
         let at = all.index(i);
         let empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
         if rule.verbs.is_empty() {
-            errors.push(at.child("verbs").required("verbs must contain at least one value"));
+            errors.push(
+                at.child("verbs")
+                    .required("verbs must contain at least one value"),
+            );
         }
         if !empty(&rule.non_resource_urls) {
             let at = at.child("nonResourceURLs");
@@ -39,15 +42,24 @@ fn policy_rules(errors: &mut Errors, policies: &[PolicyRule], reach: Reach) {
                 errors.push(at.invalid(shown(), "namespaced rules cannot apply to non-resource URLs"));
             }
             if !empty(&rule.api_groups) || !empty(&rule.resources) || !empty(&rule.resource_names) {
-                errors.push(at.invalid(shown(), "rules cannot apply to both regular resources and non-resource URLs"));
+                errors.push(at.invalid(
+                    shown(),
+                    "rules cannot apply to both regular resources and non-resource URLs",
+                ));
             }
             continue;
         }
         if empty(&rule.api_groups) {
-            errors.push(at.child("apiGroups").required("resource rules must supply at least one api group"));
+            errors.push(
+                at.child("apiGroups")
+                    .required("resource rules must supply at least one api group"),
+            );
         }
         if empty(&rule.resources) {
-            errors.push(at.child("resources").required("resource rules must supply at least one resource"));
+            errors.push(
+                at.child("resources")
+                    .required("resource rules must supply at least one resource"),
+            );
         }
     }
 }
@@ -57,7 +69,9 @@ fn default_binding(reference: &mut RoleRef, subjects: &mut Option<Vec<Subject>>)
         reference.api_group = Some(GROUP.to_owned());
     }
     for subject in subjects.iter_mut().flatten() {
-        if matches!(subject.kind.as_str(), "User" | "Group") && subject.api_group.as_deref().unwrap_or("").is_empty() {
+        if matches!(subject.kind.as_str(), "User" | "Group")
+            && subject.api_group.as_deref().unwrap_or("").is_empty()
+        {
             subject.api_group = Some(GROUP.to_owned());
         }
     }
@@ -106,7 +120,10 @@ fn subject(errors: &mut Errors, at: &Loc<'_>, subject: &Subject) {
                 errors.push(at.child("apiGroup").not_supported(group, &[GROUP]));
             }
         }
-        other => errors.push(at.child("kind").not_supported(other, &["Group", "ServiceAccount", "User"])),
+        other => errors.push(
+            at.child("kind")
+                .not_supported(other, &["Group", "ServiceAccount", "User"]),
+        ),
     }
 }
 
@@ -153,13 +170,20 @@ mod tests {
                 "rules[1].nonResourceURLs: Invalid value: [\"/healthz\"]: namespaced rules cannot apply to non-resource URLs",
             ]
         );
-        let mut reference: RoleRef = serde_json::from_value(json!({"kind": "Thing", "name": "r"})).expect("a reference");
-        let mut subjects: Option<Vec<Subject>> =
-            serde_json::from_value(json!([{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s"}]))
-                .expect("subjects");
+        let mut reference: RoleRef =
+            serde_json::from_value(json!({"kind": "Thing", "name": "r"})).expect("a reference");
+        let mut subjects: Option<Vec<Subject>> = serde_json::from_value(
+            json!([{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s"}]),
+        )
+        .expect("subjects");
         default_binding(&mut reference, &mut subjects);
         let mut errors = Errors::new();
-        binding(&mut errors, &reference, subjects.as_deref().unwrap_or(&[]), &["ClusterRole", "Role"]);
+        binding(
+            &mut errors,
+            &reference,
+            subjects.as_deref().unwrap_or(&[]),
+            &["ClusterRole", "Role"],
+        );
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,

@@ -38,19 +38,29 @@ impl Strategy for RoleKind {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[Column::name(), Column::new("Created At", "When the object was created.").of("date")];
+        const COLUMNS: &[Column] = &[
+            Column::name(),
+            Column::new("Created At", "When the object was created.").of("date"),
+        ];
         COLUMNS
     }
 
     fn cells(&self, role: &Role, _now: Timestamp) -> Vec<Value> {
-        let created = role.metadata.creation_timestamp.as_ref().map(|t| keelson_api::time::rfc3339(t.0));
+        let created = role
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|t| keelson_api::time::rfc3339(t.0));
         vec![cells::name(&role.metadata), created.unwrap_or_default().into()]
     }
 }
 
 fn validate(role: &Role) -> Errors {
     let mut errors = Errors::new();
-    policy_rules(&mut errors, role.rules.as_deref().unwrap_or(&[]), Reach::Namespace);
+    policy_rules(
+        &mut errors,
+        role.rules.as_deref().unwrap_or(&[]),
+        Reach::Namespace,
+    );
     errors
 }

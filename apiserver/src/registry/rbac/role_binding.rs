@@ -73,6 +73,11 @@ impl Strategy for RoleBindingKind {
 
 fn validate(object: &RoleBinding) -> Errors {
     let mut errors = Errors::new();
-    binding(&mut errors, &object.role_ref, object.subjects.as_deref().unwrap_or(&[]), KINDS);
+    binding(
+        &mut errors,
+        &object.role_ref,
+        object.subjects.as_deref().unwrap_or(&[]),
+        KINDS,
+    );
     errors
 }

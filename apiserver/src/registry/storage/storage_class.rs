@@ -39,7 +39,9 @@ impl Strategy for StorageClassKind {
 
     fn default(&self, class: &mut StorageClass) {
         class.reclaim_policy.get_or_insert_with(|| "Delete".to_owned());
-        class.volume_binding_mode.get_or_insert_with(|| "Immediate".to_owned());
+        class
+            .volume_binding_mode
+            .get_or_insert_with(|| "Immediate".to_owned());
     }
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, class: &StorageClass) -> Errors {
@@ -97,7 +99,9 @@ impl Strategy for StorageClassKind {
 /// Whether claims without a class get this one.
 pub fn is_default(class: &StorageClass) -> bool {
     let annotations = class.metadata.annotations.as_ref().unwrap_or(&NONE);
-    [DEFAULT_ANNOTATION, OLD_DEFAULT_ANNOTATION].iter().any(|key| annotations.get(*key).is_some_and(|v| v == "true"))
+    [DEFAULT_ANNOTATION, OLD_DEFAULT_ANNOTATION]
+        .iter()
+        .any(|key| annotations.get(*key).is_some_and(|v| v == "true"))
 }
 
 fn validate(class: &StorageClass) -> Errors {
@@ -107,7 +111,12 @@ fn validate(class: &StorageClass) -> Errors {
         errors.push(at.required(""));
     } else {
         let lower = class.provisioner.to_lowercase();
-        rules::complain(&mut errors, &at, &class.provisioner, validation::qualified_name(&lower));
+        rules::complain(
+            &mut errors,
+            &at,
+            &class.provisioner,
+            validation::qualified_name(&lower),
+        );
     }
     let parameters = class.parameters.as_ref().unwrap_or(&NONE);
     let at = Loc::new("parameters");
