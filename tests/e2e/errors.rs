@@ -35,7 +35,7 @@ const MISTAKES: &[(&str, &str, &[&str])] = &[
         "a restart policy that is none",
         r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p"},"spec":{"restartPolicy":"Sometimes","containers":[{"name":"c","image":"i"}]}}"#,
         &[
-            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
         ],
     ),
     (

@@ -79,8 +79,16 @@ fn apply_edit_and_apply_again(stage: &Stage) -> Result<()> {
         kubectl.path("get svc ngx", "{.spec.ports[*].port}")? == "82",
         "the edit was lost"
     );
-    let diff = keelson_tests::process::output(kubectl.command(&["diff", "-f", "-"]), Some(NGX_SERVICE))?;
-    ensure!(diff.status.code() == Some(1), "diff: {diff:?}");
+    let labelled =
+        NGX_SERVICE
+            .replace("port: 80\n", "port: 82\n")
+            .replacen("run: ngx", "run: ngx\n    tier: front", 1);
+    let diff = keelson_tests::process::output(kubectl.command(&["diff", "-f", "-"]), Some(&labelled))?;
+    let shown = keelson_tests::process::text(&diff.stdout);
+    ensure!(
+        diff.status.code() == Some(1) && shown.contains("+    tier: front"),
+        "diff: {diff:?}"
+    );
     Ok(())
 }
 
