@@ -1,6 +1,7 @@
 //! The resources the server has: one file a kind, one line here.
 
 pub mod allocators;
+pub mod apiextensions;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
@@ -48,6 +49,8 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(apps::daemon_set::DaemonSetKind),
         Arc::new(apps::stateful_set::StatefulSetKind),
         Arc::new(apps::controller_revision::ControllerRevisionKind),
+        // apiextensions.k8s.io
+        Arc::new(apiextensions::custom_resource_definition::CustomResourceDefinitionKind),
         // autoscaling
         Arc::new(autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscalerKind),
         // batch
