@@ -13,6 +13,7 @@ use keelson_daemon::backoff::Backoff;
 use keelson_daemon::health::HealthServer;
 use keelson_daemon::metrics::Metrics;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, families};
@@ -184,6 +185,8 @@ impl Proxy {
         let mut backoff = Backoff::new(RETRY_INITIAL, RETRY_MAX);
         let mut told_ready = false;
         let mut look_at_kernel = false;
+        let mut looks = tokio::time::interval(self.config.sync_period.max(Duration::from_secs(1)));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if look_at_kernel {
                 self.forget_lost_tables().await;
@@ -220,7 +223,8 @@ impl Proxy {
                     look_at_kernel = false;
                     tokio::time::sleep(GATHER).await;
                 }
-                () = tokio::time::sleep(self.config.sync_period) => look_at_kernel = true,
+                // A clock of its own: a busy cluster must not put the look off.
+                _ = looks.tick() => look_at_kernel = true,
             }
         }
     }

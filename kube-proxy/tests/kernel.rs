@@ -63,7 +63,10 @@ impl Lab {
     fn wire(&self, from: &str, to: &str) -> Result<()> {
         self.ip(
             from,
-            &format!("link add name {to} type veth peer name up netns {}", self.name(to)),
+            &format!(
+                "link add name {to} type veth peer name up netns {}",
+                self.name(to)
+            ),
         )?;
         self.ip(from, &format!("link set dev {to} up"))?;
         self.ip(to, "link set dev up up")

@@ -6,11 +6,18 @@ use std::time::Duration;
 use crate::cluster::Paths;
 use crate::progress::human;
 use crate::supervisor::{self, Process, State, Verb};
+use crate::teardown::processes;
 
 /// Exit code 0 when everything is ready, 1 when something is not, 3 when nothing runs (as of service scripts).
 pub(crate) async fn run(paths: &Paths) -> anyhow::Result<ExitCode> {
     if !supervisor::running(paths).await {
-        println!("no cluster runs from {}", paths.dir.display());
+        match processes::leftovers(paths).len() {
+            0 => println!("no cluster runs from {}", paths.dir.display()),
+            count => println!(
+                "{count} processes run from {}, but nothing supervises them: `keeladm up` takes them over",
+                paths.dir.display()
+            ),
+        }
         return Ok(ExitCode::from(3));
     }
     let processes = supervisor::ask(paths, Verb::Status, &[]).await?;

@@ -73,7 +73,7 @@ impl Layer {
     fn parents(&mut self, path: &str) -> std::io::Result<()> {
         match Path::new(path).parent().and_then(Path::to_str) {
             None | Some("") => Ok(()),
-            Some(parent) => self.folder(&parent.to_owned(), 0o755),
+            Some(parent) => self.folder(parent, 0o755),
         }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::bail;
 
 use crate::cluster::Cluster;
 use crate::system;
+use crate::teardown::processes;
 use crate::units::DAEMONS;
 
 /// What the runtime calls for every pod.
@@ -69,7 +70,12 @@ pub(crate) async fn run(cluster: &Cluster) -> anyhow::Result<(Machine, String)> 
             socket.display()
         ));
     }
+    // Daemons whose supervisor was killed hold their ports; the next supervisor takes them over.
+    let surviving = processes::leftovers(&cluster.paths).len();
     for (port, daemon, flag) in cluster.parameters.ports.all() {
+        if surviving > 0 {
+            break;
+        }
         if let Err(error) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
             let reason = match error.kind() {
                 std::io::ErrorKind::AddrInUse => "is in use".to_owned(),
@@ -96,11 +102,12 @@ pub(crate) async fn run(cluster: &Cluster) -> anyhow::Result<(Machine, String)> 
         containerd: system::program("containerd").unwrap_or_else(|| Path::new("containerd").into()),
         cni_bin_dir,
     };
-    Ok((
-        machine,
-        format!(
-            "node {} at {}",
-            cluster.parameters.node_name, cluster.parameters.node_ip
-        ),
-    ))
+    let mut said = format!(
+        "node {} at {}",
+        cluster.parameters.node_name, cluster.parameters.node_ip
+    );
+    if surviving > 0 {
+        said.push_str(&format!(", {surviving} processes run already"));
+    }
+    Ok((machine, said))
 }

@@ -73,7 +73,7 @@ pub(crate) async fn kill_leftovers(paths: &Paths) -> anyhow::Result<((), String)
 }
 
 /// Processes whose command line names a file of this cluster the way only its own processes do.
-fn leftovers(paths: &Paths) -> Vec<i32> {
+pub(crate) fn leftovers(paths: &Paths) -> Vec<i32> {
     let own = std::process::id();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     processes

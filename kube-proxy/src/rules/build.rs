@@ -65,8 +65,8 @@ impl Builder<'_> {
         let by_address = format!("type {address} . inet_proto . inet_service : verdict;");
         let by_port = "type inet_proto . inet_service : verdict;";
         for (name, set) in [
-            ("cluster-ips", Set::set(format!("type {address};"))),
-            ("hairpin", Set::set(format!("type {address} . {address};"))),
+            ("cluster-ips", Set::keys(format!("type {address};"))),
+            ("hairpin", Set::keys(format!("type {address} . {address};"))),
             ("service-ips", Set::map(by_address.clone())),
             ("node-ports", Set::map(by_port)),
             ("no-endpoints", Set::map(by_address.clone())),
@@ -327,7 +327,7 @@ impl Builder<'_> {
             "type {}; flags dynamic,timeout; timeout {seconds}s;",
             family.address_type()
         );
-        self.table.sets.insert(set.clone(), Set::set(declaration));
+        self.table.sets.insert(set.clone(), Set::keys(declaration));
         self.chain(
             &chain,
             vec![

@@ -88,7 +88,7 @@ pub struct Chain {
 impl Set {
     /// An empty set.
     #[must_use]
-    pub fn set(declaration: impl Into<String>) -> Self {
+    pub fn keys(declaration: impl Into<String>) -> Self {
         Self {
             kind: SetKind::Set,
             declaration: declaration.into(),
