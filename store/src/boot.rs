@@ -22,7 +22,7 @@ use crate::engine::sled::SledEngine;
 use crate::engine::{Batch, Engine};
 use crate::mvcc::schema;
 use crate::persist;
-use crate::raft::core::Core;
+use crate::raft::core::{Core, Parts};
 use crate::raft::driver;
 use crate::raft::handle::{Command, Leadership, RaftHandle};
 use crate::raft::log::LogTail;
@@ -169,7 +169,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         servers.push(listen::serve(url, door, peer_lock.clone(), stop.clone()).await?);
     }
     for url in &config.listen_client_urls {
-        let door = Door::Client(ClientDoor::new(&api, plain.clone()));
+        let door = Door::Client(Box::new(ClientDoor::new(&api, plain.clone())));
         servers.push(listen::serve(url, door, client_lock.clone(), stop.clone()).await?);
     }
     let metrics_lock = client_lock.map(|lock| Lock { judge: false, ..lock });
@@ -244,16 +244,16 @@ fn core(
         ..raft::Config::default()
     };
     let node = RawNode::new(&raft_config, log, &logger()).context("starting raft")?;
-    Ok(Core::new(
+    let parts = Parts {
         member,
-        node,
         wal,
         state,
-        Box::new(peers),
+        outbox: Box::new(peers),
         leadership,
-        Duration::from_millis(config.election_timeout),
+        election_timeout: Duration::from_millis(config.election_timeout),
         persister,
-    ))
+    };
+    Ok(Core::new(node, parts))
 }
 
 /// Opens the data folder, or makes one: for a new group, or by asking the group that is to be joined.

@@ -61,8 +61,10 @@ impl Membership {
     /// A group as it starts.
     #[must_use]
     pub fn founding(members: Vec<StoredMember>) -> Self {
-        let mut conf_state = ConfState::default();
-        conf_state.voters = members.iter().map(|member| member.id).collect();
+        let conf_state = ConfState {
+            voters: members.iter().map(|member| member.id).collect(),
+            ..ConfState::default()
+        };
         Self {
             cluster_id: cluster_id(members.iter().map(|member| member.id)),
             members: members.into_iter().map(|member| (member.id, member)).collect(),

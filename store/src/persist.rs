@@ -109,11 +109,7 @@ impl Worker {
     /// # Errors
     /// When the engine fails; this member cannot go on.
     pub fn run(mut self) -> Result<(), StoreError> {
-        loop {
-            match self.nudges.recv_timeout(LOOK_EVERY) {
-                Ok(Nudge::Look) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Nudge::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-            }
+        while let Ok(Nudge::Look) | Err(RecvTimeoutError::Timeout) = self.nudges.recv_timeout(LOOK_EVERY) {
             if self.stopping.load(Ordering::Acquire) {
                 break;
             }

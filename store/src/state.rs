@@ -414,7 +414,7 @@ impl Inner {
                     alarm: request.alarm,
                 };
                 if !alarms.contains(&raised) {
-                    alarms.push(raised.clone());
+                    alarms.push(raised);
                 }
                 vec![raised]
             }

@@ -1,13 +1,13 @@
 //! An engine in memory, for tests and simulations: durable for as long as the value lives.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::Path;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Engine, EngineError, Pressure};
+use super::{Batch, Engine, EngineError, Pressure, Visitor};
 
 /// An ordered map behind a lock.
 #[derive(Debug, Default)]
@@ -20,12 +20,7 @@ impl Engine for MemoryEngine {
         Ok(self.map.read().get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), EngineError> {
         if from >= to {
             return Ok(());
         }

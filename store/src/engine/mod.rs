@@ -58,6 +58,9 @@ impl Batch {
     }
 }
 
+/// Is shown a key and its value, and says whether to go on.
+pub type Visitor<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
 /// An ordered map from bytes to bytes on disk.
 pub trait Engine: Send + Sync {
     /// The value of a key.
@@ -70,12 +73,7 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the state cannot be read.
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError>;
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), EngineError>;
 
     /// Carries out a batch as one; it is on disk when this returns. One caller at a time.
     ///

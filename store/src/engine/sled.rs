@@ -7,7 +7,6 @@
 //!
 //! A failed flush leaves sled unusable. The caller checks for free space before it commits.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use super::{Batch, Engine, EngineError, Pressure};
+use super::{Batch, Engine, EngineError, Pressure, Visitor};
 
 /// Records in a leaf, sled's unit of reading and writing. A leaf of pods is then about 150 KiB: small enough
 /// to be read for one record, large enough to compress and to keep the tree's own index small.
@@ -111,12 +110,7 @@ impl Engine for SledEngine {
         self.with_reader("reading a record", |db| Ok(db.get(key)?.map(Bytes::from_owner)))
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), EngineError> {
         if from >= to {
             return Ok(());
         }
@@ -234,6 +228,8 @@ fn open_handles(path: &Path) -> Result<Handles, EngineError> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
 
     fn batch(range: std::ops::Range<u32>, size: usize) -> Batch {

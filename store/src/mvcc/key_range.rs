@@ -4,6 +4,9 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+/// Both ends of a range.
+pub type KeyBounds<'k> = (Bound<&'k [u8]>, Bound<&'k [u8]>);
+
 /// Keys a request means.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyRange {
@@ -60,7 +63,7 @@ impl KeyRange {
 
     /// As the bounds of an ordered map; `None` if no key is meant.
     #[must_use]
-    pub fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub fn bounds(&self) -> Option<KeyBounds<'_>> {
         match self {
             Self::One(key) => Some((Bound::Included(key), Bound::Included(key))),
             Self::From(start) => Some((Bound::Included(start), Bound::Unbounded)),

@@ -89,6 +89,24 @@ pub trait Outbox: Send {
     fn members(&self, members: Vec<StoredMember>);
 }
 
+/// What a member's consensus works with.
+pub struct Parts {
+    /// Who it is.
+    pub member: u64,
+    /// Its log on disk.
+    pub wal: Wal,
+    /// What it applies to.
+    pub state: Arc<State>,
+    /// The other members.
+    pub outbox: Box<dyn Outbox>,
+    /// What it tells the process of the leadership.
+    pub leadership: Arc<Leadership>,
+    /// Silence of the leader before an election.
+    pub election_timeout: Duration,
+    /// Who brings the state to the engine.
+    pub persister: Persister,
+}
+
 /// One member's consensus.
 pub struct Core {
     member: u64,
@@ -110,16 +128,16 @@ pub struct Core {
 impl Core {
     /// A member at the start of its loop.
     #[must_use]
-    pub fn new(
-        member: u64,
-        node: RawNode<LogTail>,
-        wal: Wal,
-        state: Arc<State>,
-        outbox: Box<dyn Outbox>,
-        leadership: Arc<Leadership>,
-        election_timeout: Duration,
-        persister: Persister,
-    ) -> Self {
+    pub fn new(node: RawNode<LogTail>, parts: Parts) -> Self {
+        let Parts {
+            member,
+            wal,
+            state,
+            outbox,
+            leadership,
+            election_timeout,
+            persister,
+        } = parts;
         Self {
             member,
             node,

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use slog::{Drain, KV, Never, OwnedKVList, Record, Serializer};
 
 /// A logger for the library. What it says in normal operation is for debugging.
-#[must_use]
 pub fn logger() -> slog::Logger {
     slog::Logger::root(ToTracing, slog::o!())
 }

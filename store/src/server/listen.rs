@@ -50,7 +50,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub enum Door {
     /// For clients: the etcd v3 API.
-    Client(ClientDoor),
+    Client(Box<ClientDoor>),
     /// For other members.
     Peer(RaftTransportServer<TransportService>),
     /// For Prometheus and health checks.
