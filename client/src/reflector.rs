@@ -120,6 +120,11 @@ async fn reflect<S: Source>(source: S, sink: Arc<impl Sink<S::Item>>) {
     let mut state = State::Empty;
     let mut backoff = Backoff::new(BACKOFF_INITIAL, BACKOFF_MAX);
     let mut watch: Option<BoxStream<'static, Watched<S::Item>>> = None;
+    let kind = std::any::type_name::<S::Item>()
+        .rsplit("::")
+        .next()
+        .unwrap_or_default();
+    let mut failing = false;
     loop {
         let input = match &state {
             State::Empty => match source.list().await {
@@ -139,11 +144,19 @@ async fn reflect<S: Source>(source: S, sink: Arc<impl Sink<S::Item>>) {
             State::Watching { .. } => next(&mut watch, &*sink).await,
         };
         match &input {
-            Input::Listed(_) | Input::Progress(_) => backoff.reset(),
+            Input::Listed(_) | Input::Progress(_) => {
+                backoff.reset();
+                failing = false;
+            }
             Input::Failed(error) if error.is_expired() => {
                 tracing::debug!(%error, "watch expired, listing again")
             }
-            Input::Failed(error) => tracing::warn!(%error, ?state, "list or watch failed"),
+            // One line an outage: every attempt after the first says the same.
+            Input::Failed(error) if failing => tracing::debug!(%error, kind, "list or watch still fails"),
+            Input::Failed(error) => {
+                failing = true;
+                tracing::warn!(%error, kind, "list or watch failed");
+            }
             Input::Opened | Input::Ended => {}
         }
         let pause;

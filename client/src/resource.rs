@@ -163,6 +163,18 @@ impl<K: Object> ResourceClient<K> {
             .collect())
     }
 
+    /// Like [`ResourceClient::batch`], for callers who want to read only a part of each answer.
+    pub async fn batch_as<R: DeserializeOwned>(
+        &self,
+        writes: Vec<Write<K>>,
+    ) -> Result<Vec<Result<R, ApiError>>, ApiError> {
+        let results = self.batch_raw(writes).await?;
+        Ok(results
+            .into_iter()
+            .map(|result| result.and_then(|json| decode(&json)))
+            .collect())
+    }
+
     /// Like [`ResourceClient::batch`], for callers who want to know only whether each write was accepted.
     pub async fn batch_discard(&self, writes: Vec<Write<K>>) -> Result<Vec<Result<(), ApiError>>, ApiError> {
         let results = self.batch_raw(writes).await?;

@@ -53,10 +53,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let client = Client::new(client_config).context("connecting to the apiserver")?;
     let registry = Metrics::new();
     let metrics = metrics::SchedulerMetrics::register(&registry);
-    serve(&config, registry, &shutdown).await?;
-
     // The informers run before leadership comes, so that a new leader starts with everything it needs.
     let informers = driver::Informers::start(&client, &shutdown);
+    serve(&config, HealthServer::new(registry), &shutdown).await?;
     keelson_daemon::notify::ready();
     let profiles = vec![plugins::default_profile(
         &config.scheduler_name,
@@ -83,7 +82,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .context("leader election")
 }
 
-async fn serve(config: &Config, registry: Metrics, shutdown: &CancellationToken) -> anyhow::Result<()> {
+async fn serve(config: &Config, health: HealthServer, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let (address, tls) = match (&config.tls_cert_file, &config.tls_private_key_file) {
         (Some(certificate), Some(key)) => (
             config.bind_address,

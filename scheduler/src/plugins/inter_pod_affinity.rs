@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use keelson_api::object::Object;
+
 use crate::engine::Snapshot;
 use crate::framework::{
     ClusterEvent, Cycle, Filter, Hint, MAX_SCORE, Plugin, PreFilter, PreFiltered, PreScore, PreScored,
@@ -46,7 +48,6 @@ impl Plugin for InterPodAffinity {
 
 fn may_match(term: &AffinityTerm, pod: &PodInfo) -> bool {
     let somewhere = term.namespaces.contains(&pod.key.namespace) || !term.namespace_selector.is_nothing();
-    use keelson_api::object::Object;
     somewhere && term.selector.matches(pod.pod.labels())
 }
 
@@ -79,7 +80,7 @@ impl Sums {
 }
 
 struct FilterState {
-    /// Pods there that would have us beside them by none of their rules.
+    /// Pods there whose anti-affinity rules mean us.
     refusing: Sums,
     /// Pods there that all our affinity rules mean.
     wanted: Sums,
