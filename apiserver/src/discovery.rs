@@ -178,8 +178,11 @@ impl Documents {
     }
 }
 
+/// Resources by version, stable versions first.
+type Versions<'a> = BTreeMap<(u8, &'a str), Vec<&'a Served>>;
+
 fn tree(catalog: &Catalog) -> Tree<'_> {
-    let mut groups: BTreeMap<(usize, &str), BTreeMap<(u8, &str), Vec<&Served>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, &str), Versions<'_>> = BTreeMap::new();
     for served in catalog.served() {
         if served.alias.is_some_and(|alias| !alias.discoverable) {
             continue;
@@ -189,7 +192,6 @@ fn tree(catalog: &Catalog) -> Tree<'_> {
             .iter()
             .position(|g| *g == group)
             .unwrap_or(GROUP_ORDER.len());
-        // Stable versions come before unstable ones.
         let stability = u8::from(served.version().contains("alpha") || served.version().contains("beta"));
         groups
             .entry((rank, group))

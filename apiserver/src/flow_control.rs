@@ -1,9 +1,13 @@
 //! How many requests are served at the same time. Watches and connections that stay open do not count.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keelson_api::status::{ApiError, ApiResult};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a request waits for a place: bursts of a cluster's own components are over in this time.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which pool a request takes its place from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,20 +51,41 @@ impl FlowControl {
         }
     }
 
-    /// Takes a place until the permit is dropped, or answers 429.
-    pub fn enter(&self, pool: Pool) -> ApiResult<Option<OwnedSemaphorePermit>> {
+    /// Takes a place until the permit is dropped. Waits a while for one, first come, first served; then answers 429.
+    pub async fn enter(&self, pool: Pool) -> ApiResult<Option<OwnedSemaphorePermit>> {
         let semaphore = match pool {
             Pool::Reading => &self.reading,
             Pool::Writing => &self.writing,
             Pool::Unlimited => &None,
         };
-        match semaphore {
-            None => Ok(None),
-            Some(semaphore) => semaphore
-                .clone()
-                .try_acquire_owned()
-                .map(Some)
-                .map_err(|_| ApiError::too_many_requests("Too many requests, please try again later.", 1)),
+        let Some(semaphore) = semaphore else {
+            return Ok(None);
+        };
+        if let Ok(permit) = semaphore.clone().try_acquire_owned() {
+            return Ok(Some(permit));
         }
+        match tokio::time::timeout(PATIENCE, semaphore.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            _ => Err(ApiError::too_many_requests(
+                "Too many requests, please try again later.",
+                1,
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_pool_makes_wait_and_recovers() {
+        let flow = FlowControl::new(1, 0);
+        let place = flow.enter(Pool::Reading).await.expect("a place");
+        let mut waiting = std::pin::pin!(flow.enter(Pool::Reading));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        assert!(flow.enter(Pool::Writing).await.expect("no limit").is_none());
+        drop(place);
+        assert!(waiting.await.expect("a place").is_some());
     }
 }

@@ -136,7 +136,7 @@ impl Entered {
 }
 
 impl Door {
-    fn enter(
+    async fn enter(
         &self,
         user: &User,
         target: Option<proto::Target>,
@@ -144,7 +144,7 @@ impl Door {
         pool: Pool,
     ) -> ApiResult<Entered> {
         let target = target.ok_or_else(|| ApiError::bad_request("the request names no target"))?;
-        let place = self.server.flow.enter(pool)?;
+        let place = self.server.flow.enter(pool).await?;
         let attributes = Attributes {
             verb: verb.as_str(),
             target: Target::Resource {
@@ -195,7 +195,9 @@ impl Door {
         match write {
             Write::Create(request) => {
                 let mut target = request.target;
-                let entered = self.enter(user, target.take(), Verb::Create, Pool::Writing)?;
+                let entered = self
+                    .enter(user, target.take(), Verb::Create, Pool::Writing)
+                    .await?;
                 // POST to a collection: the name is in the object.
                 let name_in_path = !entered.target.subresource.is_empty();
                 let target = &entered.target;
@@ -216,7 +218,9 @@ impl Door {
                 Ok(answer(&entered, outcome))
             }
             Write::Update(request) => {
-                let entered = self.enter(user, request.target, Verb::Update, Pool::Writing)?;
+                let entered = self
+                    .enter(user, request.target, Verb::Update, Pool::Writing)
+                    .await?;
                 let call = entered.call().with_options(options(request.options)?);
                 let outcome = match entered.subresource()? {
                     Some(SubresourceForm::Handler) => {
@@ -227,7 +231,9 @@ impl Door {
                 Ok(answer(&entered, outcome))
             }
             Write::Patch(request) => {
-                let entered = self.enter(user, request.target, Verb::Patch, Pool::Writing)?;
+                let entered = self
+                    .enter(user, request.target, Verb::Patch, Pool::Writing)
+                    .await?;
                 let call = entered.call().with_options(options(request.options)?);
                 let kind = PatchType::parse(&request.content_type)?;
                 let outcome = match entered.subresource()? {
@@ -239,7 +245,9 @@ impl Door {
                 Ok(answer(&entered, outcome))
             }
             Write::Delete(request) => {
-                let entered = self.enter(user, request.target, Verb::Delete, Pool::Writing)?;
+                let entered = self
+                    .enter(user, request.target, Verb::Delete, Pool::Writing)
+                    .await?;
                 let options = Query(&[]).delete_options(&request.options)?;
                 let outcome = handlers::delete::delete(&entered.call(), options).await?;
                 Ok(answer(&entered, outcome))
@@ -303,7 +311,9 @@ impl Resources for Door {
         let user = caller(&request)?;
         let request = request.into_inner();
         let run = async {
-            let entered = self.enter(&user, request.target, Verb::Get, Pool::Reading)?;
+            let entered = self
+                .enter(&user, request.target, Verb::Get, Pool::Reading)
+                .await?;
             let call = entered.call();
             if entered.subresource()? == Some(SubresourceForm::Handler) {
                 let outcome = handlers::subresource::serve(&call, Verb::Get, &[], &[]).await?;
@@ -323,7 +333,9 @@ impl Resources for Door {
         let user = caller(&request)?;
         let request = request.into_inner();
         let run = async {
-            let entered = self.enter(&user, request.target, Verb::List, Pool::Reading)?;
+            let entered = self
+                .enter(&user, request.target, Verb::List, Pool::Reading)
+                .await?;
             let options = ListOptions {
                 label_selector: request.label_selector,
                 field_selector: request.field_selector,
@@ -381,7 +393,9 @@ impl Resources for Door {
         let request = request.into_inner();
         let view = request.view;
         let run = async {
-            let entered = self.enter(&user, request.target, Verb::Watch, Pool::Unlimited)?;
+            let entered = self
+                .enter(&user, request.target, Verb::Watch, Pool::Unlimited)
+                .await?;
             let initial = request.send_initial_events;
             let options = ListOptions {
                 label_selector: request.label_selector,
@@ -474,7 +488,9 @@ impl Resources for Door {
         let user = caller(&request)?;
         let request = request.into_inner();
         let run = async {
-            let entered = self.enter(&user, request.target, Verb::DeleteCollection, Pool::Writing)?;
+            let entered = self
+                .enter(&user, request.target, Verb::DeleteCollection, Pool::Writing)
+                .await?;
             let options = if request.options.is_empty() {
                 Default::default()
             } else {
@@ -604,6 +620,7 @@ impl WatchState {
                     }
                 }
                 () = tokio::time::sleep_until(self.deadline) => return None,
+                () = self.entered.server.shutdown.cancelled() => return None,
             }
         }
         for signal in std::mem::take(&mut self.backlog) {

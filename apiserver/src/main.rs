@@ -1,6 +1,12 @@
 //! kube-apiserver: the Kubernetes API over REST and gRPC.
 
+#![forbid(unsafe_code)]
+
 use keelson_apiserver::config::Config;
+
+/// Many small allocations from many threads: the system's allocator keeps too much and takes too long.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
     let config: Config = keelson_daemon::config::parse();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use keelson_api::names::Gvk;
 use keelson_api::openapi::{self, Resource, Subresource};
+use keelson_api::schema;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -75,7 +76,12 @@ impl Documents {
         let mut resources = resources(catalog);
         let etag = v3_tag(path, &resources);
         resources.retain(|r| root_of(r) == path);
+        let borrowed = borrowed(catalog, path);
         let build: Box<dyn FnOnce() -> Vec<u8> + Send> = match resources.first() {
+            Some(_) if !borrowed.is_empty() => {
+                let root = path.to_owned();
+                Box::new(move || borrowed_document(&root, &borrowed))
+            }
             Some(first) => {
                 let (group, version) = (first.group.clone(), first.version.clone());
                 Box::new(move || openapi::v3_document(&group, &version, &resources))
@@ -128,6 +134,70 @@ impl Tagged<'_> {
             .insert(self.path, (bytes.clone(), now));
         bytes
     }
+}
+
+/// A resource served in a form that today's schemas no longer know, described by the one it is stored in.
+struct Borrowed {
+    stored: Resource,
+    group: &'static str,
+    version: &'static str,
+}
+
+/// The resources at a path whose kinds have no schema of their own there.
+fn borrowed(catalog: &Catalog, path: &str) -> Vec<Borrowed> {
+    let unknown = |served: &&Served| {
+        served.alias.is_some_and(|alias| alias.discoverable)
+            && schema::by_kind(served.group(), served.version(), served.info().kind).is_none()
+            && root_of(&described(served)) == path
+    };
+    catalog
+        .served()
+        .filter(unknown)
+        .map(|served| {
+            let stored = Served {
+                cache: served.cache.clone(),
+                alias: None,
+            };
+            Borrowed {
+                stored: described(&stored),
+                group: served.group(),
+                version: served.version(),
+            }
+        })
+        .collect()
+}
+
+/// The documents of the stored forms, each renamed to the form served.
+fn borrowed_document(root: &str, borrowed: &[Borrowed]) -> Vec<u8> {
+    let mut whole = Value::Null;
+    for one in borrowed {
+        let Resource {
+            group, version, kind, ..
+        } = &one.stored;
+        let document = openapi::v3_document(group, version, std::slice::from_ref(&one.stored));
+        // Keys are sorted, so a kind's name is always spelled like this.
+        let named = |group: &str, version: &str| {
+            format!(r#""group":"{group}","kind":"{kind}","version":"{version}""#)
+        };
+        let renamed = String::from_utf8_lossy(&document)
+            .replace(&format!("/{}/", root_of(&one.stored)), &format!("/{root}/"))
+            .replace(&named(group, version), &named(one.group, one.version));
+        let Ok(mut document) = serde_json::from_str::<Value>(&renamed) else {
+            continue;
+        };
+        if whole.is_null() {
+            whole = document;
+            continue;
+        }
+        for part in ["/paths", "/components/schemas"] {
+            if let (Some(Value::Object(all)), Some(Value::Object(more))) =
+                (whole.pointer_mut(part), document.pointer_mut(part))
+            {
+                all.append(more);
+            }
+        }
+    }
+    whole.to_string().into_bytes()
 }
 
 fn root_of(resource: &Resource) -> String {

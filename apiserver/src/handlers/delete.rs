@@ -103,7 +103,7 @@ async fn attempt(
     let key = call.store_key(call.name);
     let overtaken = |found: Option<crate::storage::store::Stored>| match found {
         Some(found) => Ok(Step::Overtaken(Some(
-            call.from_store(&found.value, found.revision)?,
+            call.stored_as_current(&found.value, found.revision)?,
         ))),
         None => Ok(Step::Overtaken(None)),
     };
@@ -172,7 +172,6 @@ fn judge(call: &Call<'_>, options: &DeleteOptions, object: &dyn Object) -> ApiRe
     let strategy = call.strategy();
     let mut marked = object.clone_box();
     let finalizers = finalizers_wanted(options, object);
-    let finalizers_changed = finalizers.as_slice() != object.meta().finalizers.as_deref().unwrap_or_default();
     let held = !finalizers.is_empty() || strategy.finalizing(object);
 
     if let Some(deleted_at) = object.meta().deletion_timestamp.as_ref() {
@@ -197,9 +196,6 @@ fn judge(call: &Call<'_>, options: &DeleteOptions, object: &dyn Object) -> ApiRe
     }
 
     let grace = strategy.delete_grace(object, options);
-    if !held && !finalizers_changed && grace.unwrap_or_default() == 0 {
-        return Ok(Verdict::Remove);
-    }
     if !held && grace.unwrap_or_default() == 0 {
         return Ok(Verdict::Remove);
     }

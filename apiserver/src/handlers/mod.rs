@@ -193,12 +193,12 @@ impl<'a> Call<'a> {
     /// The object as the store has it.
     async fn current_in_store(&self) -> ApiResult<Option<Current>> {
         match self.server.store.get(&self.store_key(self.name)).await? {
-            Some(stored) => Ok(Some(self.from_store(&stored.value, stored.revision)?)),
+            Some(stored) => Ok(Some(self.stored_as_current(&stored.value, stored.revision)?)),
             None => Ok(None),
         }
     }
 
-    fn from_store(&self, stored: &[u8], revision: i64) -> ApiResult<Current> {
+    fn stored_as_current(&self, stored: &[u8], revision: i64) -> ApiResult<Current> {
         let json = with_version(stored, revision);
         let object = self.decode_stored(&json, revision)?;
         Ok(Current {

@@ -316,3 +316,65 @@ impl ListOptions {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(version: &str, matching: &str, limit: i64) -> ListOptions {
+        ListOptions {
+            resource_version: version.into(),
+            resource_version_match: matching.into(),
+            limit,
+            ..ListOptions::default()
+        }
+    }
+
+    #[test]
+    fn moments_follow_upstreams_table() {
+        let moment = |version, matching, limit| options(version, matching, limit).moment().expect("a moment");
+        assert_eq!(moment("", "", 5), Moment::Latest);
+        assert_eq!(moment("0", "", 5), Moment::Any);
+        assert_eq!(moment("0", "NotOlderThan", 0), Moment::Any);
+        assert_eq!(moment("7", "", 0), Moment::NotOlderThan(7));
+        assert_eq!(moment("7", "", 5), Moment::Exact(7));
+        assert_eq!(moment("7", "Exact", 0), Moment::Exact(7));
+        assert_eq!(moment("7", "NotOlderThan", 5), Moment::NotOlderThan(7));
+        assert_eq!(
+            options("x", "", 0).moment().expect_err("not a version").code(),
+            400
+        );
+    }
+
+    #[test]
+    fn combinations_that_mean_nothing_are_refused() {
+        assert!(options("", "Exact", 0).validate(false).is_err());
+        assert!(options("0", "Exact", 0).validate(false).is_err());
+        assert!(options("5", "Nonsense", 0).validate(false).is_err());
+        assert!(options("5", "NotOlderThan", 0).validate(true).is_err());
+        let mut streaming = options("", "NotOlderThan", 0);
+        streaming.send_initial_events = Some(true);
+        assert!(streaming.validate(true).is_ok() && streaming.validate(false).is_err());
+    }
+
+    #[test]
+    fn delete_options_come_from_the_body_or_the_query() {
+        let query = [("gracePeriodSeconds".to_owned(), "5".to_owned())];
+        let options = Query(&query).delete_options(b"").expect("options");
+        assert_eq!(options.grace_period_seconds, Some(5));
+        let body = br#"{"kind":"DeleteOptions","apiVersion":"apps/v1","propagationPolicy":"Orphan"}"#;
+        let options = Query(&query).delete_options(body).expect("options");
+        assert_eq!(
+            (
+                options.grace_period_seconds,
+                options.propagation_policy.as_deref()
+            ),
+            (None, Some("Orphan"))
+        );
+        assert!(
+            Query(&[])
+                .delete_options(br#"{"propagationPolicy":"Never"}"#)
+                .is_err()
+        );
+    }
+}

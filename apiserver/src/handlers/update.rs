@@ -232,7 +232,7 @@ async fn write(call: &Call<'_>, new: &mut dyn Object, current: &Current, pinned:
     let overtaken = |found: Option<crate::storage::store::Stored>| match found {
         _ if pinned => Err(modified(call)),
         Some(found) => Ok(Step::Overtaken(Some(
-            call.from_store(&found.value, found.revision)?,
+            call.stored_as_current(&found.value, found.revision)?,
         ))),
         None => Ok(Step::Overtaken(None)),
     };

@@ -192,7 +192,7 @@ async fn non_resource(
     attributes: &Attributes<'_>,
     asked: Asked,
 ) -> ApiResult<Response<Body>> {
-    let _place = server.flow.enter(Pool::Reading)?;
+    let _place = server.flow.enter(Pool::Reading).await?;
     if !authorization::allowed(user, attributes) {
         return Err(authorization::forbidden(user, attributes));
     }
@@ -214,7 +214,7 @@ async fn resource(
         Some(verb) if verb.mutates() => Pool::Writing,
         _ => Pool::Reading,
     };
-    let _place = server.flow.enter(pool)?;
+    let _place = server.flow.enter(pool).await?;
     let _running = (pool != Pool::Unlimited).then(|| server.metrics.enter(pool == Pool::Writing));
     if !authorization::allowed(user, attributes) {
         return Err(authorization::forbidden(user, attributes));
@@ -278,7 +278,9 @@ pub async fn read_body(mut body: Incoming) -> ApiResult<Bytes> {
         }
     }
     if size > BODY_LIMIT {
-        return Err(ApiError::request_entity_too_large(format_args!("limit is {BODY_LIMIT}")));
+        return Err(ApiError::request_entity_too_large(format_args!(
+            "limit is {BODY_LIMIT}"
+        )));
     }
     Ok(whole.freeze())
 }

@@ -224,10 +224,8 @@ mod tests {
             Encoding::Yaml
         );
         assert_eq!(
-            ask("application/vnd.kubernetes.protobuf")
-                .expect_err("none")
-                .code(),
-            406
+            ask("application/vnd.kubernetes.protobuf").expect("a form").encoding,
+            Encoding::Protobuf
         );
         assert_eq!(
             ask("text/html, */*;q=0.1").expect("a form").encoding,

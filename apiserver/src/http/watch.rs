@@ -9,6 +9,7 @@ use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Body, Pieces, answer, encode, streamed, with_warnings};
 use super::negotiate::{Encoding, Form, Shape};
@@ -40,7 +41,8 @@ pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish) -> Response<Body> {
         include: wish.include,
         told_columns: false,
     };
-    let body = streamed(stream(lines, watch, running));
+    let shutdown = call.server.shutdown.clone();
+    let body = streamed(stream(lines, watch, running, shutdown));
     with_warnings(answer(200, content_type, body), &call.warnings())
 }
 
@@ -156,10 +158,12 @@ struct State {
     queue: mpsc::Receiver<Signal>,
     bookmarks: bool,
     deadline: Instant,
+    /// The server stops: what watches it may go on elsewhere at once.
+    shutdown: CancellationToken,
     _running: Running,
 }
 
-fn stream(lines: Lines, watch: Watch, running: Running) -> Pieces {
+fn stream(lines: Lines, watch: Watch, running: Running, shutdown: CancellationToken) -> Pieces {
     let watching = match watch.watching {
         Ok(watching) => watching,
         Err(error) => {
@@ -175,6 +179,7 @@ fn stream(lines: Lines, watch: Watch, running: Running) -> Pieces {
         queue: watching.queue,
         bookmarks: watch.bookmarks,
         deadline: Instant::now() + watch.timeout,
+        shutdown,
         _running: running,
     };
     Box::pin(futures::stream::unfold(state, |mut state| async move {
@@ -214,6 +219,7 @@ impl State {
                     }
                 }
                 () = tokio::time::sleep_until(self.deadline) => return None,
+                () = self.shutdown.cancelled() => return None,
             }
             self.backlog.extend(batch);
         }

@@ -367,3 +367,138 @@ pub fn select<'a>(
         .take_while(move |entry| entry.key.starts_with(scope))
         .filter(move |entry| filter.matches(entry))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::core::config_map::ConfigMapStrategy;
+
+    fn cache() -> ResourceCache {
+        let cache = ResourceCache::new(Arc::new(ConfigMapStrategy));
+        cache.load(Entries::new(), 10);
+        cache
+    }
+
+    fn put(cache: &ResourceCache, key: &str, revision: i64, color: &str) {
+        let (namespace, name) = key.split_once('/').expect("a namespaced key");
+        let json = format!(
+            r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"{namespace}","labels":{{"color":"{color}"}}}}}}"#
+        );
+        cache.put(key, revision, json.as_bytes());
+    }
+
+    fn filter(cache: &ResourceCache, labels: &str) -> Arc<Filter> {
+        Arc::new(Filter::parse(cache.info(), "a", None, labels, "").expect("a filter"))
+    }
+
+    fn told(watching: &mut Watching) -> Vec<(&'static str, i64)> {
+        let mut signals = std::mem::take(&mut watching.backlog);
+        while let Ok(signal) = watching.queue.try_recv() {
+            signals.push(signal);
+        }
+        signals
+            .iter()
+            .map(|signal| match signal {
+                Signal::Event(kind, event) => (kind.as_str(), event.entry.revision),
+                Signal::Bookmark(revision) => ("BOOKMARK", *revision),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn selectors_turn_changes_into_comings_and_goings() {
+        let cache = cache();
+        let red = filter(&cache, "color=red");
+        let mut watching = cache
+            .watch(red.clone(), Start::After(10), false, || 10)
+            .expect("a watch");
+        put(&cache, "a/x", 11, "red");
+        put(&cache, "b/x", 12, "red");
+        put(&cache, "a/x", 13, "blue");
+        put(&cache, "a/x", 14, "red");
+        put(&cache, "a/x", 15, "red");
+        cache.remove("a/x", 16);
+        let expected = vec![
+            ("ADDED", 11),
+            ("DELETED", 13),
+            ("ADDED", 14),
+            ("MODIFIED", 15),
+            ("DELETED", 16),
+        ];
+        assert_eq!(told(&mut watching), expected);
+        // Who comes later and starts from the same revision is told the same.
+        let mut late = cache.watch(red, Start::After(10), false, || 16).expect("a watch");
+        assert_eq!(told(&mut late), expected);
+    }
+
+    #[test]
+    fn what_left_a_selector_is_shown_as_it_was_with_the_new_revision() {
+        let cache = cache();
+        let mut watching = cache
+            .watch(filter(&cache, "color=red"), Start::Present, false, || 10)
+            .expect("a watch");
+        put(&cache, "a/x", 11, "red");
+        put(&cache, "a/x", 12, "blue");
+        let _added = watching.queue.try_recv().expect("added");
+        let Ok(Signal::Event(kind, event)) = watching.queue.try_recv() else {
+            panic!("an event")
+        };
+        let line = String::from_utf8(event.line(kind).to_vec()).expect("text");
+        assert!(line.starts_with(r#"{"type":"DELETED""#), "{line}");
+        assert!(
+            line.contains(r#""color":"red""#) && line.contains(r#""resourceVersion":"12""#),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn history_ends_somewhere() {
+        let cache = cache();
+        let all = filter(&cache, "");
+        let too_old = cache.watch(all.clone(), Start::After(9), false, || 10).err();
+        assert_eq!(too_old, Some(TooOld { oldest: 10 }));
+        for revision in 11..=11 + i64::try_from(RING_EVENTS).expect("small") {
+            put(&cache, "a/x", revision, "red");
+        }
+        assert!(cache.watch(all.clone(), Start::After(10), false, || 11).is_err());
+        assert!(cache.watch(all, Start::After(11), false, || 11).is_ok());
+    }
+
+    #[test]
+    fn a_slow_watcher_is_dropped_and_others_are_not() {
+        let cache = cache();
+        let all = filter(&cache, "");
+        let mut slow = cache
+            .watch(all.clone(), Start::Present, false, || 10)
+            .expect("a watch");
+        for revision in 11..12 + i64::try_from(WATCHER_QUEUE).expect("small") {
+            put(&cache, "a/x", revision, "red");
+        }
+        let mut fresh = cache.watch(all, Start::Present, true, || 10).expect("a watch");
+        put(&cache, "a/x", 99_999, "red");
+        cache.bookmark(100_000, Instant::now() + BOOKMARK_INTERVAL * 2);
+        assert_eq!(told(&mut slow).len(), WATCHER_QUEUE);
+        assert!(slow.queue.is_closed());
+        assert_eq!(told(&mut fresh), [("MODIFIED", 99_999), ("BOOKMARK", 100_000)]);
+    }
+
+    #[test]
+    fn pages_of_a_list_show_one_moment() {
+        let cache = cache();
+        put(&cache, "a/x", 11, "red");
+        put(&cache, "a/y", 12, "red");
+        let (entries, revision) = cache.snapshot(|| 12);
+        assert_eq!(revision, 12);
+        cache.keep_snapshot(revision, entries);
+        cache.remove("a/y", 13);
+        let all = filter(&cache, "");
+        let names = |entries: &Entries, after| -> Vec<String> {
+            select(entries, &all, after)
+                .map(|e| e.name().to_owned())
+                .collect()
+        };
+        assert_eq!(names(&cache.snapshot_at(12).expect("kept"), Some("a/x")), ["y"]);
+        assert_eq!(names(&cache.snapshot_at(13).expect("the present"), None), ["x"]);
+        assert!(cache.snapshot_at(11).is_none());
+    }
+}

@@ -338,9 +338,13 @@ mod tests {
 
     #[test]
     fn only_the_outermost_metadata_counts() {
-        let revision = br#"{"kind":"R","data":{"metadata":{"a":"\\"}},"text":"\"metadata\":{","metadata":{"name":"x"}}"#;
+        let revision =
+            br#"{"kind":"R","data":{"metadata":{"a":"\\"}},"text":"\"metadata\":{","metadata":{"name":"x"}}"#;
         let text = String::from_utf8(with_version(revision, 5).to_vec()).expect("text");
-        assert!(text.ends_with(r#""metadata":{"resourceVersion":"5","name":"x"}}"#), "{text}");
+        assert!(
+            text.ends_with(r#""metadata":{"resourceVersion":"5","name":"x"}}"#),
+            "{text}"
+        );
         assert!(text.contains(r#""data":{"metadata":{"a":"#), "{text}");
     }
 

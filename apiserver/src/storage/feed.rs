@@ -51,6 +51,7 @@ impl Feed {
             .collect();
         let mut follower = Follower {
             store,
+            cluster: 0,
             by_prefix,
             progress,
             asked,
@@ -93,6 +94,8 @@ impl Feed {
 
 struct Follower {
     store: Store,
+    /// Which group of stores the caches were loaded from; another one's revisions mean something else.
+    cluster: u64,
     by_prefix: ByPrefix,
     progress: watch::Sender<i64>,
     asked: mpsc::Receiver<()>,
@@ -139,8 +142,9 @@ impl Follower {
         let (mut start, mut revision) = (root.clone(), 0);
         loop {
             let page = self.store.page(&root, &start, revision, PAGE).await?;
-            if revision == 0 {
-                revision = page.header.as_ref().map(|h| h.revision).unwrap_or_default();
+            if let Some(header) = page.header.as_ref().filter(|_| revision == 0) {
+                revision = header.revision;
+                self.cluster = header.cluster_id;
             }
             if let Some(last) = page.kvs.last() {
                 start = format!("{}\0", String::from_utf8_lossy(&last.key));
@@ -237,6 +241,13 @@ impl Follower {
             }
             let revision = answer.header.as_ref().map(|h| h.revision).unwrap_or_default();
             if answer.created {
+                let cluster = answer.header.as_ref().map(|h| h.cluster_id).unwrap_or_default();
+                if cluster != self.cluster {
+                    return Broken::History(format!(
+                        "this is another store: {cluster:x}, not {:x}",
+                        self.cluster
+                    ));
+                }
                 if revision < from - 1 {
                     return Broken::History(format!("the store is at {revision}, behind {}", from - 1));
                 }

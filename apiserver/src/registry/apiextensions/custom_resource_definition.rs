@@ -48,8 +48,10 @@ impl Strategy for CustomResourceDefinitionKind {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[Column::name(), Column::new("Created At", "Time the definition was created.").of("date")];
+        const COLUMNS: &[Column] = &[
+            Column::name(),
+            Column::new("Created At", "Time the definition was created.").of("date"),
+        ];
         COLUMNS
     }
 

@@ -80,7 +80,11 @@ impl Strategy for HorizontalPodAutoscalerKind {
         old: &HorizontalPodAutoscaler,
     ) {
         new.status.clone_from(&old.status);
-        meta::next_generation(&mut new.metadata, &old.metadata, Spec::compare(&new.spec, &old.spec));
+        meta::next_generation(
+            &mut new.metadata,
+            &old.metadata,
+            Spec::compare(&new.spec, &old.spec),
+        );
     }
 
     fn prepare_subresource_update(
@@ -128,7 +132,8 @@ impl Strategy for HorizontalPodAutoscalerKind {
             cells::name(&autoscaler.metadata),
             format!("{}/{}", reference.kind, reference.name).into(),
             targets(spec.metrics.as_deref().unwrap_or(&[]), current).into(),
-            spec.min_replicas.map_or("<unset>".into(), |min| Value::from(min.to_string())),
+            spec.min_replicas
+                .map_or("<unset>".into(), |min| Value::from(min.to_string())),
             spec.max_replicas.into(),
             status.and_then(|s| s.current_replicas).unwrap_or(0).into(),
             cells::age(&autoscaler.metadata, now),
@@ -154,13 +159,20 @@ fn default(autoscaler: &mut HorizontalPodAutoscaler) {
         }]);
     }
     for target in spec.metrics.iter_mut().flatten().filter_map(target_mut) {
-        for amount in [&mut target.value, &mut target.average_value].into_iter().flatten() {
+        for amount in [&mut target.value, &mut target.average_value]
+            .into_iter()
+            .flatten()
+        {
             quantity(amount);
         }
     }
     if let Some(behavior) = &mut spec.behavior {
         // Up: at once, by four pods or by doubling, whichever is more. Down: after five minutes' thought, as far as it goes.
-        let policy = |type_: &str, value, period_seconds| HPAScalingPolicy { type_: type_.to_owned(), value, period_seconds };
+        let policy = |type_: &str, value, period_seconds| HPAScalingPolicy {
+            type_: type_.to_owned(),
+            value,
+            period_seconds,
+        };
         let up = behavior.scale_up.get_or_insert_default();
         up.stabilization_window_seconds.get_or_insert(0);
         complete(up, vec![policy("Pods", 4, 15), policy("Percent", 100, 15)]);
@@ -189,18 +201,27 @@ fn validate(autoscaler: &HorizontalPodAutoscaler) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
     let spec = &autoscaler.spec;
-    let HorizontalPodAutoscalerSpec { min_replicas, max_replicas, .. } = spec;
+    let HorizontalPodAutoscalerSpec {
+        min_replicas,
+        max_replicas,
+        ..
+    } = spec;
     let metrics = spec.metrics.as_deref().unwrap_or(&[]);
     let min = min_replicas.unwrap_or(1);
     // To wake up from nothing something outside of the pods must be measured.
-    let wakeable = metrics.iter().any(|m| matches!(m.type_.as_str(), "Object" | "External"));
+    let wakeable = metrics
+        .iter()
+        .any(|m| matches!(m.type_.as_str(), "Object" | "External"));
     let least = i32::from(!wakeable);
     if min < least {
         let detail = format!("must be greater than or equal to {least}");
         errors.push(at.child("minReplicas").invalid(min, detail));
     }
     if *max_replicas < 1 {
-        errors.push(at.child("maxReplicas").invalid(*max_replicas, "must be greater than 0"));
+        errors.push(
+            at.child("maxReplicas")
+                .invalid(*max_replicas, "must be greater than 0"),
+        );
     }
     if *max_replicas < min {
         let detail = "must be greater than or equal to `minReplicas`";
@@ -213,7 +234,10 @@ fn validate(autoscaler: &HorizontalPodAutoscaler) -> Errors {
     }
     if let Some(behavior) = &spec.behavior {
         let at = at.child("behavior");
-        for (field, given) in [("scaleUp", &behavior.scale_up), ("scaleDown", &behavior.scale_down)] {
+        for (field, given) in [
+            ("scaleUp", &behavior.scale_up),
+            ("scaleDown", &behavior.scale_down),
+        ] {
             if let Some(given) = given {
                 scaling(&mut errors, &at.child(field), given);
             }
@@ -244,11 +268,18 @@ fn metric(errors: &mut Errors, at: &Loc<'_>, metric: &MetricSpec) {
         ("External", "external", metric.external.is_some()),
         ("Pods", "pods", metric.pods.is_some()),
         ("Resource", "resource", metric.resource.is_some()),
-        ("ContainerResource", "containerResource", metric.container_resource.is_some()),
+        (
+            "ContainerResource",
+            "containerResource",
+            metric.container_resource.is_some(),
+        ),
     ];
     for (kind, field, set) in fields {
         if kind == metric.type_ && !set {
-            errors.push(at.child(field).required("must populate information for the given metric source"));
+            errors.push(
+                at.child(field)
+                    .required("must populate information for the given metric source"),
+            );
         } else if kind != metric.type_ && set {
             let detail = "must populate the given metric source only";
             errors.push(at.child(field).forbidden(detail));
@@ -258,12 +289,22 @@ fn metric(errors: &mut Errors, at: &Loc<'_>, metric: &MetricSpec) {
         let at = at.child("object");
         reference(errors, &at.child("describedObject"), &object.described_object);
         identifier(errors, &at.child("metric"), &object.metric);
-        target(errors, &at.child("target"), &object.target, &["Value", "AverageValue"]);
+        target(
+            errors,
+            &at.child("target"),
+            &object.target,
+            &["Value", "AverageValue"],
+        );
     }
     if let Some(external) = &metric.external {
         let at = at.child("external");
         identifier(errors, &at.child("metric"), &external.metric);
-        target(errors, &at.child("target"), &external.target, &["Value", "AverageValue"]);
+        target(
+            errors,
+            &at.child("target"),
+            &external.target,
+            &["Value", "AverageValue"],
+        );
     }
     if let Some(pods) = &metric.pods {
         let at = at.child("pods");
@@ -273,13 +314,23 @@ fn metric(errors: &mut Errors, at: &Loc<'_>, metric: &MetricSpec) {
     if let Some(resource) = &metric.resource {
         let at = at.child("resource");
         rules::not_empty(errors, &at.child("name"), Some(&resource.name));
-        target(errors, &at.child("target"), &resource.target, &["Utilization", "AverageValue"]);
+        target(
+            errors,
+            &at.child("target"),
+            &resource.target,
+            &["Utilization", "AverageValue"],
+        );
     }
     if let Some(resource) = &metric.container_resource {
         let at = at.child("containerResource");
         rules::not_empty(errors, &at.child("name"), Some(&resource.name));
         rules::not_empty(errors, &at.child("container"), Some(&resource.container));
-        target(errors, &at.child("target"), &resource.target, &["Utilization", "AverageValue"]);
+        target(
+            errors,
+            &at.child("target"),
+            &resource.target,
+            &["Utilization", "AverageValue"],
+        );
     }
 }
 
@@ -287,7 +338,12 @@ fn identifier(errors: &mut Errors, at: &Loc<'_>, metric: &MetricIdentifier) {
     if metric.name.is_empty() {
         errors.push(at.child("name").required(""));
     } else {
-        rules::complain(errors, &at.child("name"), &metric.name, validation::path_segment(&metric.name));
+        rules::complain(
+            errors,
+            &at.child("name"),
+            &metric.name,
+            validation::path_segment(&metric.name),
+        );
     }
     if let Some(selector) = &metric.selector {
         selectors::label_selector(errors, &at.child("selector"), selector);
@@ -309,7 +365,10 @@ fn target(errors: &mut Errors, at: &Loc<'_>, target: &MetricTarget, sorts: &[&st
     if let Some(percent) = target.average_utilization
         && percent < 1
     {
-        errors.push(at.child("averageUtilization").invalid(percent, "must be greater than 0"));
+        errors.push(
+            at.child("averageUtilization")
+                .invalid(percent, "must be greater than 0"),
+        );
     }
     for (field, value) in [("value", &target.value), ("averageValue", &target.average_value)] {
         if let Some(value) = value
@@ -336,7 +395,10 @@ fn target(errors: &mut Errors, at: &Loc<'_>, target: &MetricTarget, sorts: &[&st
             [one] => format!("must specify a positive target {one}"),
             _ => format!("must set either {}", names.join(" or ")),
         };
-        errors.push(at.child(names.last().copied().unwrap_or("value")).required(detail));
+        errors.push(
+            at.child(names.last().copied().unwrap_or("value"))
+                .required(detail),
+        );
     } else if count > 1 {
         let detail = format!("may not set both {}", names.join(" and "));
         errors.push(at.child(names[0]).forbidden(detail));
@@ -365,9 +427,17 @@ fn scaling(errors: &mut Errors, at: &Loc<'_>, given: &HPAScalingRules) {
     }
     for (i, policy) in policies.iter().enumerate() {
         let at = all.index(i);
-        rules::optional_one_of(errors, &at.child("type"), Some(&policy.type_), &["Percent", "Pods"]);
+        rules::optional_one_of(
+            errors,
+            &at.child("type"),
+            Some(&policy.type_),
+            &["Percent", "Pods"],
+        );
         if policy.value <= 0 {
-            errors.push(at.child("value").invalid(policy.value, "must be greater than zero"));
+            errors.push(
+                at.child("value")
+                    .invalid(policy.value, "must be greater than zero"),
+            );
         }
         let at = at.child("periodSeconds");
         if policy.period_seconds <= 0 {
@@ -392,14 +462,18 @@ fn targets(wanted: &[MetricSpec], current: &[MetricStatus]) -> String {
             "Resource" | "ContainerResource" => {
                 let of_pod = metric.resource.as_ref().map(|m| (&m.name, &m.target));
                 let of_container = metric.container_resource.as_ref().map(|m| (&m.name, &m.target));
-                let Some((name, target)) = of_pod.or(of_container) else { return UNKNOWN.to_owned() };
+                let Some((name, target)) = of_pod.or(of_container) else {
+                    return UNKNOWN.to_owned();
+                };
                 let value = now.and_then(|n| {
                     let pod = n.resource.as_ref().map(|m| &m.current);
                     pod.or(n.container_resource.as_ref().map(|m| &m.current))
                 });
                 match &target.average_value {
                     Some(wanted) => {
-                        let value = value.and_then(|v| v.average_value.as_ref()).map_or(UNKNOWN, |q| q.0.as_str());
+                        let value = value
+                            .and_then(|v| v.average_value.as_ref())
+                            .map_or(UNKNOWN, |q| q.0.as_str());
                         format!("{name}: {value}/{}", wanted.0)
                     }
                     None => {
@@ -407,7 +481,10 @@ fn targets(wanted: &[MetricSpec], current: &[MetricStatus]) -> String {
                             Some(wanted) => format!("{wanted}%"),
                             None => "<auto>".to_owned(),
                         };
-                        format!("{name}: {}/{wanted}", percent(value.and_then(|v| v.average_utilization)))
+                        format!(
+                            "{name}: {}/{wanted}",
+                            percent(value.and_then(|v| v.average_utilization))
+                        )
                     }
                 }
             }
@@ -420,16 +497,26 @@ fn targets(wanted: &[MetricSpec], current: &[MetricStatus]) -> String {
                     .or(metric.external.as_ref().map(|m| &m.target));
                 let value = now.and_then(|n| {
                     let pods = n.pods.as_ref().map(|m| &m.current);
-                    pods.or(n.object.as_ref().map(|m| &m.current)).or(n.external.as_ref().map(|m| &m.current))
+                    pods.or(n.object.as_ref().map(|m| &m.current))
+                        .or(n.external.as_ref().map(|m| &m.current))
                 });
                 match target {
-                    Some(MetricTarget { average_value: Some(wanted), .. }) => {
-                        let value = value.and_then(|v| v.average_value.as_ref()).map_or(UNKNOWN, |q| q.0.as_str());
+                    Some(MetricTarget {
+                        average_value: Some(wanted),
+                        ..
+                    }) => {
+                        let value = value
+                            .and_then(|v| v.average_value.as_ref())
+                            .map_or(UNKNOWN, |q| q.0.as_str());
                         let note = if metric.type_ == "Pods" { "" } else { " (avg)" };
                         format!("{value}/{}{note}", wanted.0)
                     }
-                    Some(MetricTarget { value: Some(wanted), .. }) => {
-                        let value = value.and_then(|v| v.value.as_ref()).map_or(UNKNOWN, |q| q.0.as_str());
+                    Some(MetricTarget {
+                        value: Some(wanted), ..
+                    }) => {
+                        let value = value
+                            .and_then(|v| v.value.as_ref())
+                            .map_or(UNKNOWN, |q| q.0.as_str());
                         format!("{value}/{}", wanted.0)
                     }
                     _ => UNKNOWN.to_owned(),
@@ -437,7 +524,16 @@ fn targets(wanted: &[MetricSpec], current: &[MetricStatus]) -> String {
             }
         }
     };
-    let shown: Vec<String> = wanted.iter().take(SHOWN_MAX).enumerate().map(|(i, metric)| text(i, metric)).collect();
+    let shown: Vec<String> = wanted
+        .iter()
+        .take(SHOWN_MAX)
+        .enumerate()
+        .map(|(i, metric)| text(i, metric))
+        .collect();
     let list = shown.join(", ");
-    if wanted.len() > SHOWN_MAX { format!("{list} + {} more...", wanted.len() - SHOWN_MAX) } else { list }
+    if wanted.len() > SHOWN_MAX {
+        format!("{list} + {} more...", wanted.len() - SHOWN_MAX)
+    } else {
+        list
+    }
 }

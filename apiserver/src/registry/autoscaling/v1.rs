@@ -12,18 +12,32 @@ const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 /// From v1 to v2.
 pub fn to_storage(object: &mut Value) -> ApiResult<()> {
     let Some(fields) = object.as_object_mut() else {
-        return Err(ApiError::bad_request("a HorizontalPodAutoscaler must be a JSON object"));
+        return Err(ApiError::bad_request(
+            "a HorizontalPodAutoscaler must be a JSON object",
+        ));
     };
     let mut take = |key: &str| -> Option<Value> {
-        let annotations = fields.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
+        let annotations = fields
+            .get_mut("metadata")?
+            .get_mut("annotations")?
+            .as_object_mut()?;
         serde_json::from_str(annotations.remove(key)?.as_str()?).ok()
     };
     let (metrics, behavior) = (take(METRICS), take(BEHAVIOR));
     let (current, conditions) = (take(CURRENT_METRICS), take(CONDITIONS));
     if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {
         let mut all: Vec<Value> = metrics.and_then(array).unwrap_or_default();
-        if let Some(percent) = spec.remove("targetCPUUtilizationPercentage").filter(|p| !p.is_null()) {
-            all.insert(0, cpu("target", json!({"type": "Utilization", "averageUtilization": percent})));
+        if let Some(percent) = spec
+            .remove("targetCPUUtilizationPercentage")
+            .filter(|p| !p.is_null())
+        {
+            all.insert(
+                0,
+                cpu(
+                    "target",
+                    json!({"type": "Utilization", "averageUtilization": percent}),
+                ),
+            );
         }
         if !all.is_empty() {
             spec.insert("metrics".to_owned(), all.into());
@@ -34,8 +48,17 @@ pub fn to_storage(object: &mut Value) -> ApiResult<()> {
     }
     if let Some(status) = fields.get_mut("status").and_then(Value::as_object_mut) {
         let mut all: Vec<Value> = current.and_then(array).unwrap_or_default();
-        if let Some(percent) = status.remove("currentCPUUtilizationPercentage").filter(|p| !p.is_null()) {
-            all.insert(0, cpu("current", json!({"averageUtilization": percent, "averageValue": "0"})));
+        if let Some(percent) = status
+            .remove("currentCPUUtilizationPercentage")
+            .filter(|p| !p.is_null())
+        {
+            all.insert(
+                0,
+                cpu(
+                    "current",
+                    json!({"averageUtilization": percent, "averageValue": "0"}),
+                ),
+            );
         }
         if !all.is_empty() {
             status.insert("currentMetrics".to_owned(), all.into());
@@ -75,7 +98,11 @@ pub fn from_storage(object: &mut Value) {
             status.insert("currentCPUUtilizationPercentage".to_owned(), percent);
         }
         kept.extend(others.map(|others| (CURRENT_METRICS, others)));
-        kept.extend(status.remove("conditions").map(|conditions| (CONDITIONS, conditions)));
+        kept.extend(
+            status
+                .remove("conditions")
+                .map(|conditions| (CONDITIONS, conditions)),
+        );
         status.entry("currentReplicas").or_insert_with(|| 0.into());
     }
     if kept.is_empty() {
@@ -93,9 +120,13 @@ pub fn from_storage(object: &mut Value) {
 fn split(fields: &mut Map<String, Value>, list: &str, pointer: &str) -> (Option<Value>, Option<Value>) {
     let mut metrics = fields.remove(list).and_then(array).unwrap_or_default();
     let is_cpu = |metric: &Value| {
-        metric.pointer("/resource/name").is_some_and(|name| name == "cpu") && metric.pointer(pointer).is_some()
+        metric.pointer("/resource/name").is_some_and(|name| name == "cpu")
+            && metric.pointer(pointer).is_some()
     };
-    let percent = metrics.iter().position(is_cpu).and_then(|i| metrics.remove(i).pointer(pointer).cloned());
+    let percent = metrics
+        .iter()
+        .position(is_cpu)
+        .and_then(|i| metrics.remove(i).pointer(pointer).cloned());
     (percent, (!metrics.is_empty()).then(|| metrics.into()))
 }
 
