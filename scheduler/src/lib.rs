@@ -92,8 +92,6 @@ async fn serve(config: &Config, health: HealthServer, shutdown: &CancellationTok
         _ => (IpAddr::V4(Ipv4Addr::LOCALHOST), None),
     };
     let address = SocketAddr::new(address, config.secure_port);
-    HealthServer::new(registry)
-        .serve(address, tls, shutdown.clone())
-        .await?;
+    health.serve(address, tls, shutdown.clone()).await?;
     Ok(())
 }
