@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034
 
 BUILD_PACKAGES=(gcc libc6-dev)
-NODE_PACKAGES=(containerd runc containernetworking-plugins nftables iproute2 conntrack busybox-static curl ca-certificates)
+NODE_PACKAGES=(containerd runc containernetworking-plugins nftables iptables iproute2 conntrack busybox-static curl ca-certificates)
 TEST_PACKAGES=(etcd-client jq systemd util-linux procps)
 
 # install_packages NAME...: installs those that are missing; says what it does.
