@@ -15,6 +15,7 @@ use keelson_api::owners::controller_ref;
 use keelson_client::{Client, EventRecorder, Indexer, Informer, InformerOptions};
 use tokio_util::sync::CancellationToken;
 
+use crate::common::trim;
 use crate::config::Config;
 
 /// Index: objects by the uid of their controller.
@@ -41,7 +42,7 @@ struct Shared {
 
 /// Declares informers that start with the first controller that asks for them.
 macro_rules! informers {
-    ($($(#[$doc:meta])* $name:ident: $kind:ty, $options:expr, [$($indexer:expr),*];)*) => {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty, $options:expr, [$($indexer:expr),*], $trim:expr;)*) => {
         #[derive(Default)]
         struct Informers {
             $($name: OnceLock<Informer<$kind>>,)*
@@ -53,7 +54,10 @@ macro_rules! informers {
                 #[must_use]
                 pub fn $name(&self) -> Informer<$kind> {
                     let shared = &self.shared;
-                    let start = || Informer::start(&shared.client, $options, vec![$($indexer),*], &shared.shutdown);
+                    let start = || {
+                        let indexers = vec![$($indexer),*];
+                        Informer::start_trimmed(&shared.client, $options, indexers, $trim, &shared.shutdown)
+                    };
                     shared.informers.$name.get_or_init(start).clone()
                 }
             )*
@@ -62,39 +66,42 @@ macro_rules! informers {
 }
 
 informers! {
-    /// Every pod.
-    pods: Pod, all(), [by_controller(), orphans(), by_node()];
+    /// Every pod, trimmed: to be patched, not written back.
+    pods: Pod, all(), [by_controller(), orphans(), by_node()], trim::pod;
     /// Every node.
-    nodes: Node, all(), [];
+    nodes: Node, all(), [], whole;
     /// Every namespace.
-    namespaces: Namespace, all(), [];
+    namespaces: Namespace, all(), [], whole;
     /// Every service.
-    services: Service, all(), [];
+    services: Service, all(), [], whole;
     /// Every Endpoints object.
-    endpoints: Endpoints, all(), [];
+    endpoints: Endpoints, all(), [], whole;
     /// Every endpoint slice.
-    endpoint_slices: EndpointSlice, all(), [by_service()];
+    endpoint_slices: EndpointSlice, all(), [by_service()], whole;
     /// Every Deployment.
-    deployments: Deployment, all(), [];
+    deployments: Deployment, all(), [], whole;
     /// Every ReplicaSet.
-    replica_sets: ReplicaSet, all(), [by_controller(), orphans()];
+    replica_sets: ReplicaSet, all(), [by_controller(), orphans()], whole;
     /// Every ReplicationController.
-    replication_controllers: ReplicationController, all(), [by_controller(), orphans()];
+    replication_controllers: ReplicationController, all(), [by_controller(), orphans()], whole;
     /// Every DaemonSet.
-    daemon_sets: DaemonSet, all(), [];
+    daemon_sets: DaemonSet, all(), [], whole;
     /// Every ControllerRevision.
-    controller_revisions: ControllerRevision, all(), [by_controller()];
+    controller_revisions: ControllerRevision, all(), [by_controller()], whole;
     /// Every CronJob.
-    cron_jobs: CronJob, all(), [];
+    cron_jobs: CronJob, all(), [], whole;
     /// Every Job.
-    jobs: Job, all(), [by_controller()];
+    jobs: Job, all(), [by_controller()], whole;
     /// The service accounts named `default`.
-    default_service_accounts: ServiceAccount, named("default"), [];
+    default_service_accounts: ServiceAccount, named("default"), [], whole;
     /// The config maps that carry the cluster's root certificate.
-    root_ca_config_maps: ConfigMap, named(crate::rootca::NAME), [];
+    root_ca_config_maps: ConfigMap, named(crate::rootca::NAME), [], whole;
     /// The nodes' heartbeats.
-    node_leases: Lease, within("kube-node-lease"), [];
+    node_leases: Lease, within("kube-node-lease"), [], whole;
 }
+
+/// Keeps objects as they are.
+fn whole<K>(_: &mut K) {}
 
 fn all() -> InformerOptions {
     InformerOptions::default()

@@ -13,3 +13,4 @@ pub mod revisions;
 pub mod services;
 pub mod template;
 pub mod tolerations;
+pub mod trim;

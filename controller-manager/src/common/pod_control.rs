@@ -15,6 +15,17 @@ use super::reasons;
 /// (a quota, an admission plugin) does not fail five hundred times.
 const FIRST_BATCH: usize = 1;
 
+/// What is read of a created pod: its name. Decoding the rest of three thousand would be for nothing.
+#[derive(serde::Deserialize)]
+struct Created {
+    metadata: CreatedMetadata,
+}
+
+#[derive(serde::Deserialize)]
+struct CreatedMetadata {
+    name: String,
+}
+
 /// Writes pods in the name of controllers of one kind.
 pub struct PodControl {
     client: ResourceClient<Pod>,
@@ -79,7 +90,7 @@ impl PodControl {
     async fn create_batch<K: Kind>(&self, owner: &K, writes: Vec<Write<Pod>>) -> Option<ApiError> {
         let key = owner.key();
         let size = writes.len();
-        let results = match self.client.batch(writes).await {
+        let results = match self.client.batch_as::<Created>(writes).await {
             Ok(results) => results,
             Err(error) => {
                 self.expectations.created(&key, size);
@@ -94,8 +105,7 @@ impl PodControl {
         for result in results {
             match result {
                 Ok(pod) => {
-                    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-                    let message = format!("Created pod: {name}");
+                    let message = format!("Created pod: {}", pod.metadata.name);
                     self.events
                         .event(owner, EventKind::Normal, reasons::SUCCESSFUL_CREATE, message);
                 }

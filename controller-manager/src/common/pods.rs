@@ -1,7 +1,7 @@
 //! What a pod's metadata and status say about it.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use keelson_api::object::Object as _;
 
 pub use keelson_api::pods::{is_active, is_ready, is_terminal, phase};
@@ -117,8 +117,7 @@ pub fn max_restarts(pod: &Pod) -> (i32, i32) {
 }
 
 /// Sets a condition, keeping the transition time where the status stays. Returns whether anything changed.
-pub fn set_condition(status: &mut PodStatus, mut condition: PodCondition) -> bool {
-    let conditions = status.conditions.get_or_insert_default();
+pub fn set_condition(conditions: &mut Vec<PodCondition>, mut condition: PodCondition) -> bool {
     if let Some(old) = conditions.iter_mut().find(|old| old.type_ == condition.type_) {
         if old.status == condition.status {
             condition.last_transition_time = old.last_transition_time.clone();
@@ -130,6 +129,28 @@ pub fn set_condition(status: &mut PodStatus, mut condition: PodCondition) -> boo
         conditions.push(condition);
         true
     }
+}
+
+/// The patch that sets a pod's phase, where one is given, and its conditions, unless somebody else has changed the pod.
+#[must_use]
+pub fn status_patch(pod: &Pod, phase: Option<&str>, conditions: &[PodCondition]) -> serde_json::Value {
+    let mut status = serde_json::json!({"conditions": conditions});
+    if let Some(phase) = phase {
+        status["phase"] = phase.into();
+    }
+    serde_json::json!({
+        "metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
+        "status": status,
+    })
+}
+
+/// The pod's conditions, to change.
+#[must_use]
+pub fn conditions(pod: &Pod) -> Vec<PodCondition> {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default()
 }
 
 /// Whether an update is one that a controller counting its pods has to look at.
@@ -194,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_time_while_its_status_stays() {
-        let mut status = testing::pod("a", "Running", true).status.expect("a status");
+        let mut status = conditions(&testing::pod("a", "Running", true));
         let again = PodCondition {
             type_: "Ready".into(),
             status: "True".into(),

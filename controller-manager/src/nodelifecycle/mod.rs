@@ -224,12 +224,7 @@ impl Controller {
             if !pods::is_ready(&pod) {
                 continue;
             }
-            let mut changed = (*pod).clone();
-            let conditions = changed
-                .status
-                .get_or_insert_default()
-                .conditions
-                .get_or_insert_default();
+            let mut conditions = pods::conditions(&pod);
             for condition in conditions
                 .iter_mut()
                 .filter(|condition| condition.type_ == "Ready")
@@ -237,9 +232,10 @@ impl Controller {
                 condition.status = "False".into();
                 condition.last_transition_time = Some(keelson_api::time::now());
             }
-            if unless_gone(self.pod_client.update_status(&changed).await)?.is_some() {
+            let patch = Patch::Merge(pods::status_patch(&pod, None, &conditions));
+            if unless_gone(self.pod_client.patch_status(&pod.key(), patch).await)?.is_some() {
                 self.events
-                    .event(&changed, EventKind::Warning, "NodeNotReady", "Node is not ready");
+                    .event(&*pod, EventKind::Warning, "NodeNotReady", "Node is not ready");
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use keelson_api::labels::TAINT_OUT_OF_SERVICE;
 use keelson_api::object::{Object as _, ObjectKey};
-use keelson_client::{Event, Informer, ReconcileError, ResourceClient, WorkQueue, Write, run_workers};
+use keelson_client::{Event, Informer, Patch, ReconcileError, ResourceClient, WorkQueue, Write, run_workers};
 
 use crate::common::answers::{only, unless_gone};
 use crate::common::pods;
@@ -158,28 +158,24 @@ impl Controller {
 
     /// Deletes a pod at once. With a reason, the pod's controller is told that the pod is not to blame.
     async fn remove(&self, pod: &Pod, disruption: Option<&str>) -> Result<(), ReconcileError> {
-        let mut changed = pod.clone();
-        let status = changed.status.get_or_insert_default();
-        let mut write = false;
-        if let Some(message) = disruption {
-            write |= pods::set_condition(
-                status,
-                PodCondition {
-                    type_: "DisruptionTarget".into(),
-                    status: "True".into(),
-                    reason: Some("DeletionByPodGC".into()),
-                    message: Some(message.into()),
-                    last_transition_time: Some(keelson_api::time::now()),
-                    ..PodCondition::default()
-                },
-            );
-        }
-        if !pods::is_terminal(pod) {
-            status.phase = Some(pods::FAILED.into());
-            write = true;
-        }
-        if write && unless_gone(self.client.update_status(&changed).await)?.is_none() {
-            return Ok(());
+        let mut conditions = pods::conditions(pod);
+        let marked = disruption.is_some_and(|message| {
+            let condition = PodCondition {
+                type_: "DisruptionTarget".into(),
+                status: "True".into(),
+                reason: Some("DeletionByPodGC".into()),
+                message: Some(message.into()),
+                last_transition_time: Some(keelson_api::time::now()),
+                ..PodCondition::default()
+            };
+            pods::set_condition(&mut conditions, condition)
+        });
+        let phase = (!pods::is_terminal(pod)).then_some(pods::FAILED);
+        if marked || phase.is_some() {
+            let patch = Patch::Merge(pods::status_patch(pod, phase, &conditions));
+            if unless_gone(self.client.patch_status(&pod.key(), patch).await)?.is_none() {
+                return Ok(());
+            }
         }
         tracing::info!(pod = %pod.key(), node = pods::node_name(pod), "removed");
         unless_gone(self.client.delete(&pod.key(), &at_once(pod)).await)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
 use keelson_api::object::{Object as _, ObjectKey};
 use keelson_client::{
-    Event, EventKind, EventRecorder, Informer, ReconcileError, ResourceClient, WorkQueue, run_workers,
+    Event, EventKind, EventRecorder, Informer, Patch, ReconcileError, ResourceClient, WorkQueue, run_workers,
 };
 
 use crate::common::answers::{only, unless_gone};
@@ -133,7 +133,7 @@ impl Controller {
         let message = format!("Marking for deletion Pod {}", pod.key());
         self.events
             .event(pod, EventKind::Normal, "TaintManagerEviction", message);
-        let mut marked = pod.clone();
+        let mut conditions = pods::conditions(pod);
         let condition = PodCondition {
             type_: "DisruptionTarget".into(),
             status: "True".into(),
@@ -142,8 +142,9 @@ impl Controller {
             last_transition_time: Some(keelson_api::time::now()),
             ..PodCondition::default()
         };
-        if pods::set_condition(marked.status.get_or_insert_default(), condition) {
-            unless_gone(self.client.update_status(&marked).await)?;
+        if pods::set_condition(&mut conditions, condition) {
+            let patch = Patch::Merge(pods::status_patch(pod, None, &conditions));
+            unless_gone(self.client.patch_status(&pod.key(), patch).await)?;
         }
         unless_gone(self.client.delete(&pod.key(), &only(pod.uid())).await)?;
         Ok(())
