@@ -16,9 +16,10 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Batch, Engine, EngineError, Pressure, Visitor};
 
-/// Records in a leaf, sled's unit of reading and writing. A leaf of pods is then about 150 KiB: small enough
-/// to be read for one record, large enough to compress and to keep the tree's own index small.
-const LEAF_FANOUT: usize = 32;
+/// Records in a leaf, sled's unit of reading and writing. A leaf of pods is then about 80 KiB: small enough to
+/// be read for one record, large enough to compress and to keep the tree's own index small. sled's cache keeps
+/// at least one leaf in each of its 256 shards, so this also bounds what reading costs in memory.
+const LEAF_FANOUT: usize = 16;
 
 /// Memory for leaves that were read. The apiserver reads through its own cache; this serves its start.
 const CACHE_BYTES: usize = 4 << 20;
@@ -32,8 +33,8 @@ const FLUSH_NEVER_MS: usize = u32::MAX as usize;
 
 /// Written bytes that make opening again worth the pause while there is work.
 const RECYCLE_BUSY_BYTES: usize = 24 << 20;
-/// The same while there is none.
-const RECYCLE_IDLE_BYTES: usize = 1 << 20;
+/// Written and read bytes that make it worth it while there is none.
+const RECYCLE_IDLE_BYTES: usize = 2 << 20;
 
 /// Handles for concurrent readers; a handle itself serves one thread at a time.
 const READERS: usize = 2;
@@ -46,6 +47,7 @@ pub struct SledEngine {
     handles: RwLock<Option<Handles>>,
     next_reader: AtomicUsize,
     written: AtomicUsize,
+    read: AtomicUsize,
     disk_bytes: AtomicU64,
 }
 
@@ -65,6 +67,7 @@ impl SledEngine {
             handles: RwLock::new(Some(open_handles(path)?)),
             next_reader: AtomicUsize::new(0),
             written: AtomicUsize::new(0),
+            read: AtomicUsize::new(0),
             disk_bytes: AtomicU64::new(0),
         };
         engine.measure();
@@ -107,7 +110,11 @@ impl SledEngine {
 
 impl Engine for SledEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.with_reader("reading a record", |db| Ok(db.get(key)?.map(Bytes::from_owner)))
+        let value = self.with_reader("reading a record", |db| Ok(db.get(key)?.map(Bytes::from_owner)))?;
+        if let Some(value) = &value {
+            self.read.fetch_add(value.len(), Ordering::Relaxed);
+        }
+        Ok(value)
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), EngineError> {
@@ -152,17 +159,20 @@ impl Engine for SledEngine {
     }
 
     fn trim(&self, pressure: Pressure) -> Result<(), EngineError> {
+        let written = self.written.load(Ordering::Relaxed);
+        let read = self.read.load(Ordering::Relaxed);
         let worth = match pressure {
-            Pressure::Busy => RECYCLE_BUSY_BYTES,
-            Pressure::Idle => RECYCLE_IDLE_BYTES,
+            Pressure::Busy => written >= RECYCLE_BUSY_BYTES,
+            Pressure::Idle => written + read >= RECYCLE_IDLE_BYTES,
         };
-        if self.written.load(Ordering::Relaxed) < worth {
+        if !worth {
             return Ok(());
         }
         let mut handles = self.handles.write();
         drop(handles.take());
         *handles = Some(open_handles(&self.path)?);
         self.written.store(0, Ordering::Relaxed);
+        self.read.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -189,6 +199,7 @@ impl Engine for SledEngine {
         exchange().map_err(|error| self.fail(ATTEMPT, error))?;
         *handles = Some(open_handles(&self.path)?);
         self.written.store(0, Ordering::Relaxed);
+        self.read.store(0, Ordering::Relaxed);
         Ok(())
     }
 }
