@@ -39,7 +39,12 @@ async fn put_anywhere(members: &[Member], key: &str, value: &str) -> anyhow::Res
                 return Ok(());
             }
         }
-        anyhow::ensure!(Instant::now() < deadline, "no member takes {key}");
+        if Instant::now() > deadline {
+            for member in members {
+                eprintln!("log of {}:\n{}", member.name, member.log());
+            }
+            anyhow::bail!("no member takes {key}");
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

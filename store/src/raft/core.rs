@@ -89,6 +89,13 @@ pub trait Outbox: Send {
     fn members(&self, members: Vec<StoredMember>);
 }
 
+/// A client that waits for its proposal.
+struct Waiting {
+    answer: Answer,
+    /// Raft's term when it was proposed.
+    term: u64,
+}
+
 /// What a member's consensus works with.
 pub struct Parts {
     /// Who it is.
@@ -115,7 +122,7 @@ pub struct Core {
     state: Arc<State>,
     outbox: Box<dyn Outbox>,
     leadership: Arc<Leadership>,
-    waiting: HashMap<u64, Answer>,
+    waiting: HashMap<u64, Waiting>,
     /// Proposals made while nobody led.
     parked: Vec<Command>,
     reads: Reads,
@@ -178,13 +185,27 @@ impl Core {
         self.node.tick();
         if self.swept.elapsed() > Duration::from_secs(1) {
             self.swept = Instant::now();
-            self.waiting.retain(|_, answer| !answer.is_closed());
+            self.waiting.retain(|_, waiting| !waiting.answer.is_closed());
             self.reads.expire(READ_PATIENCE);
         }
+        self.give_up_on_the_lost();
         if !self.parked.is_empty() && self.node.raft.leader_id != raft::INVALID_ID {
             for command in std::mem::take(&mut self.parked) {
                 self.take(command);
             }
+        }
+    }
+
+    /// Proposals of an earlier term that are not applied when an entry of the present one is: the leader they
+    /// were sent to has lost them, as good as certainly. Their clients should not wait for nothing.
+    fn give_up_on_the_lost(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let applied_term = self.state.read(|inner| inner.shared.applied.term);
+        for (_, lost) in self.waiting.extract_if(|_, waiting| waiting.term < applied_term) {
+            // The client may have gone.
+            let _ = lost.answer.send(Err(StoreError::LeaderChanged));
         }
     }
 
@@ -253,7 +274,8 @@ impl Core {
         }
         match self.node.propose(Vec::new(), data) {
             Ok(()) => {
-                self.waiting.insert(id, answer);
+                let term = self.node.raft.term;
+                self.waiting.insert(id, Waiting { answer, term });
             }
             Err(error) => refuse(answer, &error),
         }
@@ -293,7 +315,8 @@ impl Core {
         conf_change.context = Bytes::from(encode_change(id, member));
         match self.node.propose_conf_change(Vec::new(), conf_change) {
             Ok(()) => {
-                self.waiting.insert(id, answer);
+                let term = self.node.raft.term;
+                self.waiting.insert(id, Waiting { answer, term });
             }
             Err(error) => refuse(answer, &error),
         }
@@ -509,8 +532,8 @@ impl Core {
                         });
                     }
                     members_changed |= matches!(outcome, Ok(Outcome::Members(_)));
-                    if let Some(answer) = waiting.remove(&id) {
-                        answers.push((answer, outcome));
+                    if let Some(waiting) = waiting.remove(&id) {
+                        answers.push((waiting.answer, outcome));
                     }
                 }
                 inner.shared.applied = Applied {
@@ -604,8 +627,8 @@ impl Core {
             }
         };
         self.tell_members();
-        if let Some(answer) = self.waiting.remove(&context.id) {
-            let _ = answer.send(outcome);
+        if let Some(waiting) = self.waiting.remove(&context.id) {
+            let _ = waiting.answer.send(outcome);
         }
         if kind == ConfChangeType::RemoveNode && member.id == self.member {
             return Err(CoreError::Removed);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use keelson_daemon::backoff::Backoff;
 use keelson_proto::raft_transport::{MessageBatch, SnapshotPiece};
 use keelson_proto::store::StoredMember;
@@ -30,6 +29,8 @@ use crate::urls::Url;
 const QUEUE_MESSAGES: usize = 4096;
 /// Messages sent in one batch.
 const BATCH_MESSAGES: usize = 64;
+/// Batches that may wait for a connection.
+const QUEUE_BATCHES: usize = 4;
 
 /// Connections to the other members.
 #[derive(Clone)]
@@ -168,41 +169,36 @@ async fn talk(
     shared: Arc<Shared>,
     to: u64,
     urls: Vec<String>,
-    messages: mpsc::Receiver<Message>,
+    mut messages: mpsc::Receiver<Message>,
     stop: CancellationToken,
 ) {
-    let messages = Arc::new(tokio::sync::Mutex::new(messages));
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let mut silent = false;
     loop {
         let attempt = async {
-            let mut client = shared.connect(&urls).await?;
+            let client = shared.connect(&urls).await?;
             backoff.reset();
             if silent {
                 tracing::info!(member = format!("{to:x}"), "connected again");
                 silent = false;
             }
-            client
-                .messages(batches(&shared, to, messages.clone()))
-                .await
-                .map_err(std::io::Error::other)?;
-            Err(std::io::Error::other("the stream was closed"))
+            shared.forward(client, to, &mut messages).await
         };
-        let ended: std::io::Result<()> = tokio::select! {
+        let ended = tokio::select! {
             () = stop.cancelled() => return,
             ended = attempt => ended,
         };
-        if let Err(error) = ended
-            && !silent
-        {
-            tracing::warn!(member = format!("{to:x}"), %error, "a member does not answer");
-            silent = true;
+        match ended {
+            // The queue is closed: the member has left the group.
+            Ok(()) => return,
+            Err(error) if !silent => {
+                tracing::warn!(member = format!("{to:x}"), %error, "a member does not answer");
+                silent = true;
+            }
+            Err(_) => {}
         }
         // What waited is old by now; Raft sends what still matters.
-        {
-            let mut messages = messages.lock().await;
-            while messages.try_recv().is_ok() {}
-        }
+        while messages.try_recv().is_ok() {}
         shared.raft.send(Command::Unreachable(to));
         tokio::select! {
             () = stop.cancelled() => return,
@@ -211,37 +207,44 @@ async fn talk(
     }
 }
 
-fn batches(
-    shared: &Shared,
-    to: u64,
-    messages: Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>,
-) -> impl futures::Stream<Item = MessageBatch> + Send + 'static {
-    let (cluster_id, from) = (shared.cluster, shared.member);
-    futures::stream::unfold(messages, move |messages| async move {
-        let mut batch = Vec::with_capacity(BATCH_MESSAGES);
-        let received = messages.lock().await.recv_many(&mut batch, BATCH_MESSAGES).await;
-        if received == 0 {
-            return None;
-        }
-        let encoded = batch
-            .iter()
-            .filter_map(|message| message.write_to_bytes().ok())
-            .map(Bytes::from)
-            .collect();
-        Some((
-            MessageBatch {
-                cluster_id,
-                from,
-                to,
-                messages: encoded,
-            },
-            messages,
-        ))
-    })
-    .fuse()
-}
-
 impl Shared {
+    /// Sends what arrives in the queue over one connection, until the connection ends (an error) or the queue
+    /// does. Every connection has a channel of its own, so that one that is slow to die holds nothing back.
+    async fn forward(
+        &self,
+        mut client: PeerClient,
+        to: u64,
+        messages: &mut mpsc::Receiver<Message>,
+    ) -> std::io::Result<()> {
+        let (feed, stream) = mpsc::channel(QUEUE_BATCHES);
+        let mut call = std::pin::pin!(client.messages(ReceiverStream::new(stream)));
+        let closed = || std::io::Error::other("the stream was closed");
+        loop {
+            let permit = tokio::select! {
+                ended = call.as_mut() => return Err(ended.map_or_else(std::io::Error::other, |_| closed())),
+                permit = feed.reserve() => permit.map_err(|_| closed())?,
+            };
+            let mut batch = Vec::with_capacity(BATCH_MESSAGES);
+            let received = tokio::select! {
+                ended = call.as_mut() => return Err(ended.map_or_else(std::io::Error::other, |_| closed())),
+                received = messages.recv_many(&mut batch, BATCH_MESSAGES) => received,
+            };
+            if received == 0 {
+                return Ok(());
+            }
+            permit.send(MessageBatch {
+                cluster_id: self.cluster,
+                from: self.member,
+                to,
+                messages: batch
+                    .iter()
+                    .filter_map(|message| message.write_to_bytes().ok())
+                    .map(Bytes::from)
+                    .collect(),
+            });
+        }
+    }
+
     async fn connect(&self, urls: &[String]) -> std::io::Result<PeerClient> {
         let mut last = std::io::Error::other("the member has no peer URL");
         for url in urls {
