@@ -99,6 +99,9 @@ pub struct Config {
     /// DaemonSets reconciled at once
     #[arg(long, default_value_t = 2)]
     pub concurrent_daemonset_syncs: usize,
+    /// StatefulSets reconciled at once
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_statefulset_syncs: usize,
     /// Jobs reconciled at once
     #[arg(long, default_value_t = 5)]
     pub concurrent_job_syncs: usize,

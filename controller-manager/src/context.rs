@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -86,6 +86,8 @@ informers! {
     replication_controllers: ReplicationController, all(), [by_controller(), orphans()], whole;
     /// Every DaemonSet.
     daemon_sets: DaemonSet, all(), [], whole;
+    /// Every StatefulSet.
+    stateful_sets: StatefulSet, all(), [], whole;
     /// Every ControllerRevision.
     controller_revisions: ControllerRevision, all(), [by_controller()], whole;
     /// Every CronJob.

@@ -9,6 +9,7 @@
 //! replicaset/             keeps a number of pods running; the loop is generic
 //! replicationcontroller/  the same loop over the older kind
 //! daemonset/              a pod on every node
+//! statefulset/            pods with names, an order and storage of their own
 //! job/                    pods that run to completion
 //! cronjob/                jobs at given times
 //! endpoints/              the addresses behind services, one object each
@@ -45,6 +46,7 @@ pub mod replicaset;
 pub mod replicationcontroller;
 pub mod rootca;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod tainteviction;
 pub mod wiring;
 

@@ -5,7 +5,8 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam,
-    nodelifecycle, podgc, replicaset, replicationcontroller, rootca, serviceaccount, tainteviction,
+    nodelifecycle, podgc, replicaset, replicationcontroller, rootca, serviceaccount, statefulset,
+    tainteviction,
 };
 
 /// A controller: a name for `--controllers`, and what runs until the context shuts down.
@@ -30,6 +31,7 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "replicaset-controller", "apps", "replicasets" => replicaset::run;
     "replicationcontroller-controller", "", "replicationcontrollers" => replicationcontroller::run;
     "daemonset-controller", "apps", "daemonsets" => daemonset::run;
+    "statefulset-controller", "apps", "statefulsets" => statefulset::run;
     "job-controller", "batch", "jobs" => job::run;
     "cronjob-controller", "batch", "cronjobs" => cronjob::run;
     "endpoints-controller", "", "endpoints" => endpoints::run;
