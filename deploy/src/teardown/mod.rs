@@ -2,6 +2,7 @@
 
 pub(crate) mod cgroups;
 pub(crate) mod files;
+mod hostports;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod pods;

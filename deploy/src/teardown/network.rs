@@ -36,6 +36,7 @@ pub(crate) async fn remove(paths: &Paths) -> anyhow::Result<((), String)> {
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
+    super::hostports::remove().await?;
     crate::kernel::restore(paths)?;
     // The CNI library's notes of pods, which are gone; other runtimes' notes keep the folder.
     for folder in ["/var/lib/cni/results", "/var/lib/cni"] {
