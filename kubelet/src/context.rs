@@ -1,6 +1,6 @@
 //! What all parts of one kubelet share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -19,7 +19,9 @@ use crate::containers::sandbox::{self, SandboxInputs};
 use crate::cri::Runtime;
 use crate::events::Events;
 use crate::images::Images;
+use crate::objects::PodExt;
 use crate::paths::Paths;
+use crate::pods::static_pods::is_static;
 use crate::pods::status_writer::StatusWriter;
 use crate::volumes::Volumes;
 
@@ -60,12 +62,23 @@ pub struct Context {
     pub statuses: StatusWriter,
     /// The node as the apiserver has it.
     pub node: RwLock<Option<Arc<Node>>>,
+    /// What stands for static pods in the apiserver, by their UID.
+    pub mirrors: RwLock<HashMap<String, Arc<Pod>>>,
 }
 
 impl Context {
     /// The runtime's name, as it stands before container ids.
     pub fn runtime_name(&self) -> &str {
         self.runtime_name.get().map_or(DEFAULT_RUNTIME, String::as_str)
+    }
+
+    /// The pod as the apiserver has it: a static pod's mirror, if it has one yet, and any other pod itself.
+    pub fn in_api(&self, pod: &Arc<Pod>) -> Option<Arc<Pod>> {
+        if is_static(pod) {
+            self.mirrors.read().get(pod.uid()).cloned()
+        } else {
+            Some(pod.clone())
+        }
     }
 
     /// What a pod may know of itself.

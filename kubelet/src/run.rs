@@ -28,6 +28,7 @@ use crate::node::{facts, register};
 use crate::paths::Paths;
 use crate::pods::manager::PodManager;
 use crate::pods::pleg::{self, Pulse};
+use crate::pods::static_pods;
 use crate::pods::status_writer::StatusWriter;
 use crate::quantity;
 use crate::server::{self, Server};
@@ -112,6 +113,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     let pods: Informer<Pod> = Informer::start(&client, options, Vec::new(), &shutdown);
     manager.follow(&pods);
+    if config.pod_manifest_path.is_some() {
+        tokio::spawn(static_pods::run(
+            context.clone(),
+            manager.clone(),
+            pods.clone(),
+            shutdown.clone(),
+        ));
+    }
     let limits = rotate::Limits {
         size: config.container_log_max_size,
         files: config.container_log_max_files,
@@ -192,6 +201,7 @@ fn assemble(
         cgroups,
         paths,
         node: parking_lot::RwLock::default(),
+        mirrors: parking_lot::RwLock::default(),
     })
 }
 

@@ -250,3 +250,123 @@ async fn a_restarted_kubelet_leaves_pods_alone() {
     );
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_and_security_contexts_hold() {
+    let Some(node) = Node::start().await else { return };
+    let host = node.dir.path().join("host");
+    std::fs::create_dir(&host).expect("a folder");
+    std::fs::write(host.join("greeting"), "from-host\n").expect("written");
+    node.api.create(
+        "configmaps",
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files", "namespace": "default"},
+        "data": {"a.conf": "A\n", "b.conf": "B\n"}}),
+    );
+    let script = "id -u; id -g; cat /sub/file; cat /host/greeting; cat /down/labels; echo; ls -l /mem | head -1; \
+        stat -c '%a %g' /shared/written /mem; grep ' /mem ' /proc/mounts | cut -d' ' -f1,4; echo $MEM; \
+        touch /readonly 2>/dev/null && echo writable || echo read-only-root; grep NoNewPrivs /proc/self/status | tr '\\t' ' '; \
+        grep CapEff /proc/self/status; cat /proc/self/oom_score_adj; sleep 1000";
+    node.run_pod(
+        "secure",
+        json!({"securityContext": {"runAsUser": 1000, "runAsGroup": 2000, "fsGroup": 3000, "seccompProfile": {"type": "RuntimeDefault"}},
+            "initContainers": [{"name": "i", "command": shell("echo x > /shared/written; cat /all/a.conf > /shared/file"),
+                "volumeMounts": [{"name": "shared", "mountPath": "/shared"}, {"name": "all", "mountPath": "/all"}]}],
+            "containers": [{"name": "c", "command": shell(script),
+                "env": [{"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}}],
+                "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}},
+                "securityContext": {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [{"name": "shared", "mountPath": "/shared"}, {"name": "shared", "mountPath": "/sub/file", "subPath": "file"},
+                    {"name": "host", "mountPath": "/host", "readOnly": true}, {"name": "down", "mountPath": "/down"}, {"name": "mem", "mountPath": "/mem"}]}],
+            "volumes": [{"name": "shared", "emptyDir": {}}, {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+                {"name": "host", "hostPath": {"path": host, "type": "Directory"}},
+                {"name": "all", "configMap": {"name": "files", "items": [{"key": "a.conf", "path": "a.conf"}]}},
+                {"name": "down", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}),
+    );
+    node.run_pod(
+        "wrong",
+        json!({"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "hostPath": {"path": host.join("greeting"), "type": "Directory"}}]}),
+    );
+    node.run_pod(
+        "root",
+        json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c"}]}),
+    );
+    node.run_pod("hungry", json!({"restartPolicy": "Never", "containers": [{"name": "c",
+        "command": shell("x=aaaaaaaaaaaaaaaa; while true; do x=$x$x; done"), "resources": {"limits": {"memory": "16Mi"}}}]}));
+    node.wait_ready("secure").await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let (_, log) = node.get("/containerLogs/default/secure/c").await;
+    println!("{log}");
+    for wanted in [
+        "1000\n2000\nA\nfrom-host\napp=\"secure\"\n",
+        "644 3000",
+        "777 3000",
+        "tmpfs rw",
+        "size=8192k",
+        "\n64\n",
+        "read-only-root",
+        "NoNewPrivs: 1",
+        "0000000000000000",
+    ] {
+        assert!(log.contains(wanted), "{wanted:?} is not in {log:?}");
+    }
+    node.wait_for("the event about the volume", |api| {
+        let wanted = "is not a directory";
+        api.events()
+            .iter()
+            .any(|event| {
+                event.starts_with("wrong FailedMount MountVolume.SetUp failed for volume \"v\"")
+                    && event.ends_with(wanted)
+            })
+            .then_some(())
+    })
+    .await;
+    let root = node
+        .wait_for_pod("root", "to be refused", |status| {
+            state(status, 0, "waiting")["reason"] == "CreateContainerConfigError"
+        })
+        .await;
+    assert!(
+        state(&root["status"], 0, "waiting")["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("container has runAsNonRoot and image will run as root"))
+    );
+    let hungry = node
+        .wait_for_pod("hungry", "to fail", |status| status["phase"] == "Failed")
+        .await;
+    assert_eq!(state(&hungry["status"], 0, "terminated")["reason"], "OOMKilled");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_pod_needs_no_apiserver_and_shows_there() {
+    let Some(mut node) = Node::start().await else {
+        return;
+    };
+    node.stop_kubelet().await;
+    let folder = node.dir.path().join("manifests");
+    std::fs::create_dir(&folder).expect("a folder");
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fixed"},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": node.image, "command": shell("sleep 1000")}]}});
+    std::fs::write(folder.join("fixed.yaml"), manifest.to_string()).expect("written");
+    node.start_kubelet();
+    let mirror = node.wait_ready("fixed-test-node").await;
+    node.api.mark_deleted("default", "fixed-test-node", 1);
+    let again = node
+        .wait_for_pod("fixed-test-node", "to be mirrored again", |status| {
+            status["phase"] == "Running"
+        })
+        .await;
+    assert_eq!(
+        mirror["status"]["containerStatuses"][0]["containerID"],
+        again["status"]["containerStatuses"][0]["containerID"]
+    );
+    std::fs::remove_file(folder.join("fixed.yaml")).expect("removed");
+    node.wait_for("the mirror to go", |api| {
+        api.get("pods", "default", "fixed-test-node")
+            .is_none()
+            .then_some(())
+    })
+    .await;
+    node.finish().await;
+}

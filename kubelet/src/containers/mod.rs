@@ -4,7 +4,7 @@
 //! - [`env`], [`expansion`], [`downward`]: variables
 //! - [`mounts`]: volumes and the kubelet's own files in a container
 //! - [`security`], [`resources`]: what it may do and use
-//! - [`dns`]: names
+//! - [`mod@dns`]: resolving names
 
 pub mod container;
 pub mod dns;

@@ -88,7 +88,11 @@ impl Keeper {
                 at.elapsed() >= self.context.config.node_status_update_frequency
                     || trouble.is_empty() != readings.trouble.is_empty()
             });
-            let mut pause = if readings.trouble.is_empty() { QUICK_LOOK } else { TROUBLED_LOOK };
+            let mut pause = if readings.trouble.is_empty() {
+                QUICK_LOOK
+            } else {
+                TROUBLED_LOOK
+            };
             if due || self.sent.is_none() {
                 looked = Some((Instant::now(), readings.trouble.clone()));
                 match self.update(&readings, runtime.as_ref()).await {

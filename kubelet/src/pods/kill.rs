@@ -86,15 +86,11 @@ pub async fn container(
     {
         let begun = Instant::now();
         let run = hooks::run(context.runtime.as_ref(), hook, spec, &view.id, ip, left);
-        match tokio::time::timeout(left, run).await {
-            Ok(Err(text)) => context.events.container(
-                pod,
-                &view.name,
-                Level::Warning,
-                "FailedPreStopHook",
-                &format!("PreStopHook failed: {text}"),
-            ),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(text)) = tokio::time::timeout(left, run).await {
+            let message = format!("PreStopHook failed: {text}");
+            context
+                .events
+                .container(pod, &view.name, Level::Warning, "FailedPreStopHook", &message);
         }
         left = left.saturating_sub(begun.elapsed()).max(LEAST_GRACE);
     }
@@ -172,10 +168,12 @@ pub async fn prune(context: &Context, runtime: &PodRuntime) {
     for view in &runtime.containers {
         let lives = seen.entry(view.name.as_str()).or_default();
         *lives += 1;
-        if *lives > 2 && view.activity == Activity::Exited {
-            if context.runtime.remove_container(&view.id).await.is_ok() && !view.log_path.is_empty() {
-                rotate::remove(std::path::Path::new(&view.log_path));
-            }
+        if *lives > 2
+            && view.activity == Activity::Exited
+            && context.runtime.remove_container(&view.id).await.is_ok()
+            && !view.log_path.is_empty()
+        {
+            rotate::remove(std::path::Path::new(&view.log_path));
         }
     }
     // A new sandbox makes the containers of the old one history; two old ones are enough of it.

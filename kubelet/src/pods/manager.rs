@@ -18,6 +18,7 @@ use crate::objects::PodExt;
 use crate::pods::admission;
 use crate::pods::kill;
 use crate::pods::runtime::{self, Ended};
+use crate::pods::static_pods::is_mirror;
 use crate::pods::worker::{Desired, Mailbox, Worker};
 
 struct Entry {
@@ -76,7 +77,11 @@ impl PodManager {
         });
     }
 
-    fn update(self: &Arc<Self>, pod: &Arc<Pod>) {
+    /// A pod is new, or has changed.
+    pub fn update(self: &Arc<Self>, pod: &Arc<Pod>) {
+        if is_mirror(pod) {
+            return;
+        }
         let mut entries = self.entries.lock();
         if let Some(entry) = entries.get(pod.uid()) {
             let pod = pod.clone();
@@ -129,7 +134,8 @@ impl PodManager {
         Some(failure)
     }
 
-    fn remove(&self, pod: &Pod) {
+    /// A pod is no longer wanted.
+    pub fn remove(&self, pod: &Pod) {
         if let Some(entry) = self.entries.lock().get(pod.uid()) {
             let last = pod.clone();
             entry.mailbox.send(|desired| {

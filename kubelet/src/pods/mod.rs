@@ -6,6 +6,7 @@
 //! - [`runtime`]: what the runtime has of a pod, as plain data
 //! - [`start`], [`kill`], [`hooks`]: acting
 //! - [`backoff`], [`qos`], [`conditions`], [`admission`]: rules
+//! - [`static_pods`]: pods from a folder of manifests, without the apiserver
 //! - [`pleg`]: notices what happens in the runtime
 //! - [`status_writer`]: statuses on their way to the apiserver
 
@@ -20,6 +21,7 @@ pub mod pleg;
 pub mod qos;
 pub mod runtime;
 pub mod start;
+pub mod static_pods;
 pub mod status;
 pub mod status_writer;
 pub mod worker;

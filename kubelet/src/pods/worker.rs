@@ -280,14 +280,18 @@ impl Worker {
         }
     }
 
-    fn report(&mut self, pod: &Pod, view: &PodRuntime, stopped: bool) -> PodStatus {
+    fn report(&mut self, pod: &Arc<Pod>, view: &PodRuntime, stopped: bool) -> PodStatus {
         if self.reconciled.elapsed() > RESYNC {
             self.reconciled = Instant::now();
-            self.context.statuses.reconcile(&self.uid);
+            if let Some(known) = self.context.in_api(pod) {
+                self.context.statuses.reconcile(known.uid());
+            }
         }
         let status = self.make_status(&self.with_status(pod), view, stopped);
         *self.mailbox.status.lock() = Some(status.clone());
-        self.context.statuses.set(pod, &status);
+        if let Some(known) = self.context.in_api(pod) {
+            self.context.statuses.set(&known, &status);
+        }
         status
     }
 
@@ -615,12 +619,12 @@ impl Worker {
         };
         if !desired.removed {
             let status = self.report(pod, &view, true);
-            let current = self.context.statuses.clone();
-            let cancelled = self.mailbox.clone();
             // The last status must be there before the pod is not; a pod that is gone has no use for it.
-            tokio::select! {
-                () = current.set_and_wait(pod, &status) => {}
-                () = removal(&cancelled) => {}
+            if let Some(known) = self.context.in_api(pod) {
+                tokio::select! {
+                    () = self.context.statuses.set_and_wait(&known, &status) => {}
+                    () = removal(&self.mailbox) => {}
+                }
             }
         }
         if let Err(error) = self.context.volumes.teardown(&self.uid).await {

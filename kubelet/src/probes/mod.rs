@@ -14,6 +14,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::cri::Runtime;
 
+/// How much of a command's output an event shows.
+const OUTPUT_LIMIT: usize = 10 << 10;
 /// How HTTP probes introduce themselves.
 const USER_AGENT: &str = "kube-probe/1.36";
 
@@ -58,6 +60,8 @@ pub enum Outcome {
     Success,
     /// Not well, and why.
     Failure(String),
+    /// It could not be asked, which says nothing about it.
+    Unasked(String),
 }
 
 /// The port an action names, by number or by the name it has in the container.
@@ -99,8 +103,24 @@ pub async fn attempt(
     );
     match ask(runtime, probe, container, id, pod_ip, limit).await {
         Ok(()) => Outcome::Success,
-        Err(text) => Outcome::Failure(text),
+        Err(Refusal::Unwell(text)) => Outcome::Failure(text),
+        Err(Refusal::Unasked(text)) => Outcome::Unasked(text),
     }
+}
+
+enum Refusal {
+    Unwell(String),
+    Unasked(String),
+}
+
+impl From<String> for Refusal {
+    fn from(text: String) -> Self {
+        Self::Unwell(text)
+    }
+}
+
+fn unwell(text: impl Into<String>) -> Result<(), Refusal> {
+    Err(Refusal::Unwell(text.into()))
 }
 
 async fn ask(
@@ -110,24 +130,26 @@ async fn ask(
     id: &str,
     pod_ip: &str,
     limit: Duration,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
     if let Some(exec) = &probe.exec {
         let command = exec.command.clone().unwrap_or_default();
         let shown = command.join(" ");
         return match runtime.exec_sync(id, command, limit).await {
             Ok(output) if output.exit_code == 0 => Ok(()),
             Ok(output) => {
-                Err(String::from_utf8_lossy(&output.output[..output.output.len().min(10 << 10)]).into_owned())
+                let text = &output.output[..output.output.len().min(OUTPUT_LIMIT)];
+                unwell(String::from_utf8_lossy(text))
             }
             Err(error)
                 if error.code == tonic::Code::DeadlineExceeded || error.message.contains("exceeded") =>
             {
-                Err(format!(
+                unwell(format!(
                     "command timed out: \"{shown}\" timed out after {}",
                     crate::pods::backoff::go_duration(limit)
                 ))
             }
-            Err(error) => Err(error.message),
+            // The runtime did not run it: a runtime that restarts makes no container unwell.
+            Err(error) => Err(Refusal::Unasked(error.message)),
         };
     }
     if let Some(action) = &probe.http_get {
@@ -137,7 +159,7 @@ async fn ask(
         return if (200..400).contains(&status.as_u16()) {
             Ok(())
         } else {
-            Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
+            unwell(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
         };
     }
     if let Some(action) = &probe.tcp_socket {
@@ -148,13 +170,13 @@ async fn ask(
             .unwrap_or_else(|| pod_ip.to_owned());
         let port = port(&action.port, container)?;
         return match tokio::time::timeout(limit, http::connect(&host, port)).await {
-            Ok(connected) => connected.map(drop),
-            Err(_) => Err(format!("dial tcp {host}:{port}: i/o timeout")),
+            Ok(connected) => Ok(connected.map(drop)?),
+            Err(_) => unwell(format!("dial tcp {host}:{port}: i/o timeout")),
         };
     }
     if let Some(action) = &probe.grpc {
         let port = u16::try_from(action.port).map_err(|_| format!("invalid port number: {}", action.port))?;
-        return grpc::check(pod_ip, port, action.service.as_deref().unwrap_or_default(), limit).await;
+        return Ok(grpc::check(pod_ip, port, action.service.as_deref().unwrap_or_default(), limit).await?);
     }
-    Err("missing probe handler".into())
+    unwell("missing probe handler")
 }

@@ -264,6 +264,15 @@ impl ProbeTask {
     fn judge(&self, run: &mut Run, outcome: Outcome) {
         let (verdict, threshold) = match &outcome {
             Outcome::Success => (Verdict::Success, count(self.probe.success_threshold, 1)),
+            Outcome::Unasked(text) => {
+                tracing::debug!(
+                    pod = self.pod.full_name(),
+                    container = self.container.name,
+                    error = text,
+                    "probe"
+                );
+                return;
+            }
             Outcome::Failure(text) => {
                 let message = format!("{} probe failed: {text}", self.kind.as_str());
                 self.events.container(

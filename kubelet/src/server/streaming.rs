@@ -21,29 +21,32 @@ use crate::pods::runtime::Activity;
 use crate::pods::worker::Mailbox;
 
 type Answer = Response<Body>;
+/// Why there is nothing to stream.
+type Refusal = (StatusCode, String);
 
-fn find(server: &Server, (namespace, pod, uid): Named<'_>) -> Result<Arc<Mailbox>, Answer> {
-    server.manager.find(namespace, pod, uid).ok_or_else(|| {
-        text(
+fn find(server: &Server, (namespace, pod, uid): Named<'_>) -> Result<Arc<Mailbox>, Refusal> {
+    let missing = || {
+        (
             StatusCode::NOT_FOUND,
             format!("pod does not exist: {pod}_{namespace}"),
         )
-    })
+    };
+    server.manager.find(namespace, pod, uid).ok_or_else(missing)
 }
 
 /// The id of a container that runs.
-fn running(mailbox: &Mailbox, container: &str) -> Result<String, Answer> {
+fn running(mailbox: &Mailbox, container: &str) -> Result<String, Refusal> {
     let seen = mailbox.seen();
     match seen.container(container) {
         Some(view) if view.activity == Activity::Running => Ok(view.id.clone()),
         Some(_) => {
-            let pod = mailbox.desired().pod;
-            Err(text(
+            let pod = mailbox.desired().pod.full_name();
+            Err((
                 StatusCode::INTERNAL_SERVER_ERROR,
-                format!("container {container} is not running in pod {}", pod.full_name()),
+                format!("container {container} is not running in pod {pod}"),
             ))
         }
-        None => Err(text(
+        None => Err((
             StatusCode::NOT_FOUND,
             format!("container not found (\"{container}\")"),
         )),
@@ -64,7 +67,7 @@ pub(super) async fn exec(
 ) -> Answer {
     let id = match find(server, named).and_then(|mailbox| running(&mailbox, container)) {
         Ok(id) => id,
-        Err(answer) => return answer,
+        Err((status, message)) => return text(status, message),
     };
     let tty = query.is_on(&["tty"]);
     let asked = cri::ExecRequest {
@@ -95,7 +98,7 @@ pub(super) async fn attach(
     let found = find(server, named).and_then(|mailbox| Ok((running(&mailbox, container)?, mailbox)));
     let (id, mailbox) = match found {
         Ok(found) => found,
-        Err(answer) => return answer,
+        Err((status, message)) => return text(status, message),
     };
     let pod = mailbox.desired().pod;
     let tty = pod
@@ -127,7 +130,7 @@ pub(super) async fn port_forward(
 ) -> Answer {
     let mailbox = match find(server, named) {
         Ok(mailbox) => mailbox,
-        Err(answer) => return answer,
+        Err((status, message)) => return text(status, message),
     };
     let ports: Vec<i32> = query
         .all("port")
@@ -160,7 +163,7 @@ pub(super) async fn run(
 ) -> Answer {
     let id = match find(server, (namespace, pod, None)).and_then(|mailbox| running(&mailbox, container)) {
         Ok(id) => id,
-        Err(answer) => return answer,
+        Err((status, message)) => return text(status, message),
     };
     let command = query
         .get("cmd")

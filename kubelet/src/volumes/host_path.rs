@@ -24,12 +24,8 @@ pub fn setup(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> {
     };
     let found = fs::metadata(&path).ok().map(|metadata| metadata.file_type());
     match kind {
-        "" => {
-            // Without a type nothing is checked; a folder is made where there is nothing, as runtimes do.
-            if found.is_none() {
-                make_folder(&path)?;
-            }
-        }
+        // Without a type nothing is checked; a folder is made where there is nothing, as runtimes do.
+        "" if found.is_none() => make_folder(&path)?,
         "DirectoryOrCreate" if found.is_none() => make_folder(&path)?,
         "FileOrCreate" if found.is_none() => make_file(&path)?,
         "Directory" | "DirectoryOrCreate" if !found.is_some_and(|found| found.is_dir()) => {

@@ -91,6 +91,7 @@ impl Node {
             format!("--tls-cert-file={}", path("server.crt")),
             format!("--tls-private-key-file={}", path("server.key")),
             format!("--client-ca-file={}", path("ca.crt")),
+            format!("--pod-manifest-path={}", path("manifests")),
             "--cluster-dns=10.96.0.10".into(),
             "--cluster-domain=cluster.local".into(),
             "--eviction-hard=memory.available<1Mi".into(),
