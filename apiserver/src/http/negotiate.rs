@@ -224,7 +224,9 @@ mod tests {
             Encoding::Yaml
         );
         assert_eq!(
-            ask("application/vnd.kubernetes.protobuf").expect("a form").encoding,
+            ask("application/vnd.kubernetes.protobuf")
+                .expect("a form")
+                .encoding,
             Encoding::Protobuf
         );
         assert_eq!(

@@ -15,7 +15,7 @@ use keelson_proto::etcd::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RangeResponse, RequestOp,
     TxnRequest,
 };
-use parking_lot::Mutex;
+use tokio::sync::Mutex;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -282,7 +282,9 @@ impl Store {
 
     /// A lease that ends `ttl` from now or up to a minute later; many events share one.
     pub async fn event_lease(&self, ttl: Duration) -> Result<i64, StoreError> {
-        if let Some((id, until)) = *self.event_lease.lock()
+        // Held while a lease is granted: whoever comes meanwhile gets the same one.
+        let mut shared = self.event_lease.lock().await;
+        if let Some((id, until)) = *shared
             && Instant::now() < until
         {
             return Ok(id);
@@ -294,7 +296,7 @@ impl Store {
             .await
             .map_err(|_| StoreError::Timeout)??
             .into_inner();
-        *self.event_lease.lock() = Some((granted.id, Instant::now() + LEASE_REUSE));
+        *shared = Some((granted.id, Instant::now() + LEASE_REUSE));
         Ok(granted.id)
     }
 }
