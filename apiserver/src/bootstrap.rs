@@ -1,6 +1,6 @@
-//! What a cluster has from its first moment on: the system namespaces and the `kubernetes` service.
+//! What a cluster has from its first moment on: the system namespaces and priority classes and the `kubernetes` service.
 //!
-//! Both are looked after for as long as the server runs: what is removed or changed comes back.
+//! All are looked after for as long as the server runs: what is removed or changed comes back.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice,
 };
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use keelson_api::status::{ApiError, ApiResult};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authentication::User;
 use crate::config::Config;
+use crate::registry::scheduling::priority_class::SYSTEM_CLASSES;
 use crate::state::Server;
 
 /// Namespaces that are always there.
@@ -59,6 +61,17 @@ async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
                 ..Namespace::default()
             };
             created(server.create(&namespace).await)?;
+        }
+    }
+    for (name, value, description) in SYSTEM_CLASSES {
+        if !server.exists::<PriorityClass>("", name) {
+            let class = PriorityClass {
+                metadata: cluster_meta(name),
+                value: Some(*value),
+                description: Some((*description).to_owned()),
+                ..PriorityClass::default()
+            };
+            created(server.create(&class).await)?;
         }
     }
     server.catch_up().await?;

@@ -1,5 +1,6 @@
 //! What is served: the documents of `/api` and `/apis`, plain and aggregated. They are made once, at start.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
@@ -178,8 +179,8 @@ impl Documents {
     }
 }
 
-/// Resources by version, stable versions first.
-type Versions<'a> = BTreeMap<(u8, &'a str), Vec<&'a Served>>;
+/// Resources by version: stable versions first, of those the newest.
+type Versions<'a> = BTreeMap<(u8, Reverse<&'a str>), Vec<&'a Served>>;
 
 fn tree(catalog: &Catalog) -> Tree<'_> {
     let mut groups: BTreeMap<(usize, &str), Versions<'_>> = BTreeMap::new();
@@ -196,7 +197,7 @@ fn tree(catalog: &Catalog) -> Tree<'_> {
         groups
             .entry((rank, group))
             .or_default()
-            .entry((stability, served.version()))
+            .entry((stability, Reverse(served.version())))
             .or_default()
             .push(served);
     }
@@ -205,7 +206,7 @@ fn tree(catalog: &Catalog) -> Tree<'_> {
         .map(|((_, group), versions)| {
             let versions = versions
                 .into_iter()
-                .map(|((_, version), mut resources)| {
+                .map(|((_, Reverse(version)), mut resources)| {
                     resources.sort_by_key(|s| s.info().plural);
                     (version, resources)
                 })

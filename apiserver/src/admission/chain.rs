@@ -9,10 +9,14 @@ use crate::registry::info::ResourceInfo;
 pub fn default_plugins() -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(super::namespace_lifecycle::NamespaceLifecycle),
+        Box::new(super::limit_ranger::LimitRanger),
         Box::new(super::service_account::ServiceAccount),
         Box::new(super::taint_nodes_by_condition::TaintNodesByCondition),
         Box::new(super::priority::Priority),
         Box::new(super::default_toleration_seconds::DefaultTolerationSeconds),
+        Box::new(super::default_storage_class::DefaultStorageClass),
+        Box::new(super::runtime_class::RuntimeClass),
+        Box::new(super::default_ingress_class::DefaultIngressClass),
     ]
 }
 

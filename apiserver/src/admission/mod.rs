@@ -3,10 +3,14 @@
 //! A plugin is a file of this folder and a line in [`chain::default_plugins`].
 
 pub mod chain;
+pub mod default_ingress_class;
+pub mod default_storage_class;
 pub mod default_toleration_seconds;
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod priority;
 pub mod refusal;
+pub mod runtime_class;
 pub mod service_account;
 pub mod taint_nodes_by_condition;
 

@@ -134,16 +134,12 @@ fn validate(secret: &Secret) -> Errors {
         }
         "kubernetes.io/dockercfg" => json(".dockercfg"),
         "kubernetes.io/dockerconfigjson" => json(".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if value("username").is_none() && value("password").is_none() {
-                errors.push(at.key("username").required(""));
-                errors.push(at.key("password").required(""));
-            }
+        "kubernetes.io/basic-auth" if value("username").is_none() && value("password").is_none() => {
+            errors.push(at.key("username").required(""));
+            errors.push(at.key("password").required(""));
         }
-        "kubernetes.io/ssh-auth" => {
-            if value("ssh-privatekey").is_none_or(<[u8]>::is_empty) {
-                errors.push(at.key("ssh-privatekey").required(""));
-            }
+        "kubernetes.io/ssh-auth" if value("ssh-privatekey").is_none_or(<[u8]>::is_empty) => {
+            errors.push(at.key("ssh-privatekey").required(""));
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

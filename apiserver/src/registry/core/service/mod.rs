@@ -90,7 +90,10 @@ impl Strategy for ServiceStrategy {
     }
 
     fn prepare_create(&self, ctx: &RequestContext<'_>, service: &mut Service) {
-        service.status = Some(ServiceStatus::default());
+        service.status = Some(ServiceStatus {
+            load_balancer: Some(Default::default()),
+            ..ServiceStatus::default()
+        });
         defaults::address_families(
             service,
             None,
