@@ -221,7 +221,8 @@ fn roll(
     let mut healthy = Vec::new();
     for (node, place) in places {
         let own = by_node.get(*node).map(Vec::as_slice).unwrap_or_default();
-        if !place.should_stay {
+        // A node that is closed to the set and has none of its pods misses nothing.
+        if !place.should_stay || (own.is_empty() && !place.should_run) {
             continue;
         }
         let going = own.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());

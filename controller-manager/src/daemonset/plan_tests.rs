@@ -157,3 +157,15 @@ fn with_surge_none_is_missing() {
         (Some(2), 2, 2)
     );
 }
+
+#[test]
+fn a_closed_node_without_a_pod_does_not_hold_a_rollout_up() {
+    let mut world = World::new(&[
+        node("a", &[]),
+        node("b", &[]),
+        node("c", &[("mine", "NoSchedule")]),
+    ]);
+    world.settle();
+    world.hash = "two";
+    assert_eq!(world.settle().updated_number_scheduled, Some(2));
+}
