@@ -133,7 +133,8 @@ fn held(config: &LeaderConfig, before: Option<&LeaseSpec>) -> LeaseSpec {
 fn released(lease: &Lease) -> Lease {
     let now = time::now_micro();
     let spec = LeaseSpec {
-        holder_identity: Some(String::new()),
+        // The API refuses an empty name.
+        holder_identity: None,
         lease_duration_seconds: Some(1),
         acquire_time: Some(now.clone()),
         renew_time: Some(now),
@@ -336,6 +337,10 @@ mod tests {
     fn a_released_lease_is_free_at_once() {
         let (a, b) = (config("a"), config("b"));
         let free = released(&lease(next_move(&a, None, Duration::ZERO)));
+        assert_eq!(
+            free.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()),
+            None
+        );
         assert!(matches!(
             next_move(&b, Some(&free), Duration::ZERO),
             Move::Take(_)

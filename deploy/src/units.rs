@@ -136,6 +136,8 @@ fn apiserver(cluster: &Cluster) -> Value {
         "kubelet-client-certificate": paths.pki("apiserver-kubelet-client.crt"),
         "kubelet-client-key": paths.pki("apiserver-kubelet-client.key"),
         "kubelet-certificate-authority": paths.pki("ca.crt"),
+        // A node's name need not resolve.
+        "kubelet-preferred-address-types": "InternalIP,Hostname",
     })
 }
 
