@@ -115,6 +115,7 @@ async fn list(client: Client) -> Result<()> {
             list.items.len()
         );
         (count, version) = (list.items.len(), now);
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     Ok(())
 }
