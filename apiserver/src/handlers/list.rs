@@ -6,7 +6,7 @@ use keelson_api::status::{ApiError, ApiResult};
 
 use super::Call;
 use super::options::{ListOptions, Moment};
-use crate::storage::cache::{Entries, select};
+use crate::storage::cache::{Entries, count_after, select};
 use crate::storage::entry::{Entry, EventType};
 use crate::storage::filter::Filter;
 use crate::storage::paging::{INCONSISTENT, Position};
@@ -52,11 +52,12 @@ pub async fn list(call: &Call<'_>, options: &ListOptions) -> ApiResult<ListAnswe
                     remaining: None,
                 });
             };
-            // A count is cheap to give only where nothing has to be looked at.
-            let remaining = filter
-                .only_scope()
-                .then(|| 1 + i64::try_from(found.count()).unwrap_or(i64::MAX));
             let after = items.last().map_or(&*next.key, |last| &*last.key).to_owned();
+            // A count is cheap to give only where nothing has to be looked at.
+            let remaining = filter.only_scope().then(|| {
+                let count = count_after(&entries, filter.scope(), &after);
+                i64::try_from(count).unwrap_or(i64::MAX)
+            });
             let continue_token = Some(Position { revision, after }.encode());
             call.served.cache.keep_snapshot(revision, entries.clone());
             return Ok(ListAnswer {

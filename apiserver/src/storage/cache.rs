@@ -356,16 +356,30 @@ pub fn select<'a>(
     filter: &'a Filter,
     after: Option<&str>,
 ) -> impl Iterator<Item = &'a Arc<Entry>> {
-    let scope = filter.scope();
-    let begin: Bound<Arc<str>> = match after {
+    entries
+        .range(bounds(filter.scope(), after))
+        .map(|(_, entry)| entry)
+        .filter(move |entry| filter.matches(entry))
+}
+
+/// How many entries of a scope come after `after`. Looks at no entry, so that counting what remains of a long list
+/// costs little beside a page of it.
+pub fn count_after(entries: &Entries, scope: &str, after: &str) -> usize {
+    entries.range(bounds(scope, Some(after))).count()
+}
+
+/// The keys of a scope, `namespace/` or nothing for all, that come after `after`.
+fn bounds(scope: &str, after: Option<&str>) -> (Bound<Arc<str>>, Bound<Arc<str>>) {
+    let begin = match after {
         Some(key) if key >= scope => Bound::Excluded(key.into()),
         _ => Bound::Included(scope.into()),
     };
-    entries
-        .range((begin, Bound::Unbounded))
-        .map(|(_, entry)| entry)
-        .take_while(move |entry| entry.key.starts_with(scope))
-        .filter(move |entry| filter.matches(entry))
+    // The first key behind a scope has the character after the slash where the scope has the slash.
+    let end = match scope.strip_suffix('/') {
+        Some(namespace) => Bound::Excluded(format!("{namespace}0").into()),
+        None => Bound::Unbounded,
+    };
+    (begin, end)
 }
 
 #[cfg(test)]
@@ -500,5 +514,19 @@ mod tests {
         assert_eq!(names(&cache.snapshot_at(12).expect("kept"), Some("a/x")), ["y"]);
         assert_eq!(names(&cache.snapshot_at(13).expect("the present"), None), ["x"]);
         assert!(cache.snapshot_at(11).is_none());
+    }
+
+    #[test]
+    fn what_remains_is_counted_within_its_scope() {
+        let cache = cache();
+        for (revision, key) in (10..).zip(["a/x", "a/y", "a/z", "a-b/x", "a0/x", "b/x"]) {
+            put(&cache, key, revision, "red");
+        }
+        let (entries, _) = cache.snapshot(|| 20);
+        assert_eq!(count_after(&entries, "a/", "a/x"), 2);
+        assert_eq!(count_after(&entries, "a/", "a/z"), 0);
+        assert_eq!(count_after(&entries, "", "a/z"), 2);
+        let all = Filter::namespace("a");
+        assert_eq!(select(&entries, &all, None).count(), 3);
     }
 }
