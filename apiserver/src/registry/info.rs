@@ -203,6 +203,20 @@ pub struct SubresourceInfo {
     pub form: SubresourceForm,
 }
 
+impl SubresourceInfo {
+    /// The `status` of a kind: the object itself, changed in nothing but its status.
+    pub const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Self {
+        Self {
+            name: "status",
+            kind,
+            group,
+            version,
+            verbs: GET_PATCH_UPDATE,
+            form: SubresourceForm::Object,
+        }
+    }
+}
+
 /// How a subresource is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubresourceForm {

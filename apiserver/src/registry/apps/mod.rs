@@ -15,18 +15,11 @@ use super::common::loc::Loc;
 use super::common::{NONE, rules, selectors};
 use super::core::pod::validation;
 use super::core::replication_controller::long_running;
-use super::strategy::{GET_PATCH_UPDATE, SubresourceForm, SubresourceInfo};
+use super::strategy::SubresourceInfo;
 
 /// The `status` of a kind of this group.
 const fn status(kind: &'static str) -> SubresourceInfo {
-    SubresourceInfo {
-        name: "status",
-        kind,
-        group: "apps",
-        version: "v1",
-        verbs: GET_PATCH_UPDATE,
-        form: SubresourceForm::Object,
-    }
+    SubresourceInfo::status("apps", "v1", kind)
 }
 
 /// A selector that must be there and ask for something. `what` is the kind as upstream's message names it.

@@ -7,10 +7,11 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use keelson_api::field::Errors;
 use serde_json::Value;
 
-use super::{containers, selector, status, template};
+use super::{selector, status, template};
 use crate::registry::common::defaults::drop_zero;
 use crate::registry::common::loc::Loc;
-use crate::registry::common::meta::{self, Spec};
+use crate::registry::common::meta::{self, spec_and_status};
+use crate::registry::common::replicas::{self, Counts};
 use crate::registry::common::scale::{self, Scalable, ScaleSubresource};
 use crate::registry::common::{cells, rules};
 use crate::registry::core::pod::defaults;
@@ -55,19 +56,7 @@ impl Strategy for ReplicaSetKind {
         set.status = Some(ReplicaSetStatus::default());
     }
 
-    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut ReplicaSet, old: &ReplicaSet) {
-        new.status.clone_from(&old.status);
-        meta::next_generation(
-            &mut new.metadata,
-            &old.metadata,
-            Spec::compare(&new.spec, &old.spec),
-        );
-    }
-
-    fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut ReplicaSet, old: &ReplicaSet) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.generation = old.metadata.generation;
-    }
+    spec_and_status!();
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, set: &ReplicaSet) -> Errors {
         validate(set)
@@ -92,7 +81,7 @@ impl Strategy for ReplicaSetKind {
         new: &ReplicaSet,
         _old: &ReplicaSet,
     ) -> Errors {
-        validate_status(new)
+        replicas::validate_counts(counts(new))
     }
 
     fn selectable_fields(&self, set: &ReplicaSet) -> Fields {
@@ -103,34 +92,19 @@ impl Strategy for ReplicaSetKind {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            Column::name(),
-            Column::new("Desired", "The number of desired replicas.").of("integer"),
-            Column::new("Current", "The most recently observed number of replicas.").of("integer"),
-            Column::new("Ready", "The number of ready replicas.").of("integer"),
-            Column::new("Age", "Time since the object was created."),
-            Column::new("Containers", "Names of each container in the template.").wide(),
-            Column::new("Images", "Images referenced by each container in the template.").wide(),
-            Column::new("Selector", "The labels of the pods that are counted.").wide(),
-        ];
-        COLUMNS
+        replicas::COLUMNS
     }
 
     fn cells(&self, set: &ReplicaSet, now: Timestamp) -> Vec<Value> {
         let spec = set.spec.as_ref();
-        let status = set.status.as_ref();
-        let template = spec.and_then(|s| s.template.as_ref());
-        let [names, images] = cells::containers(template.map(containers).unwrap_or(&[]));
-        vec![
-            cells::name(&set.metadata),
-            spec.and_then(|s| s.replicas).unwrap_or(0).into(),
-            status.map_or(0, |s| s.replicas).into(),
-            status.and_then(|s| s.ready_replicas).unwrap_or(0).into(),
-            cells::age(&set.metadata, now),
-            names,
-            images,
-            cells::selector(spec.map(|s| &s.selector)).into(),
-        ]
+        replicas::row(
+            &set.metadata,
+            spec.and_then(|s| s.replicas),
+            counts(set),
+            spec.and_then(|s| s.template.as_ref()),
+            cells::selector(spec.map(|s| &s.selector)),
+            now,
+        )
     }
 
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {
@@ -181,31 +155,11 @@ fn validate(set: &ReplicaSet) -> Errors {
     errors
 }
 
-fn validate_status(set: &ReplicaSet) -> Errors {
-    let mut errors = Errors::new();
-    let Some(status) = &set.status else { return errors };
-    let at = Loc::new("status");
-    let fields = [
-        ("fullyLabeledReplicas", status.fully_labeled_replicas.unwrap_or(0)),
-        ("readyReplicas", status.ready_replicas.unwrap_or(0)),
-        ("availableReplicas", status.available_replicas.unwrap_or(0)),
-    ];
-    rules::not_negative(&mut errors, &at.child("replicas"), Some(status.replicas));
-    for (field, value) in fields {
-        rules::not_negative(&mut errors, &at.child(field), Some(value));
-        if value > status.replicas {
-            errors.push(
-                at.child(field)
-                    .invalid(value, "cannot be greater than status.replicas"),
-            );
-        }
-    }
-    let (ready, available) = (fields[1].1, fields[2].1);
-    if available > ready {
-        errors.push(
-            at.child("availableReplicas")
-                .invalid(available, "cannot be greater than readyReplicas"),
-        );
-    }
-    errors
+fn counts(set: &ReplicaSet) -> Counts {
+    set.status.as_ref().map_or(Counts::default(), |status| Counts {
+        replicas: status.replicas,
+        fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
+        ready: status.ready_replicas.unwrap_or(0),
+        available: status.available_replicas.unwrap_or(0),
+    })
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{containers, selector, status, template};
 use crate::registry::common::defaults::{drop_empty, drop_zero, fill};
 use crate::registry::common::loc::Loc;
-use crate::registry::common::meta::{self, Spec};
+use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::scale::{self, Scalable, ScaleSubresource};
 use crate::registry::common::{cells, rules};
 use crate::registry::core::persistent_volume_claim;
@@ -51,24 +51,7 @@ impl Strategy for StatefulSetKind {
         set.status = Some(StatefulSetStatus::default());
     }
 
-    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut StatefulSet, old: &StatefulSet) {
-        new.status.clone_from(&old.status);
-        meta::next_generation(
-            &mut new.metadata,
-            &old.metadata,
-            Spec::compare(&new.spec, &old.spec),
-        );
-    }
-
-    fn prepare_subresource_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut StatefulSet,
-        old: &StatefulSet,
-    ) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.generation = old.metadata.generation;
-    }
+    spec_and_status!();
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, set: &StatefulSet) -> Errors {
         validate(set)

@@ -13,11 +13,9 @@ use serde_json::Value;
 use super::v1;
 use crate::registry::common::defaults::quantity;
 use crate::registry::common::loc::Loc;
-use crate::registry::common::meta::{self, Spec};
+use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::{cells, rules, selectors};
-use crate::registry::strategy::{
-    Alias, Column, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, SubresourceForm, SubresourceInfo,
-};
+use crate::registry::strategy::{Alias, Column, RequestContext, ResourceInfo, Strategy, SubresourceInfo};
 
 /// Percent of the requested CPU that pods shall use, if nothing is said.
 const CPU_PERCENT: i32 = 80;
@@ -38,14 +36,11 @@ static INFO: ResourceInfo = ResourceInfo {
     short_names: &["hpa"],
     categories: &["all"],
     storage_prefix: "horizontalpodautoscalers",
-    subresources: &[SubresourceInfo {
-        name: "status",
-        kind: "HorizontalPodAutoscaler",
-        group: "autoscaling",
-        version: "v2",
-        verbs: GET_PATCH_UPDATE,
-        form: SubresourceForm::Object,
-    }],
+    subresources: &[SubresourceInfo::status(
+        "autoscaling",
+        "v2",
+        "HorizontalPodAutoscaler",
+    )],
     aliases: &[Alias {
         group: "autoscaling",
         version: "v1",
@@ -73,29 +68,7 @@ impl Strategy for HorizontalPodAutoscalerKind {
         autoscaler.status = Some(HorizontalPodAutoscalerStatus::default());
     }
 
-    fn prepare_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut HorizontalPodAutoscaler,
-        old: &HorizontalPodAutoscaler,
-    ) {
-        new.status.clone_from(&old.status);
-        meta::next_generation(
-            &mut new.metadata,
-            &old.metadata,
-            Spec::compare(&new.spec, &old.spec),
-        );
-    }
-
-    fn prepare_subresource_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut HorizontalPodAutoscaler,
-        old: &HorizontalPodAutoscaler,
-    ) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.generation = old.metadata.generation;
-    }
+    spec_and_status!();
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, autoscaler: &HorizontalPodAutoscaler) -> Errors {
         validate(autoscaler)

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{job, schedule, status};
 use crate::registry::common::defaults::fill;
 use crate::registry::common::loc::Loc;
-use crate::registry::common::meta::{self, Spec};
+use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::{cells, rules};
 use crate::registry::core::pod::{defaults, spec_warnings};
 use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Strategy};
@@ -57,19 +57,7 @@ impl Strategy for CronJobKind {
         cron.status = Some(CronJobStatus::default());
     }
 
-    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut CronJob, old: &CronJob) {
-        new.status.clone_from(&old.status);
-        meta::next_generation(
-            &mut new.metadata,
-            &old.metadata,
-            Spec::compare(&new.spec, &old.spec),
-        );
-    }
-
-    fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut CronJob, old: &CronJob) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.generation = old.metadata.generation;
-    }
+    spec_and_status!();
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, cron: &CronJob) -> Errors {
         let mut errors = validate(cron);

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::status;
 use crate::registry::common::loc::Loc;
-use crate::registry::common::meta::{self, Spec};
+use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::{NONE, cells, rules, selectors};
 use crate::registry::core::pod::{defaults, spec_warnings, validation};
 use crate::registry::strategy::{Column, Fields, RequestContext, ResourceInfo, Strategy};
@@ -59,19 +59,7 @@ impl Strategy for JobKind {
         generate_selector(job);
     }
 
-    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut Job, old: &Job) {
-        new.status.clone_from(&old.status);
-        meta::next_generation(
-            &mut new.metadata,
-            &old.metadata,
-            Spec::compare(&new.spec, &old.spec),
-        );
-    }
-
-    fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut Job, old: &Job) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.generation = old.metadata.generation;
-    }
+    spec_and_status!();
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, job: &Job) -> Errors {
         validate(job)

@@ -32,3 +32,32 @@ pub fn next_generation(new: &mut ObjectMeta, old: &ObjectMeta, spec: Spec) {
         Spec::Same => old.generation,
     };
 }
+
+/// For use inside of `impl Strategy`: the two preparations of an update that kinds with a spec, a status and a generation
+/// share. The object itself keeps its status and counts the changes of its spec, its `status` keeps all but the status.
+macro_rules! spec_and_status {
+    () => {
+        fn prepare_update(
+            &self,
+            _ctx: &$crate::registry::strategy::RequestContext<'_>,
+            new: &mut Self::Object,
+            old: &Self::Object,
+        ) {
+            use $crate::registry::common::meta::{Spec, next_generation};
+            new.status.clone_from(&old.status);
+            let spec = Spec::compare(&new.spec, &old.spec);
+            next_generation(&mut new.metadata, &old.metadata, spec);
+        }
+
+        fn prepare_subresource_update(
+            &self,
+            _ctx: &$crate::registry::strategy::RequestContext<'_>,
+            new: &mut Self::Object,
+            old: &Self::Object,
+        ) {
+            new.spec.clone_from(&old.spec);
+            new.metadata.generation = old.metadata.generation;
+        }
+    };
+}
+pub(crate) use spec_and_status;

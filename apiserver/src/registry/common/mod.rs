@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`loc`] | places in an object, spelled out only when something is wrong there |
 //! | [`meta`] | generations |
+//! | [`replicas`] | what replica sets and replication controllers share |
 //! | [`rules`] | names, labels, ports, numbers, paths, addresses |
 //! | [`selectors`] | label selectors |
 //! | [`defaults`] | small steps of defaulting |
@@ -14,6 +15,7 @@ pub mod cells;
 pub mod defaults;
 pub mod loc;
 pub mod meta;
+pub mod replicas;
 pub mod rules;
 pub mod scale;
 pub mod selectors;

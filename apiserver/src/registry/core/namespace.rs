@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{cells, rules};
 use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, NameRule, RequestContext, ResourceInfo, Scope, Strategy,
-    SubresourceForm, SubresourceInfo, Verb,
+    Column, Fields, NameRule, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm,
+    SubresourceInfo, Verb,
 };
 
 /// The finalizer that keeps a namespace until what it holds is gone.
@@ -47,14 +47,7 @@ static INFO: ResourceInfo = ResourceInfo {
             verbs: &[Verb::Update],
             form: SubresourceForm::Object,
         },
-        SubresourceInfo {
-            name: "status",
-            kind: "Namespace",
-            group: "",
-            version: "v1",
-            verbs: GET_PATCH_UPDATE,
-            form: SubresourceForm::Object,
-        },
+        SubresourceInfo::status("", "v1", "Namespace"),
     ],
     ..ResourceInfo::base()
 };

@@ -12,8 +12,7 @@ use crate::registry::common::defaults::{drop_empty, drop_false, quantities};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{NONE, cells, rules};
 use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm,
-    SubresourceInfo,
+    Column, Fields, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm, SubresourceInfo,
 };
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -39,14 +38,7 @@ static INFO: ResourceInfo = ResourceInfo {
             verbs: PROXY,
             form: SubresourceForm::Connect,
         },
-        SubresourceInfo {
-            name: "status",
-            kind: "Node",
-            group: "",
-            version: "v1",
-            verbs: GET_PATCH_UPDATE,
-            form: SubresourceForm::Object,
-        },
+        SubresourceInfo::status("", "v1", "Node"),
     ],
     ..ResourceInfo::base()
 };

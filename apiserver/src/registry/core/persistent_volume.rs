@@ -11,9 +11,7 @@ use super::pod::validation::{resources, scheduling, volumes};
 use crate::registry::common::defaults::{fill, quantities};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{cells, rules};
-use crate::registry::strategy::{
-    Column, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm, SubresourceInfo,
-};
+use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Scope, Strategy, SubresourceInfo};
 
 /// The kind's strategy.
 pub struct PersistentVolumeStrategy;
@@ -25,14 +23,7 @@ static INFO: ResourceInfo = ResourceInfo {
     short_names: &["pv"],
     scope: Scope::Cluster,
     storage_prefix: "persistentvolumes",
-    subresources: &[SubresourceInfo {
-        name: "status",
-        kind: "PersistentVolume",
-        group: "",
-        version: "v1",
-        verbs: GET_PATCH_UPDATE,
-        form: SubresourceForm::Object,
-    }],
+    subresources: &[SubresourceInfo::status("", "v1", "PersistentVolume")],
     ..ResourceInfo::base()
 };
 

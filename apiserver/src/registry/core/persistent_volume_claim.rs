@@ -13,10 +13,7 @@ use super::pod::validation::resources;
 use crate::registry::common::defaults::{drop_empty, fill, quantities};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{NONE, cells, rules, selectors};
-use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, SubresourceForm,
-    SubresourceInfo,
-};
+use crate::registry::strategy::{Column, Fields, RequestContext, ResourceInfo, Strategy, SubresourceInfo};
 
 /// How volumes may be used at the same time.
 pub const ACCESS_MODES: &[&str] = &[
@@ -39,14 +36,7 @@ static INFO: ResourceInfo = ResourceInfo {
     singular: "persistentvolumeclaim",
     short_names: &["pvc"],
     storage_prefix: "persistentvolumeclaims",
-    subresources: &[SubresourceInfo {
-        name: "status",
-        kind: "PersistentVolumeClaim",
-        group: "",
-        version: "v1",
-        verbs: GET_PATCH_UPDATE,
-        form: SubresourceForm::Object,
-    }],
+    subresources: &[SubresourceInfo::status("", "v1", "PersistentVolumeClaim")],
     ..ResourceInfo::base()
 };
 

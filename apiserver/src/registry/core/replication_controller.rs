@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::pod::{self, validation};
 use crate::registry::common::loc::Loc;
-use crate::registry::common::meta::{self, Spec};
+use crate::registry::common::meta::{self, spec_and_status};
+use crate::registry::common::replicas::{self, Counts};
 use crate::registry::common::scale::{self, Scalable, ScaleSubresource};
 use crate::registry::common::{NONE, cells, rules};
 use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, Subresource, SubresourceForm,
-    SubresourceInfo,
+    Column, Fields, RequestContext, ResourceInfo, Strategy, Subresource, SubresourceInfo,
 };
 
 /// The kind's strategy.
@@ -30,14 +30,7 @@ static INFO: ResourceInfo = ResourceInfo {
     selectable_fields: &["status.replicas"],
     subresources: &[
         scale::INFO,
-        SubresourceInfo {
-            name: "status",
-            kind: "ReplicationController",
-            group: "",
-            version: "v1",
-            verbs: GET_PATCH_UPDATE,
-            form: SubresourceForm::Object,
-        },
+        SubresourceInfo::status("", "v1", "ReplicationController"),
     ],
     ..ResourceInfo::base()
 };
@@ -76,29 +69,7 @@ impl Strategy for ReplicationControllerStrategy {
         rc.status = Some(ReplicationControllerStatus::default());
     }
 
-    fn prepare_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut ReplicationController,
-        old: &ReplicationController,
-    ) {
-        new.status.clone_from(&old.status);
-        meta::next_generation(
-            &mut new.metadata,
-            &old.metadata,
-            Spec::compare(&new.spec, &old.spec),
-        );
-    }
-
-    fn prepare_subresource_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut ReplicationController,
-        old: &ReplicationController,
-    ) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.generation = old.metadata.generation;
-    }
+    spec_and_status!();
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, rc: &ReplicationController) -> Errors {
         validate(rc)
@@ -113,6 +84,15 @@ impl Strategy for ReplicationControllerStrategy {
         validate(new)
     }
 
+    fn validate_subresource_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &ReplicationController,
+        _old: &ReplicationController,
+    ) -> Errors {
+        replicas::validate_counts(counts(new))
+    }
+
     fn selectable_fields(&self, rc: &ReplicationController) -> Fields {
         vec![(
             "status.replicas",
@@ -121,36 +101,19 @@ impl Strategy for ReplicationControllerStrategy {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            Column::name(),
-            Column::new("Desired", "The number of desired replicas.").of("integer"),
-            Column::new("Current", "The most recently observed number of replicas.").of("integer"),
-            Column::new("Ready", "The number of ready replicas.").of("integer"),
-            Column::new("Age", "Time since the object was created."),
-            Column::new("Containers", "Names of each container in the template.").wide(),
-            Column::new("Images", "Images referenced by each container in the template.").wide(),
-            Column::new("Selector", "The labels of the pods that are counted.").wide(),
-        ];
-        COLUMNS
+        replicas::COLUMNS
     }
 
     fn cells(&self, rc: &ReplicationController, now: Timestamp) -> Vec<Value> {
         let spec = rc.spec.as_ref();
-        let status = rc.status.as_ref();
-        let template = spec
-            .and_then(|s| s.template.as_ref())
-            .and_then(|t| t.spec.as_ref());
-        let [names, images] = cells::containers(template.map(|t| t.containers.as_slice()).unwrap_or(&[]));
-        vec![
-            cells::name(&rc.metadata),
-            spec.and_then(|s| s.replicas).unwrap_or(0).into(),
-            status.map_or(0, |s| s.replicas).into(),
-            status.and_then(|s| s.ready_replicas).unwrap_or(0).into(),
-            cells::age(&rc.metadata, now),
-            names,
-            images,
-            cells::labels(spec.and_then(|s| s.selector.as_ref())).into(),
-        ]
+        replicas::row(
+            &rc.metadata,
+            spec.and_then(|s| s.replicas),
+            counts(rc),
+            spec.and_then(|s| s.template.as_ref()),
+            cells::labels(spec.and_then(|s| s.selector.as_ref())),
+            now,
+        )
     }
 
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {
@@ -229,4 +192,13 @@ pub fn long_running(
         let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
         errors.push(at.child("activeDeadlineSeconds").forbidden(detail));
     }
+}
+
+fn counts(rc: &ReplicationController) -> Counts {
+    rc.status.as_ref().map_or(Counts::default(), |status| Counts {
+        replicas: status.replicas,
+        fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
+        ready: status.ready_replicas.unwrap_or(0),
+        available: status.available_replicas.unwrap_or(0),
+    })
 }

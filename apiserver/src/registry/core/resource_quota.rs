@@ -9,9 +9,7 @@ use super::pod::validation::resources;
 use crate::registry::common::defaults::quantities;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{cells, rules};
-use crate::registry::strategy::{
-    Column, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, SubresourceForm, SubresourceInfo,
-};
+use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Strategy, SubresourceInfo};
 
 const SCOPES: &[&str] = &[
     "BestEffort",
@@ -32,14 +30,7 @@ static INFO: ResourceInfo = ResourceInfo {
     singular: "resourcequota",
     short_names: &["quota"],
     storage_prefix: "resourcequotas",
-    subresources: &[SubresourceInfo {
-        name: "status",
-        kind: "ResourceQuota",
-        group: "",
-        version: "v1",
-        verbs: GET_PATCH_UPDATE,
-        form: SubresourceForm::Object,
-    }],
+    subresources: &[SubresourceInfo::status("", "v1", "ResourceQuota")],
     ..ResourceInfo::base()
 };
 

@@ -9,12 +9,10 @@ use keelson_api::validation;
 use serde_json::Value;
 
 use crate::registry::common::loc::Loc;
-use crate::registry::common::meta::{self, Spec};
+use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::{NONE, cells, rules};
 use crate::registry::extensions;
-use crate::registry::strategy::{
-    Column, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, SubresourceForm, SubresourceInfo,
-};
+use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Strategy, SubresourceInfo};
 
 /// The older way to name a class.
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -29,14 +27,7 @@ static INFO: ResourceInfo = ResourceInfo {
     singular: "ingress",
     short_names: &["ing"],
     storage_prefix: "ingress",
-    subresources: &[SubresourceInfo {
-        name: "status",
-        kind: "Ingress",
-        group: "networking.k8s.io",
-        version: "v1",
-        verbs: GET_PATCH_UPDATE,
-        form: SubresourceForm::Object,
-    }],
+    subresources: &[SubresourceInfo::status("networking.k8s.io", "v1", "Ingress")],
     aliases: &[extensions::INGRESS],
     ..ResourceInfo::base()
 };
@@ -55,19 +46,7 @@ impl Strategy for IngressKind {
         });
     }
 
-    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut Ingress, old: &Ingress) {
-        new.status.clone_from(&old.status);
-        meta::next_generation(
-            &mut new.metadata,
-            &old.metadata,
-            Spec::compare(&new.spec, &old.spec),
-        );
-    }
-
-    fn prepare_subresource_update(&self, _ctx: &RequestContext<'_>, new: &mut Ingress, old: &Ingress) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.generation = old.metadata.generation;
-    }
+    spec_and_status!();
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, ingress: &Ingress) -> Errors {
         let mut errors = validate(ingress);

@@ -7,11 +7,9 @@ use keelson_api::field::Errors;
 use serde_json::Value;
 
 use crate::registry::common::loc::Loc;
-use crate::registry::common::meta::{self, Spec};
+use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::{cells, rules, selectors};
-use crate::registry::strategy::{
-    Column, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, SubresourceForm, SubresourceInfo,
-};
+use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Strategy, SubresourceInfo};
 
 /// The kind's strategy.
 pub struct PodDisruptionBudgetKind;
@@ -23,14 +21,7 @@ static INFO: ResourceInfo = ResourceInfo {
     singular: "poddisruptionbudget",
     short_names: &["pdb"],
     storage_prefix: "poddisruptionbudgets",
-    subresources: &[SubresourceInfo {
-        name: "status",
-        kind: "PodDisruptionBudget",
-        group: "policy",
-        version: "v1",
-        verbs: GET_PATCH_UPDATE,
-        form: SubresourceForm::Object,
-    }],
+    subresources: &[SubresourceInfo::status("policy", "v1", "PodDisruptionBudget")],
     ..ResourceInfo::base()
 };
 
@@ -46,29 +37,7 @@ impl Strategy for PodDisruptionBudgetKind {
         budget.status = Some(empty_status());
     }
 
-    fn prepare_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut PodDisruptionBudget,
-        old: &PodDisruptionBudget,
-    ) {
-        new.status.clone_from(&old.status);
-        meta::next_generation(
-            &mut new.metadata,
-            &old.metadata,
-            Spec::compare(&new.spec, &old.spec),
-        );
-    }
-
-    fn prepare_subresource_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut PodDisruptionBudget,
-        old: &PodDisruptionBudget,
-    ) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.generation = old.metadata.generation;
-    }
+    spec_and_status!();
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, budget: &PodDisruptionBudget) -> Errors {
         validate(budget)

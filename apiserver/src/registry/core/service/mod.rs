@@ -23,8 +23,8 @@ use serde_json::Value;
 use super::pod::PROXY;
 use crate::registry::common::cells;
 use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, NameRule, RequestContext, Reservation, ResourceInfo, Strategy,
-    SubresourceForm, SubresourceInfo, Verb,
+    Column, Fields, NameRule, RequestContext, Reservation, ResourceInfo, Strategy, SubresourceForm,
+    SubresourceInfo, Verb,
 };
 use allocation::Allocations;
 
@@ -65,14 +65,7 @@ static INFO: ResourceInfo = ResourceInfo {
             verbs: PROXY,
             form: SubresourceForm::Connect,
         },
-        SubresourceInfo {
-            name: "status",
-            kind: "Service",
-            group: "",
-            version: "v1",
-            verbs: GET_PATCH_UPDATE,
-            form: SubresourceForm::Object,
-        },
+        SubresourceInfo::status("", "v1", "Service"),
     ],
     ..ResourceInfo::base()
 };
