@@ -4,6 +4,7 @@
 //! PORT        HTTP port (8080)              GET  /            pod, version, request line, headers
 //! TCP_PORT    raw TCP echo, off unless set  GET  /healthz     ok, or 500 once told to fail
 //! UDP_PORT    raw UDP echo, off unless set  GET  /readyz      ok, or 503 once told to be unready
+//! GRPC_PORT   gRPC health checks, off unless set: of the services "", "liveness" (as /healthz) and "readiness"
 //! MESSAGE     first line of the answer      POST /fail /recover /unready /ready /exit?code=N
 //! VERSION     shown in the answer           GET  /hostname /env /slow?ms=N
 //! START_DELAY_MS, STOP_DELAY_MS             any other path and method: the same as /, with the body
@@ -11,6 +12,7 @@
 //! SIGTERM: no new connections after STOP_DELAY_MS, open requests are finished, exit 0.
 #![allow(unsafe_code)] // blocking and waiting for signals; this program links nothing but the standard library
 
+mod grpc;
 mod http;
 mod pages;
 
@@ -41,6 +43,10 @@ fn main() {
     if let Some(port) = number("TCP_PORT") {
         let listener = bind(&listen_address(port));
         std::thread::spawn(move || accept(&listener, echo_tcp));
+    }
+    if let Some(port) = number("GRPC_PORT") {
+        let (listener, pages) = (bind(&listen_address(port)), pages.clone());
+        std::thread::spawn(move || accept(&listener, move |stream| grpc::serve(stream, &pages)));
     }
     if let Some(port) = number("UDP_PORT") {
         let host = pages.host.clone();

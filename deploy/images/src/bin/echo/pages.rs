@@ -50,17 +50,23 @@ impl Pages {
         self.stopping.load(Ordering::SeqCst)
     }
 
+    /// Whether it was told to fail.
+    pub fn failing(&self) -> bool {
+        self.failing.load(Ordering::SeqCst)
+    }
+
+    /// Whether it takes requests.
+    pub fn ready(&self) -> bool {
+        !self.unready.load(Ordering::SeqCst) && !self.stopping()
+    }
+
     pub fn answer(&self, request: &Request, peer: &str, local: &str) -> Answer {
         let count = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let posted = request.method == "POST";
         match request.path() {
-            "/healthz" if self.failing.load(Ordering::SeqCst) => {
-                text("500 Internal Server Error", "told to fail\n")
-            }
+            "/healthz" if self.failing() => text("500 Internal Server Error", "told to fail\n"),
             "/healthz" => text("200 OK", "ok\n"),
-            "/readyz" if self.unready.load(Ordering::SeqCst) || self.stopping() => {
-                text("503 Service Unavailable", "not ready\n")
-            }
+            "/readyz" if !self.ready() => text("503 Service Unavailable", "not ready\n"),
             "/readyz" => text("200 OK", "ok\n"),
             "/fail" if posted => switch(&self.failing, true),
             "/recover" if posted => switch(&self.failing, false),
