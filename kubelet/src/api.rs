@@ -19,6 +19,8 @@ use crate::objects::PodExt;
 const FIRST_SIGHT: Duration = Duration::from_secs(10);
 /// Tokens live this long unless a pod asks otherwise.
 const TOKEN_SECONDS: i64 = 3600;
+/// Steps of the clock that make no difference to tokens.
+const CLOCK_STEP: Duration = Duration::from_secs(5);
 
 /// Called with the UIDs of pods whose objects changed.
 pub type Changed = Arc<dyn Fn(&HashSet<String>) + Send + Sync>;
@@ -108,7 +110,16 @@ impl<K: Kind> ObjectCache<K> {
 #[derive(Clone)]
 struct Token {
     text: String,
+    asked_at: Timestamp,
     renew_at: Timestamp,
+}
+
+impl Token {
+    /// Whether it can be handed out: not near its end, nor from a time that has still to come. That is what a token
+    /// looks like once the clock has been set back, and the apiserver refuses it until then.
+    fn is_good(&self, now: Timestamp) -> bool {
+        self.asked_at <= keelson_api::time::after(now, CLOCK_STEP) && now < self.renew_at
+    }
 }
 
 /// Pod UID, audience, seconds.
@@ -176,7 +187,7 @@ impl Api {
         let seconds = seconds.unwrap_or(TOKEN_SECONDS);
         let key: TokenKey = (pod.uid().into(), audience.into(), seconds);
         let now = Timestamp::now();
-        if let Some(token) = self.tokens.lock().get(&key).filter(|token| now < token.renew_at) {
+        if let Some(token) = self.tokens.lock().get(&key).filter(|token| token.is_good(now)) {
             return Ok(token.text.clone());
         }
         let account = pod
@@ -216,6 +227,7 @@ impl Api {
             key,
             Token {
                 text: text.clone(),
+                asked_at: now,
                 renew_at,
             },
         );
@@ -247,5 +259,28 @@ impl Api {
         self.secrets
             .get(pod.uid(), &ObjectKey::new(pod.namespace(), name))
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_from_the_future_is_asked_for_anew() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let token = Token {
+            text: String::new(),
+            asked_at: at(10_000),
+            renew_at: at(12_880),
+        };
+        assert!(token.is_good(at(10_000)));
+        assert!(token.is_good(at(12_879)));
+        assert!(!token.is_good(at(12_880)));
+        assert!(
+            token.is_good(at(9_998)),
+            "clocks are set by a little all the time"
+        );
+        assert!(!token.is_good(at(2_800)), "two hours back");
     }
 }

@@ -37,7 +37,9 @@ impl<K: Hash + Eq + Clone> BackoffMap<K> {
     /// How long to wait yet, for something that failed at `failed`.
     pub fn remaining(&self, key: &K, failed: Nanos, now: Nanos) -> Option<Duration> {
         let entry = self.entries.get(key)?;
-        if self.is_stale(entry, failed) {
+        // A failure that is still to come tells that the clock was set back, not how long ago it was; waiting until the
+        // clock gets there might take hours.
+        if self.is_stale(entry, failed) || failed > now {
             return None;
         }
         let passed = nanos_between(failed, now);
@@ -109,6 +111,21 @@ mod tests {
         assert_eq!(backoff.remaining(&"a", much_later, much_later), None);
         backoff.next(&"a", much_later, much_later);
         assert_eq!(backoff.wait(&"a").as_secs(), 10);
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_prolong_the_wait() {
+        let hour = 3600 * SECOND;
+        let mut backoff = BackoffMap::new(CRASH_LOOP);
+        backoff.next(&"a", hour, hour);
+        backoff.next(&"a", hour, hour);
+        assert_eq!(backoff.remaining(&"a", hour, 0), None);
+        backoff.next(&"a", hour, 0);
+        assert_eq!(
+            backoff.remaining(&"a", SECOND, SECOND),
+            Some(Duration::from_secs(40)),
+            "it goes on where it was"
+        );
     }
 
     #[test]

@@ -201,6 +201,12 @@ fn count(value: Option<i32>, default: u32) -> u32 {
         .unwrap_or(default)
 }
 
+/// Whether a container that was started then has run for `delay`. One from the future has: its clock was set back since,
+/// and to wait until it gets there again might take hours.
+fn has_run_for(started_at: i64, delay: Duration, now: i64) -> bool {
+    u64::try_from(now.saturating_sub(started_at)).map_or(true, |ran| Duration::from_nanos(ran) >= delay)
+}
+
 impl ProbeTask {
     async fn run(self) {
         let period = seconds(self.probe.period_seconds, 10);
@@ -248,8 +254,7 @@ impl ProbeTask {
             .and_then(|delay| u64::try_from(delay).ok())
             .unwrap_or(0);
         let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-        let ran = Duration::from_nanos(u64::try_from(now - target.started_at).unwrap_or(0));
-        if ran < Duration::from_secs(delay) {
+        if !has_run_for(target.started_at, Duration::from_secs(delay), now) {
             return None;
         }
         match self.kind {
@@ -323,4 +328,18 @@ struct Run {
     id: String,
     last: Option<Verdict>,
     in_a_row: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_initial_delay_ends_though_the_clock_is_set_back() {
+        const SECOND: i64 = 1_000_000_000;
+        let delay = Duration::from_secs(10);
+        assert!(!has_run_for(100 * SECOND, delay, 109 * SECOND));
+        assert!(has_run_for(100 * SECOND, delay, 110 * SECOND));
+        assert!(has_run_for(7300 * SECOND, delay, 100 * SECOND));
+    }
 }
