@@ -1,6 +1,7 @@
 //! What every Keelson daemon starts with. It knows nothing of Kubernetes or of the store.
 //!
 //! - [`config`]: flags, and a `--config` file of the same names, into one `clap` struct
+//! - [`duration`]: durations as Go writes them
 //! - [`logging`]: `tracing` as text or JSON
 //! - [`signals`], [`notify`]: clean stop on SIGTERM, readiness told to systemd
 //! - [`tls`]: server and client TLS with certificates that are read again when their files change
@@ -10,6 +11,7 @@
 
 pub mod backoff;
 pub mod config;
+pub mod duration;
 pub mod health;
 pub mod logging;
 pub mod metrics;

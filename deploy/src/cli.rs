@@ -85,6 +85,9 @@ pub struct UpArgs {
     /// Further names or addresses in the apiserver's certificate
     #[arg(long, value_delimiter = ',')]
     apiserver_cert_extra_sans: Vec<String>,
+    /// How long certificates are good for; those that the cluster runs with are renewed in the last third of it
+    #[arg(long, default_value = "8760h", value_parser = keelson_daemon::duration::parse)]
+    certificate_validity: std::time::Duration,
     /// kube-apiserver's port
     #[arg(long, default_value_t = 6443)]
     secure_port: u16,
@@ -115,6 +118,9 @@ pub struct UpArgs {
     /// kube-proxy's port for metrics
     #[arg(long, default_value_t = 10249)]
     proxy_metrics_port: u16,
+    /// A flag of one daemon, as in kubelet.eviction-hard=nodefs.available<5%; can be given several times
+    #[arg(long = "extra-flag", value_name = "DAEMON.FLAG=VALUE")]
+    extra_flags: Vec<crate::cluster::ExtraFlag>,
     /// Log level of the daemons
     #[arg(long, default_value = "info")]
     log_level: String,
@@ -226,6 +232,8 @@ impl UpArgs {
                 cluster_cidr: self.cluster_cidr,
                 service_node_port_range: self.service_node_port_range,
                 extra_sans: self.apiserver_cert_extra_sans,
+                certificate_validity: self.certificate_validity,
+                extra_flags: self.extra_flags,
                 log_level: self.log_level,
                 ports: Ports {
                     secure: self.secure_port,

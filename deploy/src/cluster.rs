@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::units::DAEMONS;
 
 /// The folder of the cluster that is not given another.
 pub const DEFAULT_DIR: &str = "/var/lib/keelson";
@@ -41,10 +44,55 @@ pub struct Parameters {
     pub service_node_port_range: String,
     /// Further names or addresses in the apiserver's certificate.
     pub extra_sans: Vec<String>,
+    /// How long certificates are good for; they are renewed in the last third of it.
+    #[serde(default = "usual_validity")]
+    pub certificate_validity: Duration,
+    /// Flags of daemons besides those that this program sets, or instead of them.
+    #[serde(default)]
+    pub extra_flags: Vec<ExtraFlag>,
     /// Log level of the daemons.
     pub log_level: String,
     /// Who listens where.
     pub ports: Ports,
+}
+
+/// One flag of one daemon: `DAEMON.FLAG=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraFlag {
+    /// Whose flag it is.
+    pub daemon: String,
+    /// The flag's name.
+    pub name: String,
+    /// What is given to it.
+    pub value: String,
+}
+
+impl std::str::FromStr for ExtraFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "want DAEMON.FLAG=VALUE, one of the daemons {}",
+                DAEMONS.join(", ")
+            )
+        };
+        let (flag, value) = text.split_once('=').ok_or_else(wrong)?;
+        let (daemon, name) = flag.split_once('.').ok_or_else(wrong)?;
+        if !DAEMONS.contains(&daemon) || name.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self {
+            daemon: daemon.into(),
+            name: name.trim_start_matches('-').into(),
+            value: value.into(),
+        })
+    }
+}
+
+/// A year, for clusters that were made before it could be chosen.
+fn usual_validity() -> Duration {
+    Duration::from_secs(365 * 24 * 3600)
 }
 
 /// Who listens where.
@@ -123,6 +171,12 @@ impl Paths {
     #[must_use]
     pub fn kubeconfig(&self, identity: &str) -> PathBuf {
         self.dir.join("kubeconfig").join(format!("{identity}.conf"))
+    }
+
+    /// Where the administrator's kubeconfig is found without knowing the folders' layout.
+    #[must_use]
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.dir.join("admin.kubeconfig")
     }
 
     /// Configuration of one program.
@@ -304,4 +358,24 @@ pub fn write_file(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()>
     file.write_all(contents).with_context(writing)?;
     file.sync_all().with_context(writing)?;
     std::fs::rename(&temporary, path).with_context(writing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extra_flags_name_a_daemon() {
+        let flag: ExtraFlag = "kubelet.eviction-hard=memory.available<5%,nodefs.available<1Gi"
+            .parse()
+            .expect("a flag");
+        assert_eq!(
+            (flag.daemon.as_str(), flag.name.as_str()),
+            ("kubelet", "eviction-hard")
+        );
+        assert_eq!(flag.value, "memory.available<5%,nodefs.available<1Gi");
+        for wrong in ["kubelet", "kubelet=1", "kubelt.v=1", "kubelet.=1"] {
+            assert!(wrong.parse::<ExtraFlag>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -58,6 +58,11 @@ pub fn write(cluster: &Cluster, containerd: &str) -> anyhow::Result<Vec<Unit>> {
     for daemon in DAEMONS {
         let mut flags = flags(cluster, daemon)?;
         flags.insert("log-level".into(), json!(cluster.parameters.log_level));
+        for extra in &cluster.parameters.extra_flags {
+            if extra.daemon == daemon {
+                flags.insert(extra.name.clone(), json!(extra.value));
+            }
+        }
         let config = paths.config(&format!("{daemon}.yaml"));
         let text = serde_yaml::to_string(&flags).with_context(|| format!("writing {}", config.display()))?;
         write_file(&config, text.as_bytes(), 0o644)?;

@@ -36,13 +36,13 @@ pub struct Config {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true", action = ArgAction::Set)]
     pub register_node: bool,
     /// How often the node's status is computed, seconds or a duration such as 10s
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_parser = keelson_daemon::duration::parse)]
     pub node_status_update_frequency: Duration,
     /// How often the node's status is sent although it has not changed
-    #[arg(long, default_value = "5m", value_parser = duration)]
+    #[arg(long, default_value = "5m", value_parser = keelson_daemon::duration::parse)]
     pub node_status_report_frequency: Duration,
     /// How long the node's lease holds; it is renewed four times in this time
-    #[arg(long, default_value = "40s", value_parser = duration)]
+    #[arg(long, default_value = "40s", value_parser = keelson_daemon::duration::parse)]
     pub node_lease_duration: Duration,
 
     /// Socket of the container runtime
@@ -122,7 +122,7 @@ pub struct Config {
     pub client_ca_file: PathBuf,
 
     /// How long streams may be silent before they are closed
-    #[arg(long, default_value = "4h", value_parser = duration)]
+    #[arg(long, default_value = "4h", value_parser = keelson_daemon::duration::parse)]
     pub streaming_connection_idle_timeout: Duration,
     /// How the log is written
     #[command(flatten)]
@@ -252,44 +252,12 @@ fn threshold(text: &str) -> Result<Threshold, String> {
     })
 }
 
-/// A duration as Go writes it: `1h30m`, `10s`, `500ms`; or bare seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let wrong = || format!("{text:?}: want a duration such as 1h30m, 10s or 500ms");
-    let mut total = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(wrong)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
-        let unit_end = rest[digits..]
-            .find(|c: char| c.is_ascii_digit())
-            .map_or(rest.len(), |end| digits + end);
-        total += number
-            * match &rest[digits..unit_end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 0.001,
-                _ => return Err(wrong()),
-            };
-        rest = &rest[unit_end..];
-    }
-    Ok(Duration::from_secs_f64(total))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn values_are_read_as_upstream_reads_them() {
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert!(duration("5x").is_err());
         assert_eq!(
             threshold("nodefs.available<10%").map(|threshold| threshold.limit(500)),
             Ok(50)

@@ -46,7 +46,7 @@ fn kill_and_wait_for_another(program: &str) -> Result<()> {
 }
 
 /// A deployment with a service, and what its containers are.
-struct Application<'a> {
+pub struct Application<'a> {
     stage: &'a Stage,
     url: String,
     containers: String,
@@ -55,7 +55,8 @@ struct Application<'a> {
 const CONTAINERS: &str = "{range.items[*]}{.metadata.name}={.status.containerStatuses[0].containerID}/{.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
 
 impl<'a> Application<'a> {
-    fn start(stage: &'a Stage, name: &str) -> Result<Self> {
+    /// Starts it and waits for its answer.
+    pub fn start(stage: &'a Stage, name: &str) -> Result<Self> {
         let kubectl = &stage.kubectl;
         kubectl.run(&format!("create deployment {name} --image={ECHO} --replicas=2"))?;
         kubectl.run(&format!("rollout status deployment/{name} --timeout=120s"))?;
@@ -92,6 +93,19 @@ impl<'a> Application<'a> {
             "containers were replaced: {} is now {now}",
             self.containers
         );
+        Ok(())
+    }
+
+    /// As before, though the deployment may have grown since.
+    pub fn still_the_same_among(&self, name: &str) -> Result<()> {
+        self.answers()?;
+        let now = Self::containers(self.stage, name)?;
+        for container in self.containers.lines() {
+            ensure!(
+                now.lines().any(|line| line == container),
+                "{container} is not among {now}"
+            );
+        }
         Ok(())
     }
 }

@@ -1,16 +1,18 @@
 //! What goes wrong in a cluster's life, done to a real one: daemons killed in turn under load, the container
-//! runtime killed, ten thousand pods listed while they are watched.
+//! runtime killed, ten thousand pods listed while they are watched, clocks set forward and back.
 //!
-//! The stories share one cluster and run one after the other.
+//! The stories of a series share one cluster and run one after the other.
 
+mod clocks;
 mod crowds;
 mod kills;
 mod load;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
+use keelson_tests::clock::WallClock;
 use keelson_tests::cluster::Cluster;
 use keelson_tests::isolation::isolate;
 use keelson_tests::kubectl::{Kubectl, versions};
@@ -22,48 +24,117 @@ pub struct Stage {
     pub cluster: Cluster,
     /// The newest kubectl, as the administrator.
     pub kubectl: Kubectl,
+    /// The daemons' wall clock, where the stories set it.
+    pub clock: Option<WallClock>,
 }
 
 type Story = fn(&Stage) -> Result<()>;
 
-const STORIES: &[(&str, Story)] = &[
-    (
-        "every_daemon_is_killed_under_load",
-        kills::every_daemon_is_killed_under_load,
-    ),
-    (
-        "pods_outlive_the_container_runtime",
-        kills::pods_outlive_the_container_runtime,
-    ),
-    (
-        "ten_thousand_pods_are_listed_while_watched",
-        crowds::ten_thousand_pods_are_listed_while_watched,
-    ),
+/// Stories told in one cluster, one after the other.
+struct Series {
+    clock: Clock,
+    stories: &'static [(&'static str, Story)],
+}
+
+/// Which wall clock the daemons of a series go by.
+enum Clock {
+    /// The machine's.
+    Real,
+    /// One that is set by the stories.
+    Set,
+}
+
+static SERIES: [Series; 2] = [
+    Series {
+        clock: Clock::Real,
+        stories: &[
+            (
+                "every_daemon_is_killed_under_load",
+                kills::every_daemon_is_killed_under_load,
+            ),
+            (
+                "pods_outlive_the_container_runtime",
+                kills::pods_outlive_the_container_runtime,
+            ),
+            (
+                "ten_thousand_pods_are_listed_while_watched",
+                crowds::ten_thousand_pods_are_listed_while_watched,
+            ),
+        ],
+    },
+    Series {
+        clock: Clock::Set,
+        stories: &[(
+            "the_wall_clock_is_set_forward_and_back",
+            clocks::the_wall_clock_is_set_forward_and_back,
+        )],
+    },
 ];
 
-fn trials(stage: Option<&Arc<Stage>>) -> Vec<Trial> {
-    let trial = |(name, story): &(&str, Story)| {
-        let (stage, story) = (stage.cloned(), *story);
-        Trial::test(*name, move || match stage {
-            Some(stage) => story(&stage).map_err(|error| Failed::from(format!("{error:#}"))),
-            None => Ok(()),
+impl Series {
+    fn stage(&self) -> Result<Stage> {
+        let clock = match self.clock {
+            Clock::Real => None,
+            Clock::Set => Some(WallClock::new()?),
+        };
+        let cluster = Cluster::up_with(clock.as_ref().map(WallClock::environment).unwrap_or_default())?;
+        let newest = versions()?.pop().ok_or_else(|| anyhow::anyhow!("no kubectl"))?;
+        let kubectl = Kubectl::new(newest, &cluster.kubeconfig());
+        Ok(Stage {
+            cluster,
+            kubectl,
+            clock,
         })
-    };
-    STORIES.iter().map(trial).collect()
+    }
+
+    /// The stories as tests; the first that is told brings the cluster up.
+    fn trials(&'static self, stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
+        let trial = |(name, story): &'static (&'static str, Story)| {
+            let stage = stage.clone();
+            Trial::test(*name, move || {
+                let mut stage = stage.lock().map_err(|_| "an earlier story broke off")?;
+                if stage.is_none() {
+                    *stage = Some(self.stage().map_err(failed)?);
+                }
+                let Some(stage) = stage.as_ref() else {
+                    return Ok(());
+                };
+                story(stage).map_err(|error| {
+                    for question in ["get all -o wide", "describe pods", "get events"] {
+                        let said = stage.kubectl.run(question).unwrap_or_default();
+                        eprintln!("--- {name}: kubectl {question}\n{said}");
+                    }
+                    eprintln!("{}", stage.cluster.complaints());
+                    failed(error)
+                })
+            })
+        };
+        self.stories.iter().map(trial).collect()
+    }
+}
+
+fn failed(error: anyhow::Error) -> Failed {
+    Failed::from(format!("{error:#}"))
 }
 
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
     if arguments.list {
-        return Ok(libtest_mimic::run(&arguments, trials(None)).exit_code());
+        let all = SERIES
+            .iter()
+            .flat_map(|series| series.trials(&Arc::default()))
+            .collect();
+        return Ok(libtest_mimic::run(&arguments, all).exit_code());
     }
     isolate()?;
     arguments.test_threads = Some(1);
-    let cluster = Cluster::up()?;
-    let newest = versions()?.pop().ok_or_else(|| anyhow::anyhow!("no kubectl"))?;
-    let kubectl = Kubectl::new(newest, &cluster.kubeconfig());
-    let stage = Arc::new(Stage { cluster, kubectl });
-    let conclusion = libtest_mimic::run(&arguments, trials(Some(&stage)));
-    drop(Arc::into_inner(stage));
-    Ok(conclusion.exit_code())
+    let mut failures = 0;
+    for series in &SERIES {
+        let stage = Arc::default();
+        let conclusion = libtest_mimic::run(&arguments, series.trials(&stage));
+        failures += conclusion.num_failed;
+        // Takes the cluster down: the next one needs its place.
+        drop(Arc::into_inner(stage));
+    }
+    Ok(ExitCode::from(u8::from(failures > 0)))
 }

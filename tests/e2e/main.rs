@@ -62,7 +62,7 @@ fn tell(cluster: &Cluster, kubectl: &Kubectl, name: &str, story: fn(&Stage) -> R
                 stage.kubectl.run(question).unwrap_or_default()
             );
         }
-        eprintln!("--- logs are in {}", cluster.directory().display());
+        eprintln!("{}", cluster.complaints());
     }
     admin.run(&format!("delete namespace {namespace} --wait=false"))?;
     told

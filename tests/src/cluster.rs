@@ -5,13 +5,20 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::isolation::NODE_IP;
 use crate::process::succeed;
 
 /// The image of the HTTP echo server.
 pub const ECHO: &str = "keelson.local/echo:1";
 /// The image with a shell and the usual tools.
 pub const TOOLBOX: &str = "keelson.local/toolbox:1";
+
+/// How the clusters of tests come up: on a machine that is nearly full as well, which is no concern of theirs.
+pub const UP: [&str; 4] = [
+    "--node-ip",
+    crate::isolation::NODE_IP,
+    "--extra-flag",
+    "kubelet.eviction-hard=memory.available<50Mi,nodefs.available<500Mi,imagefs.available<500Mi",
+];
 
 /// The directory of the workspace's built programs.
 ///
@@ -35,6 +42,14 @@ impl Cluster {
     /// # Errors
     /// With keeladm's words, when the cluster does not come up.
     pub fn up() -> Result<Self> {
+        Self::up_with(Vec::new())
+    }
+
+    /// The same with more in the daemons' environment.
+    ///
+    /// # Errors
+    /// With keeladm's words, when the cluster does not come up.
+    pub fn up_with(environment: Vec<(&'static str, PathBuf)>) -> Result<Self> {
         let binaries = binaries()?;
         let directory = tempfile::Builder::new().prefix("keelson-e2e-").tempdir()?;
         let cluster = Self {
@@ -42,10 +57,11 @@ impl Cluster {
             keeladm: binaries.join("keeladm"),
         };
         let mut command = cluster.keeladm(&["up"]);
-        command.arg("--node-ip").arg(NODE_IP);
+        command.args(UP);
         command
             .arg("--images")
-            .arg(binaries.parent().unwrap_or(&binaries).join("images"));
+            .arg(binaries.parent().unwrap_or(&binaries).join("images"))
+            .envs(environment);
         eprint!("{}", succeed(command, None)?);
         Ok(cluster)
     }
@@ -62,6 +78,33 @@ impl Cluster {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The last warnings and errors in each daemon's log, for a look after something failed.
+    #[must_use]
+    pub fn complaints(&self) -> String {
+        const LINES: usize = 15;
+        let mut all = String::new();
+        let entries = std::fs::read_dir(self.directory.path().join("logs"));
+        for entry in entries.into_iter().flatten().flatten() {
+            let log = String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = log
+                .lines()
+                .filter(|line| {
+                    ["WARN", "ERROR", "panick", "level=error"]
+                        .iter()
+                        .any(|word| line.contains(word))
+                })
+                .collect();
+            if !lines.is_empty() {
+                all.push_str(&format!("--- {}\n", entry.file_name().to_string_lossy()));
+                for line in &lines[lines.len().saturating_sub(LINES)..] {
+                    all.push_str(line);
+                    all.push('\n');
+                }
+            }
+        }
+        all
     }
 
     /// The administrator's kubeconfig.

@@ -2,10 +2,12 @@
 //!
 //! - [`isolation`]: a fresh network, mount and process namespace, so that nothing a test starts outlives it
 //! - [`cluster`]: `keeladm up` and `down`
+//! - [`clock`]: the daemons' wall clock, set while they run
 //! - [`kubectl`]: stock kubectl in several versions
 //! - [`process`]: commands with their output, and waiting for something to become true
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod cluster;
 pub mod isolation;
 pub mod kubectl;

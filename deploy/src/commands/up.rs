@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, write_file};
+use crate::cluster::Cluster;
 use crate::progress::{Progress, human};
 use crate::steps::{containerd, daemons, images, kubeconfigs, pki, preflight, ready};
 use crate::supervisor::{self, State, Verb};
@@ -36,7 +36,6 @@ pub(crate) async fn run(
     cluster.save()?;
     progress.step("certificates", pki::run(&cluster)).await?;
     progress.step("kubeconfigs", kubeconfigs::run(&cluster)).await?;
-    publish_admin(&cluster)?;
     progress
         .step("containerd", containerd::run(&cluster, &machine))
         .await?;
@@ -78,19 +77,9 @@ pub(crate) async fn run(
     println!(
         "\nIt took {}. Use it with:\n\n    export KUBECONFIG={}\n    kubectl get nodes\n",
         human(progress.elapsed()),
-        admin(&cluster).display()
+        cluster.paths.admin_kubeconfig().display()
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where the administrator's kubeconfig is found without knowing the folders' layout.
-fn admin(cluster: &Cluster) -> std::path::PathBuf {
-    cluster.paths.dir.join("admin.kubeconfig")
-}
-
-fn publish_admin(cluster: &Cluster) -> anyhow::Result<()> {
-    let contents = std::fs::read(cluster.paths.kubeconfig("admin"))?;
-    write_file(&admin(cluster), &contents, crate::pki::SECRET)
 }
 
 /// Says what runs, and starts what was stopped.
@@ -122,7 +111,7 @@ async fn already_up(wanted: &Cluster, timeout: Duration) -> anyhow::Result<ExitC
     progress.step("node", ready::node(&cluster, deadline)).await?;
     println!(
         "\nUse it with:\n\n    export KUBECONFIG={}\n    kubectl get nodes\n",
-        admin(&cluster).display()
+        cluster.paths.admin_kubeconfig().display()
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! A certificate authority kept in two files.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -10,7 +11,7 @@ use super::{PUBLIC, SECRET};
 use crate::cluster::{Paths, write_file};
 
 /// An authority outlives every certificate it signs: ten years.
-const VALID_DAYS: i64 = 3650;
+const VALIDITY: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// Signs certificates.
 pub struct Authority {
@@ -51,7 +52,7 @@ impl Authority {
             KeyUsagePurpose::KeyCertSign,
             KeyUsagePurpose::CrlSign,
         ];
-        set_validity(&mut parameters, VALID_DAYS);
+        set_validity(&mut parameters, VALIDITY);
         let certificate = parameters.self_signed(&key).with_context(making)?;
         write_file(key_path, key.serialize_pem().as_bytes(), SECRET)?;
         write_file(certificate_path, certificate.pem().as_bytes(), PUBLIC)?;
@@ -61,23 +62,28 @@ impl Authority {
         })
     }
 
-    /// Issues what `request` asks for, unless the files hold it already. True when it was issued.
+    /// Issues what `request` asks for, good for `validity`, unless the files hold it already. True when it was issued.
     ///
     /// # Errors
     /// When the files cannot be written or the names in the request are not names.
-    pub fn ensure_certificate(&self, paths: &Paths, request: &Request) -> anyhow::Result<bool> {
+    pub fn ensure_certificate(
+        &self,
+        paths: &Paths,
+        request: &Request,
+        validity: Duration,
+    ) -> anyhow::Result<bool> {
         let certificate_path = paths.pki(&format!("{}.crt", request.name));
         let key_path = paths.pki(&format!("{}.key", request.name));
         if !self.fresh
             && key_path.exists()
-            && std::fs::read(&certificate_path).is_ok_and(|pem| request.is_met_by(&pem))
+            && std::fs::read(&certificate_path).is_ok_and(|pem| request.is_met_by(&pem, validity))
         {
             return Ok(false);
         }
         let issuing = || format!("issuing the certificate {}", request.name);
         let key = KeyPair::generate().with_context(issuing)?;
         let certificate = request
-            .parameters()
+            .parameters(validity.min(VALIDITY))
             .and_then(|parameters| parameters.signed_by(&key, &self.issuer))
             .with_context(issuing)?;
         write_file(&key_path, key.serialize_pem().as_bytes(), SECRET)?;
@@ -100,15 +106,27 @@ mod tests {
         let ensure = || Authority::ensure(&paths.pki("ca.crt"), &paths.pki("ca.key"), "test");
         let names = vec!["localhost".to_owned(), "10.96.0.1".to_owned(), "::1".to_owned()];
         let request = Request::server("server", "server", names.clone());
-        assert!(ensure()?.ensure_certificate(&paths, &request)?);
+        let day = Duration::from_secs(24 * 3600);
+        assert!(ensure()?.ensure_certificate(&paths, &request, day)?);
         assert!(
-            !ensure()?.ensure_certificate(&paths, &request)?,
+            !ensure()?.ensure_certificate(&paths, &request, day)?,
             "nothing changed"
         );
+        assert!(
+            !ensure()?.ensure_certificate(&paths, &request, day * 2)?,
+            "more than a third of what is wanted is left"
+        );
+        assert!(
+            ensure()?.ensure_certificate(&paths, &request, day * 4)?,
+            "less than a third is left"
+        );
         let more = Request::server("server", "server", [names, vec!["more".to_owned()]].concat());
-        assert!(ensure()?.ensure_certificate(&paths, &more)?, "a new name");
+        assert!(ensure()?.ensure_certificate(&paths, &more, day)?, "a new name");
         std::fs::remove_file(paths.pki("ca.crt"))?;
-        assert!(ensure()?.ensure_certificate(&paths, &more)?, "a new authority");
+        assert!(
+            ensure()?.ensure_certificate(&paths, &more, day)?,
+            "a new authority"
+        );
         Ok(())
     }
 }

@@ -1,14 +1,14 @@
 //! What a certificate is to say, and whether an existing one says it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
-/// Certificates are good for a year, and replaced by `up` in the last thirty days of it.
-const VALID_DAYS: i64 = 365;
-const RENEW_DAYS: i64 = 30;
+/// A clock that is this much behind does not refuse a new certificate.
+const SLOW_CLOCK: Duration = Duration::from_secs(24 * 3600);
 
 /// What a certificate may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Request {
         Self { purpose, ..self }
     }
 
-    pub(super) fn parameters(&self) -> Result<CertificateParams, rcgen::Error> {
+    pub(super) fn parameters(&self, validity: Duration) -> Result<CertificateParams, rcgen::Error> {
         let names: BTreeSet<String> = self.names.iter().cloned().collect();
         let mut parameters = CertificateParams::new(names.into_iter().collect::<Vec<_>>())?;
         parameters.distinguished_name.remove(DnType::CommonName);
@@ -94,12 +94,12 @@ impl Request {
             ],
         };
         parameters.use_authority_key_identifier_extension = true;
-        set_validity(&mut parameters, VALID_DAYS);
+        set_validity(&mut parameters, validity);
         Ok(parameters)
     }
 
-    /// Whether `pem` says what this request asks for and will for a while.
-    pub(super) fn is_met_by(&self, pem: &[u8]) -> bool {
+    /// Whether `pem` says what this request asks for and will for more than the last third of `validity`.
+    pub(super) fn is_met_by(&self, pem: &[u8], validity: Duration) -> bool {
         let Ok((_, pem)) = parse_x509_pem(pem) else {
             return false;
         };
@@ -123,7 +123,7 @@ impl Request {
         common_name == Some(&self.common_name)
             && organization == self.organization.as_deref()
             && names == self.names.iter().cloned().collect()
-            && left > RENEW_DAYS * 24 * 3600
+            && u64::try_from(left).is_ok_and(|left| left > validity.as_secs() / 3)
     }
 }
 
@@ -139,17 +139,15 @@ fn text(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// From yesterday, so that a clock that is behind does not refuse it, for `days`.
-pub(super) fn set_validity(parameters: &mut CertificateParams, days: i64) {
-    let today = jiff::Zoned::now().date();
-    let day = |offset: i64| {
-        let date = today.saturating_add(jiff::Span::new().days(offset));
-        rcgen::date_time_ymd(
-            i32::from(date.year()),
-            date.month().unsigned_abs(),
-            date.day().unsigned_abs(),
-        )
-    };
-    parameters.not_before = day(-1);
-    parameters.not_after = day(days);
+/// From a while ago, so that a clock that is behind does not refuse it, and for so long from now.
+pub(super) fn set_validity(parameters: &mut CertificateParams, validity: Duration) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    parameters.not_before = epoch + now.saturating_sub(SLOW_CLOCK);
+    // RFC 5280, section 4.1.2.5: the last moment a certificate can name.
+    let end_of_time = rcgen::date_time_ymd(9999, 12, 31);
+    let longest = u64::try_from((end_of_time - epoch).whole_seconds()).unwrap_or(0);
+    parameters.not_after = epoch + now.saturating_add(validity).min(Duration::from_secs(longest));
 }

@@ -63,12 +63,13 @@ pub fn ensure(cluster: &Cluster) -> anyhow::Result<Outcome> {
         "keelson-store-ca",
     )?;
 
+    let validity = cluster.parameters.certificate_validity;
     let mut outcome = Outcome::default();
     for request in api_certificates(cluster)? {
-        outcome.count(ca.ensure_certificate(paths, &request)?);
+        outcome.count(ca.ensure_certificate(paths, &request, validity)?);
     }
     for request in store_certificates(cluster) {
-        outcome.count(store_ca.ensure_certificate(paths, &request)?);
+        outcome.count(store_ca.ensure_certificate(paths, &request, validity)?);
     }
     ensure_signing_key(&paths.pki("sa.key"), &paths.pki("sa.pub"))?;
     Ok(outcome)

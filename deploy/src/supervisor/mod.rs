@@ -7,10 +7,12 @@
 //! - [`control`]: questions and answers on the socket
 //! - [`child`]: one process: started, watched, stopped, started again
 //! - [`logs`]: log files that do not grow without end
+//! - [`renewal`]: certificates that are replaced before they expire
 
 mod child;
 mod control;
 mod logs;
+mod renewal;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -79,6 +81,7 @@ pub(crate) async fn run(paths: Paths) -> anyhow::Result<()> {
     });
     let over = CancellationToken::new();
     tokio::spawn(logs::rotate(logs, ROTATE_EVERY, over.clone()));
+    tokio::spawn(renewal::run(supervisor.paths.clone(), over.clone()));
     tokio::spawn(supervisor.clone().remember(over.clone()));
 
     let terminated = keelson_daemon::signals::shutdown_token().context("handling signals")?;
