@@ -13,6 +13,7 @@
 //! | [`strict`] | request bodies read strictly: unknown, duplicate and mistyped fields |
 //! | [`openapi`] | the documents that describe the API to clients |
 //! | [`protobuf`] | objects as the Go components send and want them |
+//! | [`apply`] | server-side apply: managed fields, conflicts, merging by schema |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch |
 //! | [`owners`], [`conditions`], [`pods`], [`deletion`], [`labels`] | what controllers keep asking of objects |
 //! | [`time`] | the wire's two kinds of timestamps |
@@ -22,6 +23,7 @@
 
 pub use k8s_openapi as k8s;
 
+pub mod apply;
 pub mod conditions;
 pub mod deletion;
 pub mod field;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::apply::Tree;
 use crate::names::{GroupKind, GroupResource, Gvk, Gvr};
 use crate::status::{ApiError, ApiResult};
 
@@ -74,6 +75,8 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
     fn meta_mut(&mut self) -> &mut ObjectMeta;
     /// JSON, with `apiVersion` and `kind`.
     fn encode(&self) -> ApiResult<Vec<u8>>;
+    /// The object in the form field managers are worked out in.
+    fn tree(&self) -> ApiResult<Tree>;
     /// From JSON. The kind must fit.
     fn decode(bytes: &[u8]) -> ApiResult<Self>
     where
@@ -209,6 +212,10 @@ where
             .map_err(|e| ApiError::internal(format_args!("cannot encode {}: {e}", T::KIND)))
     }
 
+    fn tree(&self) -> ApiResult<Tree> {
+        Tree::of_object(self).map_err(ApiError::internal)
+    }
+
     fn decode(bytes: &[u8]) -> ApiResult<Self> {
         serde_json::from_slice(bytes)
             .map_err(|e| ApiError::bad_request(format!("cannot decode {}: {e}", T::KIND)))
@@ -330,6 +337,10 @@ impl Object for Unstructured {
     fn encode(&self) -> ApiResult<Vec<u8>> {
         serde_json::to_vec(self)
             .map_err(|e| ApiError::internal(format_args!("cannot encode {}: {e}", self.kind)))
+    }
+
+    fn tree(&self) -> ApiResult<Tree> {
+        Tree::of_object(self).map_err(ApiError::internal)
     }
 
     fn decode(bytes: &[u8]) -> ApiResult<Self> {

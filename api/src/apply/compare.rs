@@ -1,0 +1,342 @@
+//! What is different between two objects, as sets of fields.
+
+use super::element;
+use super::elements::{self, Keyed};
+use super::schema::{Lists, Schema};
+use super::set::{Branch, FieldSet};
+use super::tree::{Ref, Sort};
+
+/// What one object has and the other has not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// In the new object alone.
+    pub added: FieldSet,
+    /// In both, and different.
+    pub modified: FieldSet,
+    /// In the old object alone.
+    pub removed: FieldSet,
+}
+
+impl Comparison {
+    /// Whether the objects are equal.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+
+    /// Forgets these fields and what lies below them.
+    pub fn exclude(&mut self, fields: &FieldSet) {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.subtract_below(fields);
+        }
+    }
+
+    /// What the new object says that the old did not.
+    pub fn changed(&self) -> FieldSet {
+        match (self.added.is_empty(), self.modified.is_empty()) {
+            (_, true) => self.added.clone(),
+            (true, _) => self.modified.clone(),
+            _ => {
+                let mut both = self.modified.clone();
+                both.union(&self.added);
+                both
+            }
+        }
+    }
+}
+
+/// Compares two objects of a kind. Without an old one everything is new, but for the structs every object of the kind
+/// has.
+pub fn compare(schema: &dyn Schema, old: Option<Ref<'_>>, new: Ref<'_>) -> Result<Comparison, String> {
+    let old = old.map_or(Side::Unwritten, Side::There);
+    let root = node(schema, old, Side::There(new))?;
+    Ok(Comparison {
+        added: FieldSet::from_branch(root.added.children),
+        modified: FieldSet::from_branch(root.modified.children),
+        removed: FieldSet::from_branch(root.removed.children),
+    })
+}
+
+/// One of the two values at a place.
+#[derive(Clone, Copy)]
+enum Side<'t> {
+    /// There is none.
+    Absent,
+    /// It is there, but nothing was written: a struct in a struct, a number that is zero.
+    Unwritten,
+    There(Ref<'t>),
+}
+
+impl<'t> Side<'t> {
+    fn sort(self) -> Sort {
+        match self {
+            Side::There(value) => value.sort(),
+            _ => Sort::Null,
+        }
+    }
+
+    fn is_absent(self) -> bool {
+        matches!(self, Side::Absent)
+    }
+
+    /// Whether there is nothing in the list or map.
+    fn is_empty(self) -> bool {
+        match self {
+            Side::There(value) => value.is_empty(),
+            _ => true,
+        }
+    }
+
+    fn same(self, other: Side<'_>) -> bool {
+        match (self, other) {
+            (Side::There(a), Side::There(b)) => a.same(b),
+            (Side::There(value), _) | (_, Side::There(value)) => value.is_zero(),
+            _ => true,
+        }
+    }
+
+    fn entries(self) -> impl Iterator<Item = (&'t str, Ref<'t>)> {
+        let value = match self {
+            Side::There(value) => Some(value),
+            _ => None,
+        };
+        value.into_iter().flat_map(Ref::entries)
+    }
+
+    /// The other side of a field that only one side has.
+    fn counterpart(self, schema: &dyn Schema, field: &str) -> Side<'t> {
+        if !self.is_absent() && schema.always_there(field) {
+            Side::Unwritten
+        } else {
+            Side::Absent
+        }
+    }
+}
+
+#[derive(Default)]
+struct Changes {
+    added: Branch,
+    modified: Branch,
+    removed: Branch,
+}
+
+impl Changes {
+    fn attach(&mut self, step: impl Fn() -> String, inner: Changes) {
+        self.added.attach(&step, inner.added);
+        self.modified.attach(&step, inner.modified);
+        self.removed.attach(&step, inner.removed);
+    }
+
+    /// The place is owned as a whole.
+    fn leaf(old: Side<'_>, new: Side<'_>) -> Self {
+        let mut changes = Self::default();
+        if old.is_absent() {
+            changes.added = Branch::leaf();
+        } else if new.is_absent() {
+            changes.removed = Branch::leaf();
+        } else if !old.same(new) {
+            changes.modified = Branch::leaf();
+        }
+        changes
+    }
+
+    /// The place itself, besides what is in it.
+    fn mark(&mut self, old: Side<'_>, new: Side<'_>) {
+        self.added.member |= old.is_absent();
+        self.removed.member |= new.is_absent();
+    }
+}
+
+fn node(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, String> {
+    if let (Side::There(a), Side::There(b)) = (old, new)
+        && a.same(b)
+    {
+        return Ok(Changes::default());
+    }
+    let sort = match (old.sort(), new.sort()) {
+        (Sort::Null, sort) | (sort, Sort::Null) => sort,
+        (a, b) if a == b => a,
+        // One is a map and the other is not: both are gone through, each as what it is.
+        _ => {
+            let mut changes = Changes::leaf(old, new);
+            for (old, new) in [(old, Side::Unwritten), (Side::Unwritten, new)] {
+                let sort = if matches!(old, Side::There(_)) {
+                    old.sort()
+                } else {
+                    new.sort()
+                };
+                let inner = match sort {
+                    Sort::Map if !schema.atomic_map() => map(schema, old, new)?,
+                    Sort::List => list(schema, old, new)?,
+                    _ => Changes::default(),
+                };
+                changes.added.children.extend(inner.added.children);
+                changes.removed.children.extend(inner.removed.children);
+            }
+            return Ok(changes);
+        }
+    };
+    let whole = match sort {
+        Sort::Null | Sort::Scalar => true,
+        Sort::Map => schema.atomic_map() || (old.is_empty() && new.is_empty()),
+        Sort::List => old.is_empty() && new.is_empty(),
+    };
+    if whole {
+        return Ok(Changes::leaf(old, new));
+    }
+    match sort {
+        Sort::List => list(schema, old, new),
+        _ => map(schema, old, new),
+    }
+}
+
+fn map(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, String> {
+    let mut changes = Changes::default();
+    let (mut ours, mut theirs) = (old.entries().peekable(), new.entries().peekable());
+    loop {
+        let (name, a, b) = match (ours.peek().copied(), theirs.peek().copied()) {
+            (None, None) => break,
+            (Some((name, a)), Some((other, b))) if name == other => {
+                ours.next();
+                theirs.next();
+                (name, Side::There(a), Side::There(b))
+            }
+            (Some((name, a)), other) if other.is_none_or(|(other, _)| name < other) => {
+                ours.next();
+                (name, Side::There(a), new.counterpart(schema, name))
+            }
+            (_, Some((name, b))) => {
+                theirs.next();
+                (name, old.counterpart(schema, name), Side::There(b))
+            }
+            (Some(_), None) => break,
+        };
+        // A field the schema does not know was stored before it was forgotten.
+        if let Some(child) = schema.field(name) {
+            changes.attach(|| element::field(name), node(child.schema, a, b)?);
+        }
+    }
+    changes.mark(old, new);
+    Ok(changes)
+}
+
+fn list(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, String> {
+    let kind = schema.list();
+    if kind == Lists::Atomic {
+        return Ok(Changes::leaf(old, new));
+    }
+    let mut changes = Changes::default();
+    let (ours, theirs) = (indexed(schema, &kind, old)?, indexed(schema, &kind, new)?);
+    let items = schema.items().ok_or("the elements of a list have no type")?;
+    let (mut ours, mut theirs) = (ours.as_slice(), theirs.as_slice());
+    while let Some(step) = first_step(ours, theirs) {
+        let (a, rest) = take(ours, step);
+        ours = rest;
+        let (b, rest) = take(theirs, step);
+        theirs = rest;
+        let inner = match (a.len(), b.len()) {
+            (0 | 1, 0 | 1) => node(items, there(a), there(b))?,
+            // Elements that cannot be told apart are owned together.
+            (2.., 2..) => {
+                let same = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.value.same(b.value));
+                Changes {
+                    modified: if same { Branch::default() } else { Branch::leaf() },
+                    ..Changes::default()
+                }
+            }
+            (2.., _) => {
+                let mut inner = node_or_nothing(items, Side::Absent, there(b))?;
+                inner.removed.member = true;
+                inner
+            }
+            (_, _) => {
+                let mut inner = node_or_nothing(items, there(a), Side::Absent)?;
+                inner.added.member = true;
+                inner
+            }
+        };
+        changes.attach(|| step.to_owned(), inner);
+    }
+    changes.mark(old, new);
+    Ok(changes)
+}
+
+fn node_or_nothing(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, String> {
+    if old.is_absent() && new.is_absent() {
+        return Ok(Changes::default());
+    }
+    node(schema, old, new)
+}
+
+/// The elements of one side, by their steps.
+fn indexed<'t>(schema: &dyn Schema, kind: &Lists<'_>, side: Side<'t>) -> Result<Vec<Keyed<'t>>, String> {
+    let Side::There(list) = side else {
+        return Ok(Vec::new());
+    };
+    let mut elements = elements::keyed(schema, kind, list)?;
+    if !elements.is_sorted_by(|a, b| a.step <= b.step) {
+        elements.sort_by(|a, b| a.step.cmp(&b.step));
+    }
+    Ok(elements)
+}
+
+fn first_step<'k>(ours: &'k [Keyed<'_>], theirs: &'k [Keyed<'_>]) -> Option<&'k str> {
+    match (ours.first(), theirs.first()) {
+        (Some(a), Some(b)) => Some(a.step.as_str().min(b.step.as_str())),
+        (Some(one), None) | (None, Some(one)) => Some(one.step.as_str()),
+        (None, None) => None,
+    }
+}
+
+/// Splits off the elements of this step.
+fn take<'k, 't>(elements: &'k [Keyed<'t>], step: &str) -> (&'k [Keyed<'t>], &'k [Keyed<'t>]) {
+    let count = elements.iter().take_while(|element| element.step == step).count();
+    elements.split_at(count)
+}
+
+fn there<'t>(group: &[Keyed<'t>]) -> Side<'t> {
+    group
+        .first()
+        .map_or(Side::Absent, |element| Side::There(element.value))
+}
+
+/// The fields a configuration speaks of: every leaf, every element of a list that is owned by elements.
+pub(super) fn mentioned(schema: &dyn Schema, config: Ref<'_>) -> Result<FieldSet, String> {
+    fn walk(schema: &dyn Schema, value: Ref<'_>) -> Result<Branch, String> {
+        let mut branch = Branch::default();
+        match value.sort() {
+            Sort::Scalar => return Ok(Branch::leaf()),
+            Sort::Null => {}
+            Sort::Map if schema.atomic_map() => return Ok(Branch::leaf()),
+            Sort::Map => {
+                for (name, inner) in value.entries() {
+                    let Some(child) = schema.field(name) else { continue };
+                    let mut found = walk(child.schema, inner)?;
+                    let nothing = matches!(inner.sort(), Sort::Null | Sort::Map) && inner.is_empty();
+                    found.member |= nothing || !child.declared;
+                    branch.attach(|| element::field(name), found);
+                }
+            }
+            Sort::List => {
+                let kind = schema.list();
+                if kind == Lists::Atomic {
+                    return Ok(Branch::leaf());
+                }
+                let items = schema.items().ok_or("the elements of a list have no type")?;
+                let elements = indexed(schema, &kind, Side::There(value))?;
+                let mut rest = elements.as_slice();
+                while let Some(first) = rest.first() {
+                    let (group, more) = take(rest, &first.step);
+                    rest = more;
+                    let mut found = match group {
+                        [only] => walk(items, only.value)?,
+                        _ => Branch::default(),
+                    };
+                    found.member = true;
+                    branch.attach(|| first.step.clone(), found);
+                }
+            }
+        }
+        Ok(branch)
+    }
+    Ok(FieldSet::from_branch(walk(schema, config)?.children))
+}
