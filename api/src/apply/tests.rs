@@ -254,7 +254,10 @@ fn what_is_no_longer_applied_goes_unless_others_manage_it() {
     live.apply("one", &config(containers(both)), false)
         .expect("applied");
     live.update("other", 5, |object| {
-        for container in object["spec"]["template"]["spec"]["containers"].as_array_mut().expect("containers") {
+        for container in object["spec"]["template"]["spec"]["containers"]
+            .as_array_mut()
+            .expect("containers")
+        {
             container["tty"] = true.into();
         }
     });
