@@ -76,7 +76,10 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
     /// JSON, with `apiVersion` and `kind`.
     fn encode(&self) -> ApiResult<Vec<u8>>;
     /// The object in the form field managers are worked out in.
-    fn tree(&self) -> ApiResult<Tree>;
+    fn tree(&self) -> ApiResult<Tree> {
+        let value: Value = serde_json::from_slice(&self.encode()?).map_err(ApiError::internal)?;
+        Tree::of_object(&value).map_err(ApiError::internal)
+    }
     /// From JSON. The kind must fit.
     fn decode(bytes: &[u8]) -> ApiResult<Self>
     where
