@@ -1,6 +1,9 @@
-//! What a cluster has from its first moment on: the system namespaces and priority classes and the `kubernetes` service.
+//! What a cluster has from its first moment on: the system namespaces and priority classes, the objects that describe
+//! the server itself, and the `kubernetes` service.
 //!
 //! All are looked after for as long as the server runs: what is removed or changed comes back.
+
+mod standing;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,6 +77,7 @@ async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
             created(server.create(&class).await)?;
         }
     }
+    standing::ensure(server).await?;
     server.catch_up().await?;
     let wanted = Wanted::new(&server.config);
     wanted.service(server).await?;

@@ -241,7 +241,8 @@ fn resource_list(group: &str, version: &str, resources: &[&Served]) -> Value {
             entry["categories"] = json!(info.categories);
         }
         if info.allows(Verb::List) {
-            let hash = Sha256::digest(format!("{group}/{version}/{}", info.plural));
+            // Of the form objects are stored in, so that clients see when it changes.
+            let hash = Sha256::digest(format!("{}/{}/{}", info.group, info.version, info.kind));
             entry["storageVersionHash"] = {
                 use base64::Engine as _;
                 base64::engine::general_purpose::STANDARD
@@ -320,8 +321,10 @@ fn aggregated_resource(served: &Served) -> Value {
         .subresources
         .iter()
         .map(|s| {
-            let (group, version) = if s.version.is_empty() {
-                (info.group, info.version)
+            // What is the object itself is served in the version of the object.
+            let own = s.version.is_empty() || (s.group, s.version) == (info.group, info.version);
+            let (group, version) = if own {
+                (served.group(), served.version())
             } else {
                 (s.group, s.version)
             };
@@ -355,3 +358,6 @@ fn aggregated_resource(served: &Served) -> Value {
 fn deprecated(served: &Served) -> bool {
     served.alias.is_some_and(|alias| alias.deprecation.is_some())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! The resources the server has: one file a kind, one line here.
 
+pub mod admissionregistration;
 pub mod allocators;
 pub mod apiextensions;
+pub mod apiregistration;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
@@ -11,11 +13,13 @@ pub mod coordination;
 pub mod core;
 pub mod discovery;
 pub mod extensions;
+pub mod flowcontrol;
 pub mod info;
 pub mod networking;
 pub mod node;
 pub mod policy;
 pub mod rbac;
+pub mod resource;
 pub mod scheduling;
 pub mod storage;
 pub mod strategy;
@@ -49,6 +53,15 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(apps::daemon_set::DaemonSetKind),
         Arc::new(apps::stateful_set::StatefulSetKind),
         Arc::new(apps::controller_revision::ControllerRevisionKind),
+        // admissionregistration.k8s.io
+        Arc::new(admissionregistration::mutating_webhook::MutatingWebhookConfigurationKind),
+        Arc::new(admissionregistration::validating_webhook::ValidatingWebhookConfigurationKind),
+        Arc::new(admissionregistration::validating_policy::ValidatingAdmissionPolicyKind),
+        Arc::new(admissionregistration::policy_binding::ValidatingAdmissionPolicyBindingKind),
+        Arc::new(admissionregistration::mutating_policy::MutatingAdmissionPolicyKind),
+        Arc::new(admissionregistration::policy_binding::MutatingAdmissionPolicyBindingKind),
+        // apiregistration.k8s.io
+        Arc::new(apiregistration::api_service::ApiServiceKind),
         // apiextensions.k8s.io
         Arc::new(apiextensions::custom_resource_definition::CustomResourceDefinitionKind),
         // autoscaling
@@ -67,8 +80,23 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(networking::ingress::IngressKind),
         Arc::new(networking::ingress_class::IngressClassKind),
         Arc::new(networking::network_policy::NetworkPolicyKind),
+        Arc::new(networking::ip_address::IpAddressKind),
+        Arc::new(networking::service_cidr::ServiceCidrKind),
+        // flowcontrol.apiserver.k8s.io
+        Arc::new(flowcontrol::flow_schema::FlowSchemaKind),
+        Arc::new(flowcontrol::priority_level::PriorityLevelConfigurationKind),
+        // resource.k8s.io
+        Arc::new(resource::device_class::DeviceClassKind),
+        Arc::new(resource::resource_claim::ResourceClaimKind),
+        Arc::new(resource::resource_claim_template::ResourceClaimTemplateKind),
+        Arc::new(resource::resource_slice::ResourceSliceKind),
         // node.k8s.io, storage.k8s.io
         Arc::new(node::runtime_class::RuntimeClassKind),
+        Arc::new(storage::csi_driver::CsiDriverKind),
+        Arc::new(storage::csi_node::CsiNodeKind),
+        Arc::new(storage::csi_storage_capacity::CsiStorageCapacityKind),
+        Arc::new(storage::volume_attachment::VolumeAttachmentKind),
+        Arc::new(storage::volume_attributes_class::VolumeAttributesClassKind),
         Arc::new(storage::storage_class::StorageClassKind),
         // scheduling.k8s.io
         Arc::new(scheduling::priority_class::PriorityClassKind),

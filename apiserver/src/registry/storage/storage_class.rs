@@ -1,5 +1,7 @@
 //! StorageClasses.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::StorageClass;
 use keelson_api::field::Errors;
@@ -118,21 +120,8 @@ fn validate(class: &StorageClass) -> Errors {
             validation::qualified_name(&lower),
         );
     }
-    let parameters = class.parameters.as_ref().unwrap_or(&NONE);
-    let at = Loc::new("parameters");
-    if parameters.len() > PARAMETERS_MAX {
-        errors.push(at.too_long(PARAMETERS_MAX));
-    }
-    let mut size = 0;
-    for (key, value) in parameters {
-        if key.is_empty() {
-            errors.push(at.invalid("", "field can not be empty."));
-        }
-        size += key.len() + value.len();
-    }
-    if size > PARAMETERS_SIZE_MAX {
-        errors.push(at.too_long(PARAMETERS_SIZE_MAX));
-    }
+    let given = class.parameters.as_ref().unwrap_or(&NONE);
+    parameters(&mut errors, &Loc::new("parameters"), given);
     rules::optional_one_of(
         &mut errors,
         &Loc::new("reclaimPolicy"),
@@ -146,4 +135,21 @@ fn validate(class: &StorageClass) -> Errors {
         &["Immediate", "WaitForFirstConsumer"],
     );
     errors
+}
+
+/// What a driver is told: not too much of it, and everything by name.
+pub fn parameters(errors: &mut Errors, at: &Loc<'_>, parameters: &BTreeMap<String, String>) {
+    if parameters.len() > PARAMETERS_MAX {
+        errors.push(at.too_long(PARAMETERS_MAX));
+    }
+    let mut size = 0;
+    for (key, value) in parameters {
+        if key.is_empty() {
+            errors.push(at.invalid("", "field can not be empty."));
+        }
+        size += key.len() + value.len();
+    }
+    if size > PARAMETERS_SIZE_MAX {
+        errors.push(at.too_long(PARAMETERS_SIZE_MAX));
+    }
 }

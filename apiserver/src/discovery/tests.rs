@@ -1,0 +1,142 @@
+//! What discovery says, held against the facts of Kubernetes 1.36.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{AggregatedVersion, Documents};
+use crate::registry;
+use crate::registry::catalog::Catalog;
+
+const FACTS: &str = include_str!("../../testdata/resources.tsv");
+const COLUMNS: usize = 10;
+/// What is not served yet, or not whole.
+const NOT_YET: &[&str] = &[
+    "bindings",
+    "componentstatuses",
+    "selfsubjectreviews.authentication.k8s.io",
+    "tokenreviews.authentication.k8s.io",
+    "localsubjectaccessreviews.authorization.k8s.io",
+    "selfsubjectaccessreviews.authorization.k8s.io",
+    "selfsubjectrulesreviews.authorization.k8s.io",
+    "subjectaccessreviews.authorization.k8s.io",
+    "certificatesigningrequests.certificates.k8s.io",
+    "customresourcedefinitions.apiextensions.k8s.io",
+];
+
+fn documents() -> Documents {
+    Documents::new(&Catalog::new(registry::all()))
+}
+
+fn joined(list: &Value) -> String {
+    let words = list.as_array().into_iter().flatten().filter_map(Value::as_str);
+    words.collect::<Vec<_>>().join(",")
+}
+
+fn verbs(list: &Value) -> String {
+    match joined(list).as_str() {
+        "create,delete,deletecollection,get,list,patch,update,watch" => "*".to_owned(),
+        some => some.to_owned(),
+    }
+}
+
+/// A resource of the aggregated document as a row of the facts.
+fn row(group: &str, version: &str, resource: &Value) -> String {
+    let text = |key: &str| resource[key].as_str().unwrap_or_default().to_owned();
+    let subresources: Vec<String> = resource["subresources"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|sub| {
+            let kind = &sub["responseKind"];
+            let own = kind["group"] == *group && kind["version"] == *version;
+            let parts = ["group", "version", "kind"].map(|key| kind[key].as_str().unwrap_or_default());
+            let kind = match parts {
+                [_, _, kind] if own => kind.to_owned(),
+                ["", version, kind] => format!("{version}/{kind}"),
+                [group, version, kind] => format!("{group}/{version}/{kind}"),
+            };
+            format!(
+                "{}={kind} {}",
+                sub["subresource"].as_str().unwrap_or_default(),
+                joined(&sub["verbs"])
+            )
+        })
+        .collect();
+    [
+        group.to_owned(),
+        version.to_owned(),
+        text("resource"),
+        resource["responseKind"]["kind"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+        text("scope"),
+        text("singularResource"),
+        joined(&resource["shortNames"]),
+        joined(&resource["categories"]),
+        verbs(&resource["verbs"]),
+        subresources.join(";"),
+    ]
+    .join("\t")
+}
+
+#[test]
+fn every_stable_resource_is_told_as_upstream_tells_it() {
+    let documents = documents();
+    let mut told = BTreeMap::new();
+    for core in [true, false] {
+        let document = documents.aggregated(core, AggregatedVersion::V2);
+        let list: Value = serde_json::from_slice(&document.json).expect("JSON");
+        for item in list["items"].as_array().expect("items") {
+            let group = item["metadata"]["name"].as_str().unwrap_or_default();
+            for version in item["versions"].as_array().expect("versions") {
+                let name = version["version"].as_str().expect("a version");
+                for resource in version["resources"].as_array().expect("resources") {
+                    let plural = resource["resource"].as_str().expect("a name").to_owned();
+                    told.insert(
+                        (group.to_owned(), name.to_owned(), plural),
+                        row(group, name, resource),
+                    );
+                }
+            }
+        }
+    }
+    let mut different = Vec::new();
+    for fact in FACTS.lines().filter(|line| !line.starts_with('#')) {
+        let parts: Vec<&str> = fact.split('\t').collect();
+        assert_eq!(parts.len(), COLUMNS, "{fact}");
+        let name = match parts[0] {
+            "" => parts[2].to_owned(),
+            group => format!("{}.{group}", parts[2]),
+        };
+        let ours = told.get(&(parts[0].to_owned(), parts[1].to_owned(), parts[2].to_owned()));
+        let pending = NOT_YET.contains(&name.as_str());
+        assert!(ours.is_some() || pending, "{name} is not served");
+        if let Some(ours) = ours.filter(|ours| *ours != fact && !pending) {
+            different.push(format!("- {fact}\n+ {ours}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn the_hash_of_the_stored_form_is_upstreams() {
+    let documents = documents();
+    let list: Value =
+        serde_json::from_slice(&documents.plain("/api/v1").expect("the core group").json).expect("JSON");
+    let hash = |name: &str| {
+        let resources = list["resources"].as_array().expect("resources");
+        let found = resources
+            .iter()
+            .find(|r| r["name"] == name)
+            .expect("the resource");
+        found["storageVersionHash"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(hash("pods"), "xPOwRZ+Yhw8=");
+    assert_eq!(hash("configmaps"), "qFsyl6wFWjQ=");
+    assert_eq!(hash("events"), "r2yiGXH7wu8=");
+}
