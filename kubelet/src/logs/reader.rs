@@ -49,11 +49,14 @@ pub async fn read(
 ) -> std::io::Result<()> {
     let mut file = open(path, options.follow).await?;
     let mut identity = inode(&file).await?;
+    let size = file.metadata().await?.len();
     let from = match options.tail {
-        Some(0) => file.metadata().await?.len(),
-        Some(lines) => tail_start(&mut file, lines).await?,
+        Some(0) => size,
+        Some(lines) => tail_start(&mut file, size, lines).await?,
         None => 0,
     };
+    // The container goes on writing while it is read: what is not followed ends where it ended when it was asked for.
+    let mut left = if options.follow { u64::MAX } else { size - from };
     file.seek(SeekFrom::Start(from)).await?;
     let mut reader = BufReader::new(file);
     let mut writer = Writer {
@@ -65,11 +68,12 @@ pub async fn read(
     let mut line = Vec::new();
     loop {
         let ended = options.follow && !running();
-        while reader.read_until(b'\n', &mut line).await? > 0 {
+        while left > 0 && reader.read_until(b'\n', &mut line).await? > 0 {
             if !line.ends_with(b"\n") {
                 // Half a record: the rest is still to be written.
                 break;
             }
+            left = left.saturating_sub(line.len() as u64);
             if !writer.write(&line).await {
                 return Ok(());
             }
@@ -113,9 +117,8 @@ async fn inode(file: &File) -> std::io::Result<u64> {
     Ok(file.metadata().await?.ino())
 }
 
-/// Where the last `lines` records begin.
-async fn tail_start(file: &mut File, lines: u64) -> std::io::Result<u64> {
-    let size = file.metadata().await?.len();
+/// Where the last `lines` records of the first `size` bytes begin.
+async fn tail_start(file: &mut File, size: u64, lines: u64) -> std::io::Result<u64> {
     let mut position = size;
     let mut found = 0;
     let mut block = Vec::new();
@@ -251,5 +254,34 @@ mod tests {
             .await,
             "one\ntwo\nthree\n"
         );
+    }
+
+    #[tokio::test]
+    async fn a_tail_stays_as_long_as_it_was_while_the_container_writes() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("0.log");
+        let record = format!("2026-01-01T00:00:01Z stdout F {}\n", "x".repeat(100));
+        std::fs::write(&path, record.repeat(1000)).expect("written");
+        let (sender, mut receiver) = mpsc::channel(1);
+        let log = path.clone();
+        let reading = tokio::spawn(async move {
+            let options = Options {
+                tail: Some(500),
+                ..Default::default()
+            };
+            read(&log, &options, || true, sender).await
+        });
+        let mut lines = usize::from(receiver.recv().await.is_some());
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .expect("opened");
+        file.write_all(record.repeat(3).as_bytes()).expect("written");
+        while receiver.recv().await.is_some() {
+            lines += 1;
+        }
+        reading.await.expect("ended").expect("read");
+        assert_eq!(lines, 500);
     }
 }
