@@ -192,7 +192,7 @@ impl Wanted {
         };
         let mut subsets = server
             .cached::<Endpoints>(NAMESPACE, SERVICE)
-            .and_then(|found| found.subsets)
+            .and_then(|found| found.subsets.clone())
             .unwrap_or_default();
         let there = subsets.iter().any(|subset| {
             subset.addresses.iter().flatten().any(|a| a.ip == address)

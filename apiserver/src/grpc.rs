@@ -31,6 +31,7 @@ use crate::registry::catalog::Served;
 use crate::registry::info::{SubresourceForm, Verb};
 use crate::state::Server;
 use crate::storage::cache::Signal;
+use crate::storage::delivery::Delivery;
 use crate::storage::entry::{CLOSING, EventType};
 use crate::table;
 
@@ -437,7 +438,7 @@ impl Resources for Door {
             initial: watching.initial.into_iter(),
             initial_end: watch.initial_end,
             backlog: watching.backlog,
-            queue: watching.queue,
+            delivery: Delivery::new(watching.queue),
             deadline: tokio::time::Instant::now() + watch.timeout,
             _running: running,
         };
@@ -588,7 +589,7 @@ struct WatchState {
     initial: std::vec::IntoIter<Arc<crate::storage::entry::Entry>>,
     initial_end: Option<i64>,
     backlog: Vec<Signal>,
-    queue: tokio::sync::mpsc::Receiver<Signal>,
+    delivery: Delivery,
     deadline: tokio::time::Instant,
     _running: Running,
 }
@@ -614,7 +615,7 @@ impl WatchState {
         if self.backlog.is_empty() {
             tokio::select! {
                 biased;
-                count = self.queue.recv_many(&mut self.backlog, BATCH) => {
+                count = self.delivery.next(&mut self.backlog) => {
                     if count == 0 {
                         return None;
                     }

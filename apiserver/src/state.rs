@@ -22,6 +22,7 @@ use crate::authentication::{Authenticator, User};
 use crate::config::Config;
 use crate::connect::{KubeletAccess, Lookup};
 use crate::flow_control::FlowControl;
+use crate::handlers::update::Base;
 use crate::handlers::{self, Call};
 use crate::metrics::ServerMetrics;
 use crate::registry::catalog::{Catalog, Served};
@@ -81,9 +82,9 @@ impl Server {
     }
 
     /// An object from the cache, which may lag behind by a moment.
-    pub fn cached<K: Kind>(&self, namespace: &str, name: &str) -> Option<K> {
+    pub fn cached<K: Kind>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let entry = self.catalog.of::<K>()?.get(&cache_key(namespace, name))?;
-        decode(&entry)
+        decoded(&entry)
     }
 
     /// Whether the cache has such an object.
@@ -93,29 +94,36 @@ impl Server {
             .is_some_and(|cache| cache.get(&cache_key(namespace, name)).is_some())
     }
 
-    /// The objects of a namespace (empty: all) from the cache.
-    pub fn cached_list<K: Kind>(&self, namespace: &str) -> Vec<K> {
+    /// The objects of a namespace (empty: all) from the cache. For kinds with few objects: they stay decoded.
+    pub fn cached_list<K: Kind>(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.select::<K, _>(namespace, decoded)
+    }
+
+    fn select<K: Kind, T>(&self, namespace: &str, read: impl Fn(&Entry) -> Option<T>) -> Vec<T> {
         let Some(cache) = self.catalog.of::<K>() else {
             return Vec::new();
         };
         let (entries, _) = cache.snapshot(|| self.feed.reached());
         let filter = Filter::namespace(namespace);
         select(&entries, &filter, None)
-            .filter_map(|entry| decode(entry))
+            .filter_map(|entry| read(entry))
             .collect()
     }
 
     /// An object as it is now, or the 404 for it.
     pub async fn fresh<K: Kind>(&self, namespace: &str, name: &str) -> ApiResult<K> {
         self.catch_up().await?;
-        self.cached(namespace, name)
+        self.catalog
+            .of::<K>()
+            .and_then(|cache| cache.get(&cache_key(namespace, name)))
+            .and_then(|entry| decode(&entry))
             .ok_or_else(|| ApiError::not_found(&K::group_resource(), name))
     }
 
     /// The objects of a namespace (empty: all) as they are now.
     pub async fn fresh_list<K: Kind>(&self, namespace: &str) -> ApiResult<Vec<K>> {
         self.catch_up().await?;
-        Ok(self.cached_list(namespace))
+        Ok(self.select::<K, _>(namespace, decode))
     }
 
     /// Waits until the caches show everything written before this call.
@@ -152,7 +160,7 @@ impl Server {
     ) -> ApiResult<K> {
         let served = self.served_of::<K>()?;
         let call = Call::new(self, &served, user, namespace, name, subresource);
-        let outcome = handlers::update::update_with(&call, |old| {
+        let outcome = handlers::update::update_with(&call, Base::Present, |old| {
             let mut new = old.clone_box();
             let typed = new
                 .downcast_mut::<K>()
@@ -209,13 +217,19 @@ pub fn cache_key(namespace: &str, name: &str) -> String {
 }
 
 fn decode<K: Kind>(entry: &Entry) -> Option<K> {
-    match serde_json::from_slice(&entry.object()) {
-        Ok(object) => Some(object),
-        Err(error) => {
-            tracing::error!(key = %entry.key, kind = K::KIND, %error, "stored object cannot be read");
-            None
-        }
-    }
+    readable::<K, _>(entry, serde_json::from_slice(&entry.object()))
+}
+
+fn decoded<K: Kind>(entry: &Entry) -> Option<Arc<K>> {
+    readable::<K, _>(entry, entry.typed())
+}
+
+fn readable<K: Kind, T>(entry: &Entry, object: serde_json::Result<T>) -> Option<T> {
+    object
+        .inspect_err(
+            |error| tracing::error!(key = %entry.key, kind = K::KIND, %error, "stored object cannot be read"),
+        )
+        .ok()
 }
 
 fn typed<K: Kind>(json: &[u8]) -> ApiResult<K> {

@@ -43,7 +43,7 @@ impl Admission for DefaultStorageClass {
         }
         // Of several defaults the newest counts, then the first by name.
         let mut defaults = server.cached_list::<StorageClass>("");
-        defaults.retain(is_default);
+        defaults.retain(|class| is_default(class));
         defaults.sort_by(|a, b| {
             let born = |class: &StorageClass| class.metadata.creation_timestamp.as_ref().map(|t| t.0);
             born(b).cmp(&born(a)).then_with(|| a.name().cmp(b.name()))

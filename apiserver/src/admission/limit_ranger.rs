@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{
     Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, PodSpec, ResourceRequirements,
@@ -73,7 +75,7 @@ impl Admission for LimitRanger {
     }
 }
 
-fn items(ranges: &[LimitRange]) -> impl Iterator<Item = &LimitRangeItem> {
+fn items(ranges: &[Arc<LimitRange>]) -> impl Iterator<Item = &LimitRangeItem> {
     ranges
         .iter()
         .flat_map(|range| range.spec.iter().flat_map(|spec| spec.limits.iter()))

@@ -1,5 +1,7 @@
 //! NamespaceLifecycle: nothing is made in a namespace that is not there or on its way out, and some namespaces stay.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
@@ -50,7 +52,7 @@ impl Admission for NamespaceLifecycle {
                 Err(error) if error.is_not_found() => {
                     return Err(ApiError::not_found(&GroupResource::core("namespaces"), name));
                 }
-                other => other?,
+                other => Arc::new(other?),
             },
         };
         let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref());

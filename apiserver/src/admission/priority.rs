@@ -150,6 +150,9 @@ fn meaning(ctx: &RequestContext<'_>, class: &str) -> Option<Meaning> {
     Some(Meaning {
         class: found.name().to_owned(),
         value: found.value.unwrap_or(0),
-        policy: found.preemption_policy.unwrap_or_else(|| PREEMPT.to_owned()),
+        policy: found
+            .preemption_policy
+            .clone()
+            .unwrap_or_else(|| PREEMPT.to_owned()),
     })
 }

@@ -1,5 +1,7 @@
 //! RuntimeClass: a pod of a class costs what the class costs, and runs where the class can run.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::api::node::v1::RuntimeClass as Class;
@@ -45,10 +47,10 @@ impl Admission for RuntimeClass {
     }
 }
 
-async fn find(ctx: &crate::registry::strategy::RequestContext<'_>, name: &str) -> Option<Class> {
+async fn find(ctx: &crate::registry::strategy::RequestContext<'_>, name: &str) -> Option<Arc<Class>> {
     match ctx.server.cached("", name) {
         Some(class) => Some(class),
-        None => ctx.server.fresh("", name).await.ok(),
+        None => ctx.server.fresh("", name).await.ok().map(Arc::new),
     }
 }
 

@@ -1,5 +1,6 @@
 //! ServiceAccount: every pod acts as some account, and its containers find the account's token where they look for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -79,7 +80,10 @@ impl Admission for ServiceAccount {
             mount(spec);
         }
         if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
-            spec.image_pull_secrets = account.image_pull_secrets.filter(|secrets| !secrets.is_empty());
+            spec.image_pull_secrets = account
+                .image_pull_secrets
+                .clone()
+                .filter(|secrets| !secrets.is_empty());
         }
         Ok(())
     }
@@ -121,14 +125,14 @@ impl Admission for ServiceAccount {
     }
 }
 
-async fn find(ctx: &RequestContext<'_>, name: &str) -> Option<Account> {
+async fn find(ctx: &RequestContext<'_>, name: &str) -> Option<Arc<Account>> {
     if let Some(account) = ctx.server.cached::<Account>(ctx.namespace, name) {
         return Some(account);
     }
     let (attempts, pause) = PATIENCE;
     for _ in 0..if name == DEFAULT_ACCOUNT { attempts } else { 1 } {
         if let Ok(account) = ctx.server.fresh::<Account>(ctx.namespace, name).await {
-            return Some(account);
+            return Some(Arc::new(account));
         }
         if name == DEFAULT_ACCOUNT {
             tokio::time::sleep(pause).await;

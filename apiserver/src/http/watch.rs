@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 use http::Response;
 use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +18,12 @@ use crate::handlers::watch::Watch;
 use crate::metrics::Running;
 use crate::registry::catalog::Served;
 use crate::storage::cache::Signal;
+use crate::storage::delivery::Delivery;
 use crate::storage::entry::{CLOSING, Entry, EventType};
 use crate::table::{self, IncludeObject};
 
 /// Lines are gathered up to about this size before they are sent.
 const PIECE: usize = 64 << 10;
-/// Signals taken from the queue at once.
-const BATCH: usize = 256;
 
 /// The answer to a watch: a stream that has begun.
 pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish) -> Response<Body> {
@@ -155,7 +153,7 @@ struct State {
     /// Told after the initial objects.
     initial_end: Option<i64>,
     backlog: VecDeque<Signal>,
-    queue: mpsc::Receiver<Signal>,
+    delivery: Delivery,
     bookmarks: bool,
     deadline: Instant,
     /// The server stops: what watches it may go on elsewhere at once.
@@ -176,7 +174,7 @@ fn stream(lines: Lines, watch: Watch, running: Running, shutdown: CancellationTo
         initial: watching.initial.into_iter(),
         initial_end: watch.initial_end,
         backlog: watching.backlog.into(),
-        queue: watching.queue,
+        delivery: Delivery::new(watching.queue),
         bookmarks: watch.bookmarks,
         deadline: Instant::now() + watch.timeout,
         shutdown,
@@ -213,7 +211,7 @@ impl State {
             let mut batch = Vec::new();
             tokio::select! {
                 biased;
-                count = self.queue.recv_many(&mut batch, BATCH) => {
+                count = self.delivery.next(&mut batch) => {
                     if count == 0 {
                         return None;
                     }

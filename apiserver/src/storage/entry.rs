@@ -1,11 +1,13 @@
 //! One object as the server keeps it: the bytes it serves, and what selectors look at.
 
-use std::sync::Arc;
-
-use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
+use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use keelson_api::object::Kind;
+use serde::Deserialize;
 
 use crate::registry::strategy::ErasedStrategy;
 
@@ -55,6 +57,8 @@ pub struct Entry {
     kind: EventType,
     labels: Box<[(Box<str>, Box<str>)]>,
     fields: Box<[(&'static str, Box<str>)]>,
+    /// Filled only for what the server itself looks at again and again.
+    decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Entry {
@@ -100,6 +104,7 @@ impl Entry {
             kind,
             labels,
             fields,
+            decoded: OnceLock::new(),
         })
     }
 
@@ -112,7 +117,22 @@ impl Entry {
             kind: EventType::Deleted,
             labels: self.labels.clone(),
             fields: self.fields.clone(),
+            decoded: OnceLock::new(),
         }
+    }
+
+    /// The object decoded, and kept so: for the few objects that admission looks at with every request.
+    pub fn typed<K: Kind>(&self) -> Result<Arc<K>, serde_json::Error> {
+        if let Some(known) = self.decoded.get()
+            && let Ok(object) = known.clone().downcast()
+        {
+            return Ok(object);
+        }
+        let object: Arc<K> = Arc::new(serde_json::from_slice(&self.object())?);
+        let kept: Arc<dyn Any + Send + Sync> = object.clone();
+        // Somebody else may have been faster; theirs is as good.
+        let _ = self.decoded.set(kept);
+        Ok(object)
     }
 
     /// JSON of the object, `metadata.resourceVersion` included.
@@ -313,6 +333,7 @@ mod tests {
             kind: EventType::Added,
             labels: Box::default(),
             fields: Box::default(),
+            decoded: OnceLock::new(),
         };
         let text = String::from_utf8(entry.object().to_vec()).expect("text");
         assert!(

@@ -8,11 +8,13 @@
 //! | [`freshness`] | learns the store's current revision, one question for everybody who waits |
 //! | [`cache`] | one resource: ordered snapshot, recent events, watchers |
 //! | [`entry`] | one object as it is served: bytes, labels, selectable fields |
+//! | [`delivery`] | what a watcher gets, and how much of it at a time |
 //! | [`filter`] | which entries a caller wants |
 //! | [`paging`] | continue tokens |
 
 pub mod cache;
 pub mod connect;
+pub mod delivery;
 pub mod entry;
 pub mod feed;
 pub mod filter;

@@ -237,7 +237,7 @@ async fn bind(
             if let Some(node) = pod.spec.as_ref().and_then(|s| s.node_name.as_deref())
                 && let Some(node) = ctx.server.cached::<Node>("", node)
             {
-                claims.node = Some(reference(&node));
+                claims.node = Some(reference(node.as_ref()));
             }
             claims.pod = Some(reference(&pod));
         }
