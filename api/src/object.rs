@@ -77,8 +77,11 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
     fn encode(&self) -> ApiResult<Vec<u8>>;
     /// The object in the form field managers are worked out in.
     fn tree(&self) -> ApiResult<Tree> {
-        let value: Value = serde_json::from_slice(&self.encode()?).map_err(ApiError::internal)?;
-        Tree::of_object(&value).map_err(ApiError::internal)
+        Tree::of_object(&self.to_value()?).map_err(ApiError::internal)
+    }
+    /// The same as a value, to be looked at or changed field by field.
+    fn to_value(&self) -> ApiResult<Value> {
+        serde_json::from_slice(&self.encode()?).map_err(ApiError::internal)
     }
     /// From JSON. The kind must fit.
     fn decode(bytes: &[u8]) -> ApiResult<Self>
@@ -217,6 +220,11 @@ where
 
     fn tree(&self) -> ApiResult<Tree> {
         Tree::of_object(self).map_err(ApiError::internal)
+    }
+
+    fn to_value(&self) -> ApiResult<Value> {
+        serde_json::to_value(self)
+            .map_err(|e| ApiError::internal(format_args!("cannot encode {}: {e}", T::KIND)))
     }
 
     fn decode(bytes: &[u8]) -> ApiResult<Self> {

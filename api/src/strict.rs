@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 mod check;
 mod normalize;
 
@@ -45,17 +47,9 @@ pub struct Checked<'a> {
     pub complaints: Vec<String>,
 }
 
-impl Checked<'_> {
-    /// The refusal of strict validation, if there is anything to refuse.
-    pub fn refusal(&self) -> Option<String> {
-        (!self.complaints.is_empty())
-            .then(|| format!("strict decoding error: {}", self.complaints.join(", ")))
-    }
-}
-
 /// Checks the body of an object of this type. The error is what is wrong with the JSON or its types, in words.
 pub fn check<'a>(definition: &'static Definition, body: &'a [u8]) -> Result<Checked<'a>, String> {
-    let outcome = check::run(definition, body)?;
+    let outcome = check::text(definition, body)?;
     let json = if outcome.needs_rewrite {
         let mut value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
         normalize::object(definition, &mut value);
@@ -83,15 +77,42 @@ pub fn decode<'a>(
     body: &'a [u8],
     validation: FieldValidation,
 ) -> Result<(Cow<'a, [u8]>, Vec<String>), ApiError> {
-    let kind = definition.short_name();
-    let checked = check(definition, body).map_err(|why| cannot_be_handled(kind, version, &why))?;
+    let checked =
+        check(definition, body).map_err(|why| cannot_be_handled(definition.short_name(), version, &why))?;
+    let warnings = judge(definition, version, checked.complaints, validation)?;
+    Ok((checked.json, warnings))
+}
+
+/// As [`decode`], for what is a value already; it is rewritten in place if it has to be.
+pub fn decode_value(
+    definition: &'static Definition,
+    version: &str,
+    value: &mut Value,
+    validation: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
+    let outcome = check::value(definition, value)
+        .map_err(|why| cannot_be_handled(definition.short_name(), version, &why))?;
+    if outcome.needs_rewrite {
+        normalize::object(definition, value);
+    }
+    judge(definition, version, outcome.complaints, validation)
+}
+
+/// What becomes of complaints: nothing, warnings or a refusal.
+fn judge(
+    definition: &Definition,
+    version: &str,
+    complaints: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
     match validation {
-        FieldValidation::Ignore => Ok((checked.json, Vec::new())),
-        FieldValidation::Warn => Ok((checked.json, checked.complaints)),
-        FieldValidation::Strict => match checked.refusal() {
-            Some(why) => Err(cannot_be_handled(kind, version, &why)),
-            None => Ok((checked.json, Vec::new())),
-        },
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(complaints),
+        FieldValidation::Strict if complaints.is_empty() => Ok(complaints),
+        FieldValidation::Strict => {
+            let why = format!("strict decoding error: {}", complaints.join(", "));
+            Err(cannot_be_handled(definition.short_name(), version, &why))
+        }
     }
 }
 

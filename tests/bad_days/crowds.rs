@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta};
-use keelson_client::{Client, ListParams, WatchEvent, WatchParams, Write};
+use keelson_api::object::ObjectKey;
+use keelson_client::{Client, ListParams, Patch, WatchEvent, WatchParams, Write};
 
 use crate::Stage;
 use crate::load::admin;
@@ -54,6 +55,28 @@ pub fn ten_thousand_pods_are_listed_while_watched(stage: &Stage) -> Result<()> {
         .kubectl
         .run(&format!("delete namespace {NAMESPACE} --timeout=60s"))?;
     Ok(())
+}
+
+pub fn a_hundred_patches_of_one_object_all_count(stage: &Stage) -> Result<()> {
+    const PATCHES: usize = 100;
+    stage.kubectl.run("create configmap contended")?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let client = admin(&stage.cluster.kubeconfig())?;
+        let maps = client.resource::<ConfigMap>();
+        let key = ObjectKey::new("default", "contended");
+        let patches = (0..PATCHES).map(|number| {
+            let patch = Patch::Merge(serde_json::json!({"data": {format!("key-{number}"): "x"}}));
+            maps.patch(&key, patch)
+        });
+        for result in futures::future::join_all(patches).await {
+            result?;
+        }
+        let data = maps.get("default", "contended").await?.data.unwrap_or_default();
+        ensure!(data.len() == PATCHES, "{} patches are left", data.len());
+        anyhow::Ok(())
+    })?;
+    stage.kubectl.run("delete configmap contended").map(drop)
 }
 
 /// No node has the label that these pods ask for.

@@ -60,6 +60,10 @@ static SERIES: [Series; 2] = [
                 "ten_thousand_pods_are_listed_while_watched",
                 crowds::ten_thousand_pods_are_listed_while_watched,
             ),
+            (
+                "a_hundred_patches_of_one_object_all_count",
+                crowds::a_hundred_patches_of_one_object_all_count,
+            ),
         ],
     },
     Series {

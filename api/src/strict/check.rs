@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 
 use crate::quantity::Amount;
 use crate::schema::{Definition, Shape, Type};
@@ -26,20 +27,34 @@ struct State {
     mismatch: Option<String>,
 }
 
-pub(super) fn run(definition: &'static Definition, body: &[u8]) -> Result<Outcome, String> {
+/// Checks JSON text.
+pub(super) fn text(definition: &'static Definition, body: &[u8]) -> Result<Outcome, String> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    run(definition, |root| {
+        root.deserialize(&mut json).and_then(|()| json.end())
+    })
+}
+
+/// Checks a value. It holds no field twice.
+pub(super) fn value(definition: &'static Definition, value: &Value) -> Result<Outcome, String> {
+    run(definition, |root| root.deserialize(value))
+}
+
+fn run(
+    definition: &'static Definition,
+    pass: impl FnOnce(Seed<'_, '_>) -> serde_json::Result<()>,
+) -> Result<Outcome, String> {
     let mut state = State {
         path: String::new(),
         complaints: Vec::new(),
         needs_rewrite: false,
         mismatch: None,
     };
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let root = Seed {
+    let outcome = pass(Seed {
         state: &mut state,
         expected: Expected::Definition(definition),
         owner: definition.short_name(),
-    };
-    let outcome = root.deserialize(&mut json).and_then(|()| json.end());
+    });
     match (outcome, state.mismatch) {
         (Ok(()), _) => Ok(Outcome {
             complaints: state.complaints,

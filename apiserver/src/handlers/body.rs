@@ -67,7 +67,15 @@ pub fn from_value(call: &Call<'_>, mut value: Value) -> ApiResult<Box<dyn Object
     value["apiVersion"] = call.served.api_version().into();
     value["kind"] = call.info().kind.into();
     call.served.to_storage(&mut value)?;
-    decode(call, value.to_string().as_bytes())
+    let (info, version) = (call.info(), call.served.version());
+    if let Some(definition) = schema::by_kind(info.group, info.version, info.kind) {
+        strict::decode_value(definition, version, &mut value, call.options.field_validation)?
+            .into_iter()
+            .for_each(|text| call.warn(text));
+    }
+    call.strategy()
+        .decode_value(value)
+        .map_err(|error| strict::cannot_be_handled(info.kind, version, &error.to_string()))
 }
 
 /// From the stored version. Unknown and duplicate fields are dropped, mentioned or refused, as the caller wishes.

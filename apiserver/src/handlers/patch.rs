@@ -5,7 +5,7 @@ use keelson_api::schema::{self, Definition};
 use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
-use super::update::update_with;
+use super::update::{Base, update_with};
 use super::{Call, Outcome, body};
 use crate::registry::info::SubresourceForm;
 
@@ -41,32 +41,29 @@ impl PatchType {
 
 /// Changes an object as the patch says.
 pub async fn patch(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> ApiResult<Outcome> {
-    update_with(call, |old| {
-        let mut before: Value = serde_json::from_slice(&old.encode()?).map_err(ApiError::internal)?;
-        call.served.from_storage(&mut before);
-        let after = apply(call, kind, &before, patch)?;
-        body::from_value(call, after)
+    update_with(call, Base::Present, |old| {
+        let mut value = old.to_value()?;
+        call.served.from_storage(&mut value);
+        apply(call, kind, &mut value, patch)?;
+        body::from_value(call, value)
     })
     .await
 }
 
-/// The patched form of a value in the version asked for.
-pub fn apply(call: &Call<'_>, kind: PatchType, before: &Value, patch: &[u8]) -> ApiResult<Value> {
-    let mut after = before.clone();
+/// Patches a value in the version asked for.
+pub fn apply(call: &Call<'_>, kind: PatchType, value: &mut Value, patch: &[u8]) -> ApiResult<()> {
     if kind == PatchType::Json {
-        json::apply(&mut after, &json::parse(patch)?)?;
-        return Ok(after);
+        return Ok(json::apply(value, &json::parse(patch)?)?);
     }
     let patch: Value = serde_json::from_slice(patch)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     match definition(call).filter(|_| kind == PatchType::Strategic) {
-        Some(definition) => strategic::apply(&mut after, patch, definition)?,
+        Some(definition) => Ok(strategic::apply(value, patch, definition)?),
         None if kind == PatchType::Strategic => {
-            return Err(ApiError::unsupported_media_type(&PatchType::MEDIA_TYPES[..2]));
+            Err(ApiError::unsupported_media_type(&PatchType::MEDIA_TYPES[..2]))
         }
-        None => merge::apply(&mut after, patch)?,
+        None => Ok(merge::apply(value, patch)?),
     }
-    Ok(after)
 }
 
 /// The type whose merge rules hold: the resource's in the version asked for, or that of a subresource of its own.

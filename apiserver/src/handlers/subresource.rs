@@ -73,9 +73,9 @@ pub async fn patch(
     let handler = handler(call)?;
     for attempt in 1.. {
         let before = handler.get(with_body(call, Value::Null, query)).await?;
-        let before: Value = serde_json::from_slice(&before.json).map_err(ApiError::internal)?;
-        let after = patch::apply(call, kind, &before, body)?;
-        match handler.update(with_body(call, after, query)).await {
+        let mut value: Value = serde_json::from_slice(&before.json).map_err(ApiError::internal)?;
+        patch::apply(call, kind, &mut value, body)?;
+        match handler.update(with_body(call, value, query)).await {
             Err(error) if error.is_conflict() && attempt < ATTEMPTS => {}
             result => return result.map(outcome),
         }

@@ -12,8 +12,9 @@ use crate::registry::strategy::RequestContext;
 use crate::storage::entry::with_version;
 use crate::storage::store::Written;
 
-/// How often a change is computed anew because somebody else was faster.
-const ATTEMPTS: usize = 10;
+/// How often a change is computed anew because somebody else was faster. Of writers of the same object one succeeds in
+/// every round, so this is also how many may come at once without one of them being turned away.
+const ATTEMPTS: usize = 200;
 
 /// Replaces an object by what the body says.
 pub async fn update(call: &Call<'_>, json: &[u8]) -> ApiResult<Outcome> {
@@ -27,7 +28,7 @@ pub async fn update(call: &Call<'_>, json: &[u8]) -> ApiResult<Outcome> {
     }
     let may_create = call.subresource.is_empty() && call.strategy().allow_create_on_update();
     if may_create && object.resource_version().is_empty() && object.uid().is_empty() {
-        match update_with(call, |_| Ok(object.clone_box())).await {
+        match update_with(call, Base::Callers, |_| Ok(object.clone_box())).await {
             Err(error) if error.is_not_found() => {
                 let created = create::create_object(call, object.clone_box()).await;
                 match created {
@@ -39,7 +40,17 @@ pub async fn update(call: &Call<'_>, json: &[u8]) -> ApiResult<Outcome> {
             other => return other,
         }
     }
-    update_with(call, |_| Ok(object.clone_box())).await
+    update_with(call, Base::Callers, |_| Ok(object.clone_box())).await
+}
+
+/// What a changed object goes back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// What the caller has seen: if somebody changed it since, that is a conflict.
+    Callers,
+    /// What the object is now: if somebody is faster, the change is made again. A version other than the present one is
+    /// still a conflict, since then it is the change that asks for it.
+    Present,
 }
 
 /// Changes an object to what `change` makes of it, again and again until nobody else changed it in between.
@@ -47,6 +58,7 @@ pub async fn update(call: &Call<'_>, json: &[u8]) -> ApiResult<Outcome> {
 /// The result of `change` is held against the object's version if it carries one: another version is a conflict.
 pub async fn update_with(
     call: &Call<'_>,
+    base: Base,
     mut change: impl FnMut(&dyn Object) -> ApiResult<Box<dyn Object>> + Send,
 ) -> ApiResult<Outcome> {
     let mut current = call.current().await?;
@@ -54,7 +66,7 @@ pub async fn update_with(
         // Computed in one go: `change` is not shared between threads.
         let new = change(current.object.as_ref());
         let step = match new {
-            Ok(new) => attempt(call, new, &current).await,
+            Ok(new) => attempt(call, base, new, &current).await,
             Err(error) => Err(error),
         };
         match step {
@@ -81,13 +93,18 @@ enum Step {
     Overtaken(Option<Current>),
 }
 
-async fn attempt(call: &Call<'_>, mut new: Box<dyn Object>, current: &Current) -> ApiResult<Step> {
+async fn attempt(
+    call: &Call<'_>,
+    base: Base,
+    mut new: Box<dyn Object>,
+    current: &Current,
+) -> ApiResult<Step> {
     let (info, strategy) = (call.info(), call.strategy());
     let old = current.object.as_ref();
     let new = new.as_mut();
     let ctx = call.context(call.name);
     inherit(call, new.meta_mut(), old.meta())?;
-    let pinned = held_to_version(call, new.meta_mut(), current)?;
+    let pinned = held_to_version(call, new.meta_mut(), current)? && base == Base::Callers;
     strategy.default(new)?;
     new.meta_mut().generation = old.meta().generation;
 

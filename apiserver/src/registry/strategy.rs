@@ -280,6 +280,8 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     fn info(&self) -> &'static ResourceInfo;
     /// From JSON.
     fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, serde_json::Error>;
+    /// An object from a value.
+    fn decode_value(&self, value: Value) -> Result<Box<dyn Object>, serde_json::Error>;
     /// See [`Strategy::default`].
     fn default(&self, object: &mut dyn Object) -> ApiResult<()>;
     /// See [`Strategy::prepare_create`].
@@ -359,6 +361,10 @@ impl<S: Strategy> ErasedStrategy for S {
 
     fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, serde_json::Error> {
         Ok(Box::new(serde_json::from_slice::<S::Object>(json)?))
+    }
+
+    fn decode_value(&self, value: Value) -> Result<Box<dyn Object>, serde_json::Error> {
+        Ok(Box::new(serde_json::from_value::<S::Object>(value)?))
     }
 
     fn default(&self, object: &mut dyn Object) -> ApiResult<()> {
