@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
+use rustls::client::Resumption;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -37,7 +38,11 @@ pub fn client_config(
     Ok(match identity {
         Some((certificate, key)) => {
             let identity = Reloading::new(Identity::new(certificate, key))?;
-            builder.with_client_cert_resolver(Arc::new(Resolver(identity)))
+            let mut config = builder.with_client_cert_resolver(Arc::new(Resolver(identity)));
+            // A resumed session shows the server the certificate of the first one, though it was replaced since and
+            // may have expired.
+            config.resumption = Resumption::disabled();
+            config
         }
         None => builder.with_no_client_auth(),
     })

@@ -218,20 +218,56 @@ mod tests {
         Ok(server.peer(&accepted?))
     }
 
-    #[tokio::test]
-    async fn a_stranger_s_certificate_is_seen_but_not_trusted() -> Result<()> {
-        let (ours, theirs) = (Authority::new()?, Authority::new()?);
-        let dir = tempfile::tempdir()?;
-        let path = |name: &str| dir.path().join(name);
-        let (PemSource::Inline(certificate), PemSource::Inline(key)) = ours.issue("server", "servers")?
+    fn server(authority: &Authority, dir: &Path) -> Result<ServerTls> {
+        let path = |name: &str| dir.join(name);
+        let (PemSource::Inline(certificate), PemSource::Inline(key)) =
+            authority.issue("server", "servers")?
         else {
             return Err("issued inline".into());
         };
         std::fs::write(path("tls.crt"), certificate)?;
         std::fs::write(path("tls.key"), key)?;
-        std::fs::write(path("ca.crt"), ours.0.pem())?;
-        let server = ServerTls::load(&path("tls.crt"), &path("tls.key"), Some(&path("ca.crt")))?;
-        let trust = || Some(PemSource::File(path("ca.crt")));
+        std::fs::write(path("ca.crt"), authority.0.pem())?;
+        Ok(ServerTls::load(
+            &path("tls.crt"),
+            &path("tls.key"),
+            Some(&path("ca.crt")),
+        )?)
+    }
+
+    #[tokio::test]
+    async fn a_client_shows_its_certificate_at_every_connection() -> Result<()> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let ours = Authority::new()?;
+        let dir = tempfile::tempdir()?;
+        let server = server(&ours, dir.path())?;
+        let trust = Some(PemSource::File(dir.path().join("ca.crt")));
+        let client = super::super::client_config(trust, Some(ours.issue("admin", "system:masters")?))?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        for _ in 0..2 {
+            let (near, far) = tokio::io::duplex(16 * 1024);
+            let name = ServerName::try_from("localhost")?;
+            let (connected, accepted) =
+                tokio::join!(connector.connect(name, near), server.acceptor().accept(far));
+            let (mut connected, mut accepted) = (connected?, accepted?);
+            // What a session could be resumed with comes after the handshake, with the first data.
+            accepted.write_all(b"x").await?;
+            accepted.flush().await?;
+            connected.read_u8().await?;
+            assert_eq!(
+                accepted.get_ref().1.handshake_kind(),
+                Some(rustls::HandshakeKind::Full)
+            );
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_stranger_s_certificate_is_seen_but_not_trusted() -> Result<()> {
+        let (ours, theirs) = (Authority::new()?, Authority::new()?);
+        let dir = tempfile::tempdir()?;
+        let server = server(&ours, dir.path())?;
+        let trust = || Some(PemSource::File(dir.path().join("ca.crt")));
 
         let nobody = super::super::client_config(trust(), None)?;
         assert_eq!(peer_seen(&server, nobody).await?, Peer::Anonymous);
