@@ -58,13 +58,13 @@ pub fn matching(image: &str, secrets: &[Secret]) -> Vec<cri::AuthConfig> {
         if !fits(&key, &repository) {
             continue;
         }
-        found.push((key.len(), credential(entry, place)));
+        found.push((key.len(), credential(entry)));
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
     found.into_iter().map(|(_, credential)| credential).collect()
 }
 
-fn credential(entry: Entry, server_address: String) -> cri::AuthConfig {
+fn credential(entry: Entry) -> cri::AuthConfig {
     let (mut username, mut password) = (entry.username, entry.password);
     if username.is_empty()
         && let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(entry.auth.trim())
@@ -77,7 +77,9 @@ fn credential(entry: Entry, server_address: String) -> cri::AuthConfig {
         username,
         password,
         auth: String::new(),
-        server_address,
+        // Whom the credentials are for is settled here. containerd takes what stands here for a URL, which
+        // `host:port` is not.
+        server_address: String::new(),
         identity_token: entry.identitytoken,
         registry_token: entry.registrytoken,
     }
@@ -137,5 +139,7 @@ mod tests {
         assert_eq!(users("nginx"), ["u"]);
         assert_eq!(users("a.example.com/z"), ["x"]);
         assert!(users("example.com/z").is_empty());
+        let all = matching("team/app", std::slice::from_ref(&secret));
+        assert!(all.iter().all(|auth| auth.server_address.is_empty()));
     }
 }

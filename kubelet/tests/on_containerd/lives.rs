@@ -1,19 +1,9 @@
-//! What a pod lives through on a real container runtime. See `support` for what these tests run on.
+//! What most pods live through.
 
-#![allow(missing_docs)]
+use serde_json::json;
 
-mod support;
-
-use serde_json::{Value, json};
-use support::Node;
-
-fn shell(script: &str) -> Value {
-    json!(["/bin/sh", "-c", script])
-}
-
-fn state<'a>(status: &'a Value, index: usize, what: &str) -> &'a Value {
-    &status["containerStatuses"][index]["state"][what]
-}
+use crate::support::Node;
+use crate::{shell, state};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_runs_and_goes() {

@@ -28,8 +28,11 @@ pub struct Node {
     task: Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
 }
 
+/// The echo server's image, which `tests/with-runtime` imports.
+pub const ECHO: &str = "keelson.local/echo:1";
+
 /// A free port of the loopback address.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
@@ -157,6 +160,42 @@ impl Node {
                 .filter(|pod| holds(&pod["status"]))
         })
         .await
+    }
+
+    /// Waits until there is an event that begins so: with the pod's name, the reason and the message.
+    pub async fn wait_for_event(&self, beginning: &str) {
+        self.wait_for(&format!("the event {beginning:?}"), |api| {
+            api.events()
+                .iter()
+                .any(|event| event.starts_with(beginning))
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a container has said something.
+    pub async fn wait_for_log(&self, pod: &str, container: &str, wanted: &str) {
+        let begun = Instant::now();
+        loop {
+            let (_, log) = self
+                .get(&format!("/containerLogs/default/{pod}/{container}"))
+                .await;
+            if log.contains(wanted) {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "{wanted:?} is not in {log:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A folder of the host for pods to write into.
+    pub fn shared_folder(&self) -> std::path::PathBuf {
+        let folder = self.dir.path().join("shared");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        folder
     }
 
     /// Waits until a pod is ready.
