@@ -24,6 +24,10 @@ pub struct Unit {
     pub log: PathBuf,
     /// Seconds between SIGTERM and SIGKILL.
     pub stop_timeout: u64,
+    /// What it belongs to, if the kubelet is to show it as a pod: the kubelet itself and the runtime, which carry all
+    /// pods, are not shown.
+    #[serde(default)]
+    pub tier: Option<String>,
 }
 
 /// The container runtime's name.
@@ -54,6 +58,7 @@ pub fn write(cluster: &Cluster, containerd: &str) -> anyhow::Result<Vec<Unit>> {
         ],
         log: paths.log(RUNTIME),
         stop_timeout: 10,
+        tier: None,
     }];
     for daemon in DAEMONS {
         let mut flags = flags(cluster, daemon)?;
@@ -75,6 +80,11 @@ pub fn write(cluster: &Cluster, containerd: &str) -> anyhow::Result<Vec<Unit>> {
             ],
             log: paths.log(daemon),
             stop_timeout: 15,
+            tier: match daemon {
+                "kubelet" => None,
+                "kube-proxy" => Some("node".into()),
+                _ => Some("control-plane".into()),
+            },
         });
     }
     write_file(&paths.processes(), &serde_json::to_vec_pretty(&units)?, 0o644)?;
@@ -195,6 +205,7 @@ fn kubelet(cluster: &Cluster) -> anyhow::Result<Value> {
         "container-runtime-endpoint": format!("unix://{}", paths.runtime_socket().display()),
         "root-dir": paths.dir.join("kubelet"),
         "pod-logs-dir": paths.dir.join("pod-logs"),
+        "host-processes": paths.state(),
         "pod-infra-container-image": crate::images::PAUSE,
         "cgroup-root": cluster.cgroup_root(),
         "cluster-dns": dns,

@@ -66,6 +66,9 @@ pub struct Config {
     /// Folder of static pods' manifests
     #[arg(long)]
     pub pod_manifest_path: Option<PathBuf>,
+    /// A file in which a supervisor keeps what runs on the host, to be shown as pods in kube-system
+    #[arg(long)]
+    pub host_processes: Option<PathBuf>,
     /// How many pods the node takes
     #[arg(long, default_value_t = 110)]
     pub max_pods: u32,

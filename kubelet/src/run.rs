@@ -113,7 +113,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     let pods: Informer<Pod> = Informer::start(&client, options, Vec::new(), &shutdown);
     manager.follow(&pods);
-    if config.pod_manifest_path.is_some() {
+    if config.pod_manifest_path.is_some() || config.host_processes.is_some() {
         tokio::spawn(static_pods::run(
             context.clone(),
             manager.clone(),

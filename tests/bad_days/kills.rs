@@ -136,6 +136,15 @@ pub fn every_daemon_is_killed_under_load(stage: &Stage) -> Result<()> {
     );
     runtime.block_on(all_present(&client, "load", &acknowledged))?;
     application.still_the_same("survivor")?;
+    // Each is shown as a pod of its own, but for the kubelet, which shows them.
+    for daemon in DAEMONS.iter().filter(|daemon| **daemon != "kubelet") {
+        let restarts = format!(
+            "get pods -n kube-system -l component={daemon} -o jsonpath={{.items[0].status.containerStatuses[0].restartCount}}"
+        );
+        kubectl.until(&restarts, |count| {
+            count.parse::<u32>().is_ok_and(|count| count >= 1)
+        })?;
+    }
     // Every control loop works again: a change goes all the way to new containers and back.
     kubectl.run("scale deployment survivor --replicas=3")?;
     kubectl.run("rollout status deployment/survivor --timeout=120s")?;

@@ -10,6 +10,10 @@ pub const STORIES: &[Story] = &[
     ("what_there_is", what_there_is),
     ("explain", explain),
     ("describe_a_node", describe_a_node),
+    (
+        "the_control_plane_shows_in_kube_system",
+        the_control_plane_shows_in_kube_system,
+    ),
 ];
 
 fn versions_and_cluster_info(stage: &Stage) -> Result<()> {
@@ -80,7 +84,6 @@ fn what_there_is(stage: &Stage) -> Result<()> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         ensure!(namespaces.contains(&format!("namespace/{name}")), "{namespaces}");
     }
-    stage.kubectl.run("get pods -n kube-system")?;
     let service = stage.kubectl.run("get svc -n default")?;
     ensure!(
         service.contains("kubernetes") && service.contains("10.96.0.1") && service.contains("443/TCP"),
@@ -126,5 +129,44 @@ fn describe_a_node(stage: &Stage) -> Result<()> {
             .contains("Capacity:"),
         "describe {words}"
     );
+    Ok(())
+}
+
+fn the_control_plane_shows_in_kube_system(stage: &Stage) -> Result<()> {
+    let system = stage.kubectl.in_namespace("kube-system");
+    let daemons = [
+        "kube-store",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kube-proxy",
+    ];
+    let runs = |table: &str, daemon: &str| {
+        table.lines().any(|line| {
+            line.contains(&format!("{daemon}-")) && line.contains("1/1") && line.contains("Running")
+        })
+    };
+    let all_run = |table: &str| daemons.iter().all(|daemon| runs(table, daemon));
+    system.until("get pods", all_run)?;
+    stage.kubectl.until("get pods --all-namespaces", all_run)?;
+    let scheduler = system.run("get pods -l component=kube-scheduler,tier=control-plane -o name")?;
+    let scheduler = scheduler.trim();
+    let log = system.run(&format!("logs {scheduler} --tail=3"))?;
+    ensure!((1..=3).contains(&log.lines().count()), "{log}");
+    let described = system.run(&format!("describe {scheduler}"))?;
+    ensure!(
+        described.contains("Controlled By:")
+            && described.contains("Node/")
+            && described.contains("process://"),
+        "{described}"
+    );
+    // It only shows what runs: without it everything goes on, and it comes back.
+    let container = "{.status.containerStatuses[0]['containerID','restartCount']}";
+    let before = system.path(&format!("get {scheduler}"), container)?;
+    system.run(&format!("delete {scheduler} --wait=false"))?;
+    system.until(
+        &format!("get {scheduler} --ignore-not-found -o jsonpath={container}"),
+        |now| now == before,
+    )?;
     Ok(())
 }

@@ -9,8 +9,11 @@ use serde_json::Value;
 
 use crate::process::{eventually, output, run, succeed, text};
 
-/// Minor versions wanted, the oldest and the newest among them.
+/// Minor versions wanted where several are installed side by side: the oldest and the newest among them.
 const WANTED: [&str; 3] = ["1.27", "1.30", "1.33"];
+
+/// Names further binaries, separated by colons, such as Debian's own, which is of 1.20.
+const MORE: &str = "KEELSON_TEST_KUBECTL";
 
 /// One kubectl binary.
 #[derive(Debug, Clone)]
@@ -21,11 +24,23 @@ pub struct Version {
     pub path: PathBuf,
 }
 
-/// The kubectl versions to test with: several side by side where they are installed, else whatever there is.
+/// The kubectl versions to test with, oldest first: several side by side where they are installed, else whatever
+/// there is, and those that the environment names.
 ///
 /// # Errors
-/// When there is no kubectl at all.
+/// When there is no kubectl at all, or one does not say its version.
 pub fn versions() -> Result<Vec<Version>> {
+    let more = std::env::var_os(MORE).unwrap_or_default();
+    let mut found = std::env::split_paths(&more)
+        .filter(|path| !path.as_os_str().is_empty())
+        .map(version_of)
+        .collect::<Result<Vec<_>>>()?;
+    found.extend(installed()?);
+    found.sort_by_key(Version::number);
+    Ok(found)
+}
+
+fn installed() -> Result<Vec<Version>> {
     let found =
         run("sh", &["-c", "command -v kubectl"]).context("kubectl (Debian package kubernetes-client)")?;
     let path = std::fs::canonicalize(found.trim()).context("resolving kubectl")?;
@@ -37,9 +52,14 @@ pub fn versions() -> Result<Vec<Version>> {
         })
         .filter(|version| version.path.exists())
         .collect();
-    if !beside.is_empty() {
-        return Ok(beside);
+    if beside.is_empty() {
+        return Ok(vec![version_of(path)?]);
     }
+    Ok(beside)
+}
+
+/// Asks a binary for its version.
+fn version_of(path: PathBuf) -> Result<Version> {
     let reported: Value = serde_json::from_str(&run(
         &path.display().to_string(),
         &["version", "--client", "-o", "json"],
@@ -51,10 +71,22 @@ pub fn versions() -> Result<Vec<Version>> {
             .trim_end_matches('+')
             .to_owned()
     };
-    Ok(vec![Version {
+    Ok(Version {
         minor: format!("{}.{}", part("major"), part("minor")),
         path,
-    }])
+    })
+}
+
+impl Version {
+    /// The minor number, 27 for 1.27.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.minor
+            .split('.')
+            .nth(1)
+            .and_then(|minor| minor.parse().ok())
+            .unwrap_or_default()
+    }
 }
 
 /// kubectl for one cluster, user and namespace.
@@ -88,12 +120,7 @@ impl Kubectl {
     /// The version's minor number, 27 for 1.27.
     #[must_use]
     pub fn minor(&self) -> u32 {
-        self.version
-            .minor
-            .split('.')
-            .nth(1)
-            .and_then(|minor| minor.parse().ok())
-            .unwrap_or_default()
+        self.version.number()
     }
 
     /// The words a shell needs in front of kubectl's own arguments.

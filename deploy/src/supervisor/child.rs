@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use tokio::net::UnixDatagram;
 use tokio::sync::{Notify, watch};
 
-use super::control::{Known, Process, State};
+use super::control::{Known, Process, Remembered, State};
 use crate::units::Unit;
 
 /// The first and the longest wait before a process that ended is started again.
@@ -110,8 +110,20 @@ impl Child {
         }
     }
 
-    pub(super) fn known(&self) -> Option<Known> {
-        self.status.borrow().known
+    /// What is written down of it.
+    pub(super) fn remembered(&self) -> Remembered {
+        let status = self.status.borrow();
+        Remembered {
+            pid: status.known.map(|known| known.pid),
+            started: status.known.map_or(0, |known| known.started),
+            ready: status.state == State::Ready,
+            stopped: status.state == State::Stopped,
+            restarts: status.restarts,
+            last_exit: status.last_exit.clone(),
+            tier: self.unit.tier.clone(),
+            command: self.unit.command.clone(),
+            log: self.unit.log.clone(),
+        }
     }
 }
 
@@ -330,6 +342,7 @@ mod tests {
             command: vec!["/bin/sh".into(), "-c".into(), script.into()],
             log: dir.join("x.log"),
             stop_timeout: 5,
+            tier: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Questions to a supervisor and its answers: one line of JSON each way on its socket.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -71,12 +72,38 @@ pub(crate) enum State {
 }
 
 /// A process as it is remembered: process ids are used again, so the start time belongs to the identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) pid: u32,
     /// Field 22 of proc(5) stat: clock ticks between boot and the process's start.
     pub(super) started: u64,
     pub(super) ready: bool,
+}
+
+/// One process in the file that a later supervisor reads, and the kubelet, to show processes as pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Remembered {
+    pub(super) pid: Option<u32>,
+    /// As in [`Known`].
+    pub(super) started: u64,
+    pub(super) ready: bool,
+    pub(super) stopped: bool,
+    pub(super) restarts: u32,
+    pub(super) last_exit: Option<String>,
+    pub(super) tier: Option<String>,
+    pub(super) command: Vec<String>,
+    pub(super) log: PathBuf,
+}
+
+impl Remembered {
+    pub(super) fn known(&self) -> Option<Known> {
+        Some(Known {
+            pid: self.pid?,
+            started: self.started,
+            ready: self.ready,
+        })
+    }
 }
 
 /// Whether a supervisor answers.

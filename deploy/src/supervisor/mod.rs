@@ -29,7 +29,7 @@ use crate::cluster::{Paths, write_file};
 use crate::units::Unit;
 use child::Child;
 pub(crate) use control::{Answer, Process, State, Verb, ask, running};
-use control::{Known, Question};
+use control::{Known, Question, Remembered};
 
 /// How often log files are looked at.
 const ROTATE_EVERY: Duration = Duration::from_secs(20);
@@ -116,10 +116,14 @@ pub(crate) async fn run(paths: Paths) -> anyhow::Result<()> {
 
 /// What an earlier supervisor wrote down.
 fn known(paths: &Paths) -> BTreeMap<String, Known> {
-    std::fs::read(paths.state())
+    let remembered: BTreeMap<String, Remembered> = std::fs::read(paths.state())
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default()
+        .unwrap_or_default();
+    remembered
+        .into_iter()
+        .filter_map(|(name, process)| Some((name, process.known()?)))
+        .collect()
 }
 
 impl Supervisor {
@@ -185,14 +189,14 @@ impl Supervisor {
         }
     }
 
-    /// Keeps the processes' ids in a file, for a supervisor after this one.
+    /// Keeps what runs in a file, for a supervisor after this one and for the kubelet.
     async fn remember(self: Arc<Self>, over: CancellationToken) {
         let mut written = BTreeMap::new();
         loop {
-            let now: BTreeMap<String, Known> = self
+            let now: BTreeMap<String, Remembered> = self
                 .children
                 .iter()
-                .filter_map(|child| Some((child.name().to_owned(), child.known()?)))
+                .map(|child| (child.name().to_owned(), child.remembered()))
                 .collect();
             if now != written {
                 let saved = serde_json::to_vec(&now)

@@ -54,6 +54,21 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
     })
 }
 
+/// Reads a line of a program that writes its log itself: text all of it, with the time in front if it says one.
+pub fn parse_plain(line: &[u8]) -> Record<'_> {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    let first = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let time = std::str::from_utf8(first)
+        .ok()
+        .filter(|word| word.parse::<Timestamp>().is_ok());
+    Record {
+        time: time.unwrap_or_default(),
+        stream: Stream::Stdout,
+        complete: true,
+        text,
+    }
+}
+
 /// The last lines of a log as text, at most `limit` bytes. Empty if there is no log.
 pub async fn last_lines(path: &Path, lines: usize, limit: usize) -> String {
     let path = path.to_owned();

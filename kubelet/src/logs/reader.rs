@@ -34,6 +34,8 @@ pub struct Options {
     pub limit_bytes: Option<u64>,
     /// Only this stream.
     pub stream: Option<Stream>,
+    /// The lines are a program's own, not a runtime's records.
+    pub plain: bool,
 }
 
 /// Sends a log's lines into `out`. Following ends when `running` says so and everything has been read, or when
@@ -152,8 +154,13 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Sends one record; false when no more is wanted.
     async fn write(&mut self, line: &[u8]) -> bool {
-        let Some(record) = cri_format::parse(line) else {
-            return true;
+        let record = if self.options.plain {
+            cri_format::parse_plain(line)
+        } else {
+            match cri_format::parse(line) {
+                Some(record) => record,
+                None => return true,
+            }
         };
         if self.options.stream.is_some_and(|wanted| wanted != record.stream) {
             return true;

@@ -7,6 +7,7 @@
 //! - [`start`], [`kill`], [`hooks`]: acting
 //! - [`backoff`], [`qos`], [`conditions`], [`admission`]: rules
 //! - [`static_pods`]: pods from a folder of manifests, without the apiserver
+//! - [`host_processes`]: processes beside the pods, shown as pods
 //! - [`pleg`]: notices what happens in the runtime
 //! - [`status_writer`]: statuses on their way to the apiserver
 
@@ -14,6 +15,7 @@ pub mod admission;
 pub mod backoff;
 pub mod conditions;
 pub mod hooks;
+pub mod host_processes;
 pub mod kill;
 pub mod manager;
 pub mod plan;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, OwnerReference, Preconditions};
 use keelson_api::ObjectKey;
@@ -14,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::objects::PodExt;
+use crate::pods::host_processes;
 use crate::pods::manager::PodManager;
 
 /// Where a pod comes from.
-const SOURCE: &str = "kubernetes.io/config.source";
+pub(super) const SOURCE: &str = "kubernetes.io/config.source";
 /// Hash of a static pod's manifest.
-const HASH: &str = "kubernetes.io/config.hash";
+pub(super) const HASH: &str = "kubernetes.io/config.hash";
 /// On a mirror: the hash of what it mirrors.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// How often the folder is looked at.
@@ -76,7 +78,7 @@ pub fn read(text: &str, file: &str, node: &str) -> Result<Pod, String> {
 }
 
 /// FNV-1a of 128 bits in hexadecimal: the same for the same manifest, whatever kubelet reads it.
-fn hash(text: &str) -> String {
+pub(super) fn hash(text: &str) -> String {
     let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     for byte in text.bytes() {
         hash = (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
@@ -111,20 +113,21 @@ fn read_folder(folder: &Path, node: &str, complained: &mut HashMap<String, Strin
     pods
 }
 
-/// Follows the folder until `shutdown`. `known` are the node's pods in the apiserver.
+/// Follows the folder, and what runs beside the pods on the host, until `shutdown`. `known` are the node's pods in the apiserver.
 pub async fn run(
     context: Arc<Context>,
     manager: Arc<PodManager>,
     known: Informer<Pod>,
     shutdown: CancellationToken,
 ) {
-    let Some(folder) = context.config.pod_manifest_path.clone() else {
-        return;
-    };
+    let folder = context.config.pod_manifest_path.clone();
     let mut complained = HashMap::new();
     let mut running: HashMap<String, Arc<Pod>> = HashMap::new();
     loop {
-        let wanted = read_folder(&folder, &context.node_name, &mut complained);
+        let wanted = folder
+            .as_ref()
+            .map(|folder| read_folder(folder, &context.node_name, &mut complained))
+            .unwrap_or_default();
         running.retain(|uid, pod| {
             let stays = wanted.iter().any(|pod| pod.uid() == uid);
             if !stays {
@@ -141,7 +144,22 @@ pub async fn run(
             }
         }
         if known.has_synced() {
-            mirror(&context, &manager, &running, &known).await;
+            let processes = host_processes::pods(&context);
+            let mut shown = running.clone();
+            shown.extend(
+                processes
+                    .iter()
+                    .map(|(pod, ..)| (pod.uid().to_owned(), pod.clone())),
+            );
+            mirror(&context, &manager, &shown, &known).await;
+            for (pod, name, process) in &processes {
+                let mirror = context.mirrors.read().get(pod.uid()).cloned();
+                if let Some(mirror) = mirror {
+                    let now = Timestamp::now();
+                    let status = host_processes::status(name, process, &mirror, &context.host_ips, now);
+                    context.statuses.set(&mirror, &status);
+                }
+            }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,

@@ -20,6 +20,7 @@ use super::routes::Query;
 use crate::logs::cri_format::Stream;
 use crate::logs::reader::{self, Options};
 use crate::objects::PodExt;
+use crate::pods::host_processes;
 use crate::pods::runtime::Activity;
 use crate::pods::worker::Mailbox;
 
@@ -52,6 +53,7 @@ fn options(query: &Query) -> Result<Options, String> {
             Some("Stderr") => Some(Stream::Stderr),
             _ => None,
         },
+        plain: false,
     })
 }
 
@@ -127,6 +129,9 @@ pub(super) async fn answer(
         Err(message) => return text(StatusCode::UNPROCESSABLE_ENTITY, message),
     };
     let Some(mailbox) = server.manager.find(namespace, pod, None) else {
+        if let Some(path) = host_processes::log(&server.context, namespace, pod) {
+            return of_host_process(server, path, options);
+        }
         return text(StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found"));
     };
     let (path, id) = match locate(&mailbox, container, options.previous) {
@@ -142,14 +147,37 @@ pub(super) async fn answer(
             ),
         );
     }
+    let running = move || {
+        let seen = mailbox.seen();
+        let view = seen.containers.iter().find(|view| view.id == id);
+        view.is_some_and(|view| matches!(view.activity, Activity::Running | Activity::Created))
+    };
+    stream(server, path, options, running)
+}
+
+/// The log of a process beside the pods. It goes on when the process is started again.
+fn of_host_process(server: &Arc<Server>, path: PathBuf, options: Options) -> Response<Body> {
+    if options.previous {
+        let message = "a process of the host has one log for all its lives";
+        return text(StatusCode::BAD_REQUEST, message);
+    }
+    let options = Options {
+        plain: true,
+        ..options
+    };
+    stream(server, path, options, || true)
+}
+
+/// Answers with what is read, as it is read.
+fn stream(
+    server: &Arc<Server>,
+    path: PathBuf,
+    options: Options,
+    running: impl Fn() -> bool + Send + Sync + 'static,
+) -> Response<Body> {
     let (sender, receiver) = mpsc::channel::<Bytes>(64);
     let shutdown = server.shutdown.clone();
     tokio::spawn(async move {
-        let running = move || {
-            let seen = mailbox.seen();
-            let view = seen.containers.iter().find(|view| view.id == id);
-            view.is_some_and(|view| matches!(view.activity, Activity::Running | Activity::Created))
-        };
         tokio::select! {
             () = shutdown.cancelled() => {}
             result = reader::read(&path, &options, running, sender) => {
