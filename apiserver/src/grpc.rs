@@ -21,6 +21,7 @@ use crate::authentication::User;
 use crate::authorization::{self, Attributes, Target};
 use crate::discovery::AggregatedVersion;
 use crate::flow_control::Pool;
+use crate::handlers::managers::Tracking;
 use crate::handlers::options::{ListOptions, Query, WriteOptions, parse_delete_options};
 use crate::handlers::patch::PatchType;
 use crate::handlers::{self, Call, Outcome};
@@ -235,8 +236,15 @@ impl Door {
                 let entered = self
                     .enter(user, request.target, Verb::Patch, Pool::Writing)
                     .await?;
-                let call = entered.call().with_options(options(request.options)?);
                 let kind = PatchType::parse(&request.content_type)?;
+                let options = WriteOptions {
+                    tracking: kind.tracking(),
+                    ..options(request.options)?
+                };
+                if kind == PatchType::Apply && options.field_manager.is_empty() {
+                    return Err(ApiError::bad_request("fieldManager is required for apply patch"));
+                }
+                let call = entered.call().with_options(options);
                 let outcome = match entered.subresource()? {
                     Some(SubresourceForm::Handler) => {
                         handlers::subresource::patch(&call, kind, &request.body, &[]).await?
@@ -278,6 +286,7 @@ fn options(options: Option<proto::WriteOptions>) -> ApiResult<WriteOptions> {
         field_manager: options.field_manager,
         field_validation,
         force: options.force,
+        tracking: Tracking::Manager,
     })
 }
 

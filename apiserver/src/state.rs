@@ -22,6 +22,8 @@ use crate::authentication::{Authenticator, User};
 use crate::config::Config;
 use crate::connect::{KubeletAccess, Lookup};
 use crate::flow_control::FlowControl;
+use crate::handlers::managers::Tracking;
+use crate::handlers::options::WriteOptions;
 use crate::handlers::update::Base;
 use crate::handlers::{self, Call};
 use crate::metrics::ServerMetrics;
@@ -34,6 +36,9 @@ use crate::storage::filter::Filter;
 use crate::storage::freshness::Freshness;
 use crate::storage::store::Store;
 use crate::{discovery, openapi};
+
+/// The manager of what the server itself makes.
+const MANAGER: &str = "kube-apiserver";
 
 /// Everything requests share.
 pub struct Server {
@@ -146,6 +151,11 @@ impl Server {
             meta.name.as_deref().unwrap_or_default(),
             "",
         );
+        let call = call.with_options(WriteOptions {
+            field_manager: MANAGER.to_owned(),
+            tracking: Tracking::Manager,
+            ..WriteOptions::default()
+        });
         let outcome = handlers::create::create_object(&call, Box::new(object.clone())).await?;
         typed(&outcome.json)
     }

@@ -4,6 +4,7 @@
 //! Every story runs in a namespace of its own, with every version of kubectl there is.
 
 mod access;
+mod apply;
 mod errors;
 mod first_steps;
 mod manifests;
@@ -40,6 +41,7 @@ fn stories() -> impl Iterator<Item = Story> {
         releases::STORIES,
         access::STORIES,
         errors::STORIES,
+        apply::STORIES,
     ]
     .into_iter()
     .flatten()

@@ -72,6 +72,12 @@ impl Manager {
     }
 }
 
+impl FromIterator<Entry> for Managed {
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
+        Self(entries.into_iter().collect())
+    }
+}
+
 impl Managed {
     /// Reads entries as clients send them. What cannot be read makes all of them unreadable.
     pub fn read(entries: &[ManagedFieldsEntry]) -> Result<Self, String> {
@@ -122,11 +128,14 @@ impl Managed {
         }
         self.0.sort_by(|a, b| {
             let key = |e: &Entry| (e.manager.operation, e.time.map_or(0, Timestamp::as_second));
-            let names = |e: &'_ Entry| {
-                let m = &e.manager;
-                (m.name.clone(), m.version.clone(), m.subresource.clone())
+            let (m, n) = (&a.manager, &b.manager);
+            let names = || {
+                m.name
+                    .cmp(&n.name)
+                    .then_with(|| m.version.cmp(&n.version))
+                    .then_with(|| m.subresource.cmp(&n.subresource))
             };
-            key(a).cmp(&key(b)).then_with(|| names(a).cmp(&names(b)))
+            key(a).cmp(&key(b)).then_with(names)
         });
         let filled = |text: String| (!text.is_empty()).then_some(text);
         let entry = |entry: Entry| ManagedFieldsEntry {

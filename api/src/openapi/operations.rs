@@ -32,6 +32,7 @@ const PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ];
 const JSON: &[&str] = &["application/json"];
 

@@ -181,9 +181,7 @@ fn comparable(value: &mut Value, keep_descriptions: bool) {
         }
         Value::Array(items) => {
             items.retain(|item| {
-                !item
-                    .as_str()
-                    .is_some_and(|text| text.contains("cbor") || text.contains("apply-patch"))
+                !item.as_str().is_some_and(|text| text.contains("cbor"))
                     && item["$ref"] != "#/parameters/shardSelector-Kgyki_3_"
             });
             items

@@ -8,7 +8,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::validation;
 use rand::Rng as _;
 
-use super::{Call, Outcome, body, encode};
+use super::{Call, Outcome, body, encode, managers};
 use crate::admission::{Attributes, Operation};
 use crate::registry::info::NameRule;
 use crate::storage::entry::with_version;
@@ -45,6 +45,7 @@ pub async fn create_object(call: &Call<'_>, mut object: Box<dyn Object>) -> ApiR
         ));
     }
     strategy.default(object)?;
+    managers::created(call, object)?;
 
     let mut name = object.name().to_owned();
     {
@@ -131,7 +132,6 @@ fn born(call: &Call<'_>, meta: &mut ObjectMeta) {
     meta.deletion_grace_period_seconds = None;
     meta.resource_version = None;
     meta.self_link = None;
-    meta.managed_fields = None;
 }
 
 async fn check(

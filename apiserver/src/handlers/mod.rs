@@ -3,17 +3,21 @@
 //! | module | verb |
 //! | --- | --- |
 //! | [`create`], [`get`], [`list`], [`watch`], [`update`], [`patch`], [`delete`] | what their names say |
+//! | [`apply`] | PATCH with a configuration to apply |
+//! | [`managers`] | who manages which fields |
 //! | [`subresource`] | subresources with a kind of their own |
 //! | [`body`] | from a request's bytes to an object |
 //! | [`options`] | parameters of requests, and what is wrong with them |
 //!
 //! Authorization has happened before a call arrives here; admission happens inside.
 
+pub mod apply;
 pub mod body;
 pub mod create;
 pub mod delete;
 pub mod get;
 pub mod list;
+pub mod managers;
 pub mod options;
 pub mod patch;
 pub mod subresource;
@@ -115,6 +119,8 @@ impl<'a> Call<'a> {
             name,
             subresource: self.subresource,
             dry_run: self.options.dry_run,
+            manager: &self.options.field_manager,
+            force: self.options.force,
             now: self.now,
             server: self.server,
         }

@@ -1,11 +1,14 @@
 //! Parameters of requests, and what is wrong with them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
-use keelson_api::field::{Errors, Path};
+use keelson_api::field::{self, Errors, Path};
 use keelson_api::names::GroupKind;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::strict::FieldValidation;
 use keelson_api::validation;
+
+use super::managers::{Tracking, from_user_agent};
+use super::patch::PatchType;
 
 /// Options of create, update and patch.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +21,8 @@ pub struct WriteOptions {
     pub field_validation: FieldValidation,
     /// Apply patches: take fields over from others.
     pub force: bool,
+    /// Whose the write is.
+    pub tracking: Tracking,
 }
 
 /// Query parameters, looked up by name.
@@ -60,12 +65,37 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Options of a write of that kind (`CreateOptions`, `UpdateOptions`, `PatchOptions`).
-    pub fn write_options(&self, kind: &'static str) -> ApiResult<WriteOptions> {
+    /// Options of a patch. `agent` is the program that makes the request.
+    pub fn patch_options(&self, patch: PatchType, agent: &str) -> ApiResult<WriteOptions> {
+        let mut errors = Errors::new();
+        let applied = patch == PatchType::Apply;
+        if applied && self.text("fieldManager").is_empty() {
+            let at = Path::new("fieldManager");
+            errors.push(field::Error::required(&at, "is required for apply patch"));
+        }
+        if !applied && self.find("force").is_some() {
+            let at = Path::new("force");
+            errors.push(field::Error::forbidden(
+                &at,
+                "may not be specified for non-apply patch",
+            ));
+        }
+        let options = self.checked("PatchOptions", agent, errors)?;
+        Ok(WriteOptions {
+            tracking: patch.tracking(),
+            ..options
+        })
+    }
+
+    /// Options of a write of that kind (`CreateOptions`, `UpdateOptions`). `agent` is the program that makes the request.
+    pub fn write_options(&self, kind: &'static str, agent: &str) -> ApiResult<WriteOptions> {
+        self.checked(kind, agent, Errors::new())
+    }
+
+    fn checked(&self, kind: &'static str, agent: &str, mut errors: Errors) -> ApiResult<WriteOptions> {
         let dry_run = self.all("dryRun");
         let field_manager = self.text("fieldManager");
         let field_validation = self.text("fieldValidation");
-        let mut errors = Errors::new();
         if !field_manager.is_empty() {
             errors.extend(validation::field_manager(
                 &Path::new("fieldManager"),
@@ -86,9 +116,13 @@ impl<'a> Query<'a> {
         }
         Ok(WriteOptions {
             dry_run: !dry_run.is_empty(),
-            field_manager: field_manager.to_owned(),
+            field_manager: match field_manager {
+                "" => from_user_agent(agent),
+                given => given.to_owned(),
+            },
             field_validation: FieldValidation::parse(field_validation).unwrap_or_default(),
             force: self.flag("force"),
+            tracking: Tracking::Manager,
         })
     }
 

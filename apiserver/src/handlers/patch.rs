@@ -1,10 +1,11 @@
-//! PATCH: JSON patch, merge patch, strategic merge patch.
+//! PATCH: JSON patch, merge patch, strategic merge patch; applications have a module of their own.
 
 use keelson_api::patch::{json, merge, strategic};
 use keelson_api::schema::{self, Definition};
 use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
+use super::managers::Tracking;
 use super::update::{Base, update_with};
 use super::{Call, Outcome, body};
 use crate::registry::info::SubresourceForm;
@@ -18,6 +19,8 @@ pub enum PatchType {
     Merge,
     /// As merge, but lists are merged by their keys.
     Strategic,
+    /// What a manager wants, laid over the old one.
+    Apply,
 }
 
 impl PatchType {
@@ -26,6 +29,7 @@ impl PatchType {
         "application/json-patch+json",
         "application/merge-patch+json",
         "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
     ];
 
     /// From a media type without parameters.
@@ -34,13 +38,25 @@ impl PatchType {
             "application/json-patch+json" => PatchType::Json,
             "application/merge-patch+json" => PatchType::Merge,
             "application/strategic-merge-patch+json" => PatchType::Strategic,
+            "application/apply-patch+yaml" => PatchType::Apply,
             _ => return Err(ApiError::unsupported_media_type(Self::MEDIA_TYPES)),
         })
+    }
+
+    /// Whose such a patch is: an application says itself who manages what.
+    pub fn tracking(self) -> Tracking {
+        match self {
+            PatchType::Apply => Tracking::AsGiven,
+            _ => Tracking::Manager,
+        }
     }
 }
 
 /// Changes an object as the patch says.
 pub async fn patch(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> ApiResult<Outcome> {
+    if kind == PatchType::Apply {
+        return super::apply::apply(call, patch).await;
+    }
     update_with(call, Base::Present, |old| {
         let mut value = old.to_value()?;
         call.served.from_storage(&mut value);

@@ -6,7 +6,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
 use super::patch::{self, PatchType};
-use super::{Call, Outcome};
+use super::{Call, Outcome, apply};
 use crate::registry::info::Verb;
 use crate::registry::strategy::{Answer, Subresource, SubresourceCall};
 
@@ -71,6 +71,10 @@ pub async fn patch(
     query: &[(String, String)],
 ) -> ApiResult<Outcome> {
     let handler = handler(call)?;
+    if kind == PatchType::Apply {
+        let config = apply::read(call, body)?;
+        return handler.apply(with_body(call, config, query)).await.map(outcome);
+    }
     for attempt in 1.. {
         let before = handler.get(with_body(call, Value::Null, query)).await?;
         let mut value: Value = serde_json::from_slice(&before.json).map_err(ApiError::internal)?;

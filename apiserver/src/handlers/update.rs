@@ -6,7 +6,7 @@ use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::validation;
 
-use super::{Call, Current, Outcome, body, create, encode};
+use super::{Call, Current, Outcome, body, create, encode, managers};
 use crate::admission::{Attributes, Operation};
 use crate::registry::strategy::RequestContext;
 use crate::storage::entry::with_version;
@@ -107,6 +107,7 @@ async fn attempt(
     let pinned = held_to_version(call, new.meta_mut(), current)? && base == Base::Callers;
     strategy.default(new)?;
     new.meta_mut().generation = old.meta().generation;
+    managers::changed(call, new, old);
 
     let admitted = call
         .server
@@ -185,7 +186,6 @@ fn inherit(call: &Call<'_>, new: &mut ObjectMeta, old: &ObjectMeta) -> ApiResult
     new.deletion_timestamp.clone_from(&old.deletion_timestamp);
     new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     new.self_link = None;
-    new.managed_fields = None;
     Ok(())
 }
 

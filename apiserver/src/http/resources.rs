@@ -141,20 +141,20 @@ async fn object(
             Ok(watch::respond(&call, begun, wish))
         }
         Verb::Create => {
-            let call = call.with_options(q.write_options("CreateOptions")?);
+            let call = call.with_options(q.write_options("CreateOptions", agent(&parts.headers))?);
             let json = json_body(&parts.headers, incoming).await?;
             let outcome = handlers::create::create(&call, &json).await?;
             respond(&call, outcome, wish)
         }
         Verb::Update => {
-            let call = call.with_options(q.write_options("UpdateOptions")?);
+            let call = call.with_options(q.write_options("UpdateOptions", agent(&parts.headers))?);
             let json = json_body(&parts.headers, incoming).await?;
             let outcome = handlers::update::update(&call, &json).await?;
             respond(&call, outcome, wish)
         }
         Verb::Patch => {
-            let call = call.with_options(q.write_options("PatchOptions")?);
             let kind = PatchType::parse(negotiate::media_type(&parts.headers))?;
+            let call = call.with_options(q.patch_options(kind, agent(&parts.headers))?);
             let patch = read_body(incoming).await?;
             let outcome = handlers::patch::patch(&call, kind, &patch).await?;
             respond(&call, outcome, wish)
@@ -193,20 +193,26 @@ async fn own_kind(
     let outcome = match verb {
         Verb::Get => handlers::subresource::serve(&call, verb, &[], query).await?,
         Verb::Patch => {
-            let call = call.with_options(q.write_options("PatchOptions")?);
             let kind = PatchType::parse(negotiate::media_type(&parts.headers))?;
+            let call = call.with_options(q.patch_options(kind, agent(&parts.headers))?);
             let patch = read_body(incoming).await?;
             let outcome = handlers::subresource::patch(&call, kind, &patch, query).await?;
             return respond(&call, outcome, wish);
         }
         verb => {
-            let call = call.with_options(q.write_options("CreateOptions")?);
+            let call = call.with_options(q.write_options("CreateOptions", agent(&parts.headers))?);
             let json = json_body(&parts.headers, incoming).await?;
             let outcome = handlers::subresource::serve(&call, verb, &json, query).await?;
             return respond(&call, outcome, wish);
         }
     };
     respond(&call, outcome, wish)
+}
+
+/// The program that makes the request.
+fn agent(headers: &http::HeaderMap) -> &str {
+    let agent = headers.get(http::header::USER_AGENT);
+    agent.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// The body as JSON, whatever it came as.

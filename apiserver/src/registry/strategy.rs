@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use keelson_api::apply::Schema;
 use keelson_api::field::Errors;
 use keelson_api::object::{Kind, Object};
 use keelson_api::status::{ApiError, ApiResult};
@@ -35,6 +36,10 @@ pub struct RequestContext<'a> {
     pub subresource: &'a str,
     /// Nothing may be written or reserved when set.
     pub dry_run: bool,
+    /// Who manages the fields written.
+    pub manager: &'a str,
+    /// Whether an application takes over what others manage.
+    pub force: bool,
     /// Time of the request.
     pub now: Timestamp,
     /// The server: caches, store, configuration.
@@ -226,9 +231,23 @@ pub trait Strategy: Send + Sync + 'static {
     /// After the object is gone from the store.
     async fn after_delete(&self, _ctx: &RequestContext<'_>, _object: &Self::Object) {}
 
+    /// Fields a write through the object itself (`""`) or a subresource sets back: nobody becomes their manager by it.
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        usual_reset_fields(self.info(), subresource)
+    }
+
     /// Whoever carries out a [`SubresourceForm::Handler`] subresource.
     fn handler(&self, _subresource: &str) -> Option<Arc<dyn Subresource>> {
         None
+    }
+}
+
+/// The status, where it has a subresource of its own, is not written with the rest, nor the spec with the status.
+fn usual_reset_fields(info: &ResourceInfo, subresource: &str) -> &'static [&'static [&'static str]] {
+    match subresource {
+        "" | "finalize" if info.subresource("status").is_some() => &[&["status"]],
+        "status" => &[&["spec"]],
+        _ => &[],
     }
 }
 
@@ -264,6 +283,10 @@ pub trait Subresource: Send + Sync {
     }
     /// PUT.
     async fn update(&self, call: SubresourceCall<'_>) -> Result<Answer, ApiError> {
+        Err(not_supported(&call))
+    }
+    /// PATCH with a configuration to apply, which is the body.
+    async fn apply(&self, call: SubresourceCall<'_>) -> Result<Answer, ApiError> {
         Err(not_supported(&call))
     }
 }
@@ -334,6 +357,14 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     async fn after_update(&self, ctx: &RequestContext<'_>, new: &dyn Object, old: &dyn Object);
     /// See [`Strategy::after_delete`].
     async fn after_delete(&self, ctx: &RequestContext<'_>, object: &dyn Object);
+    /// What has to be known of a version to say who manages what; `None` when the resource is not served in it.
+    fn ownership(&self, version: &str) -> Option<&dyn Schema> {
+        crate::handlers::managers::built_in(self.info(), version)
+    }
+    /// See [`Strategy::reset_fields`].
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        usual_reset_fields(self.info(), subresource)
+    }
     /// See [`Strategy::handler`].
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>>;
 }
@@ -488,6 +519,10 @@ impl<S: Strategy> ErasedStrategy for S {
         if let Some(object) = object.downcast_ref() {
             Strategy::after_delete(self, ctx, object).await;
         }
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        Strategy::reset_fields(self, subresource)
     }
 
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {

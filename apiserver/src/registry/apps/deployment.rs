@@ -131,6 +131,13 @@ impl Strategy for DeploymentKind {
         ]
     }
 
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => &[&["spec"], &["metadata", "labels"]],
+            _ => &[&["status"]],
+        }
+    }
+
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {
         (subresource == "scale").then(|| Arc::new(ScaleSubresource::<Deployment>::default()) as _)
     }

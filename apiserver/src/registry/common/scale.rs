@@ -12,6 +12,8 @@ use keelson_api::object::Kind;
 use keelson_api::status::{ApiError, ApiResult};
 use serde::Serialize;
 
+mod managers;
+
 use super::loc::Loc;
 use super::rules;
 use crate::admission::Operation;
@@ -59,12 +61,14 @@ impl<K: Scalable> Subresource for ScaleSubresource<K> {
 
     async fn update(&self, call: SubresourceCall<'_>) -> ApiResult<Answer> {
         let ctx = &call.ctx;
+        let now = ctx.now;
         let scale: Scale = decode(&call.body)?;
         check(&scale, ctx.name)?;
         ctx.server.admit(ctx, Operation::Update, &call.body).await?;
         let wanted = scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         let version = scale.metadata.resource_version.clone().filter(|v| !v.is_empty());
         let gr = K::group_resource();
+        let manager = ctx.manager;
         let change = |object: &mut K| {
             if version.as_ref().is_some_and(|v| v != object.resource_version()) {
                 return Err(ApiError::conflict(
@@ -73,8 +77,9 @@ impl<K: Scalable> Subresource for ScaleSubresource<K> {
                     keelson_api::status::MODIFIED,
                 ));
             }
+            let before = object.clone();
             object.set_replicas(wanted);
-            Ok(())
+            managers::scaled(&before, object, manager, now)
         };
         let object: K = if ctx.dry_run {
             let mut object: K = ctx.server.fresh(ctx.namespace, ctx.name).await?;
@@ -85,6 +90,39 @@ impl<K: Scalable> Subresource for ScaleSubresource<K> {
                 .update(ctx.user, (ctx.namespace, ctx.name, ""), change)
                 .await?
         };
+        answer(200, &scale_of(&object))
+    }
+
+    async fn apply(&self, call: SubresourceCall<'_>) -> ApiResult<Answer> {
+        let ctx = &call.ctx;
+        let (config, wish) = (&call.body, managers::Wish::of(ctx));
+        crate::handlers::apply::check("autoscaling/v1".to_owned(), "Scale", config)?;
+        let change = |object: &mut K| {
+            let (scale, entries) = managers::apply(object, &scale_of(object), config, &wish)?;
+            check(&scale, object.name())?;
+            let version = scale.metadata.resource_version.as_deref().unwrap_or_default();
+            if !version.is_empty() && version != object.resource_version() {
+                return Err(ApiError::conflict(
+                    &K::group_resource(),
+                    object.name(),
+                    keelson_api::status::MODIFIED,
+                ));
+            }
+            object.set_replicas(scale.spec.and_then(|spec| spec.replicas).unwrap_or(0));
+            object.metadata_mut().managed_fields = entries;
+            Ok(())
+        };
+        let mut preview: K = ctx.server.fresh(ctx.namespace, ctx.name).await?;
+        change(&mut preview)?;
+        let admitted = serde_json::to_value(scale_of(&preview)).map_err(ApiError::internal)?;
+        ctx.server.admit(ctx, Operation::Update, &admitted).await?;
+        if ctx.dry_run {
+            return answer(200, &scale_of(&preview));
+        }
+        let object: K = ctx
+            .server
+            .update(ctx.user, (ctx.namespace, ctx.name, ""), change)
+            .await?;
         answer(200, &scale_of(&object))
     }
 }

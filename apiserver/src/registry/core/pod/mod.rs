@@ -282,6 +282,17 @@ impl Strategy for PodStrategy {
         Some(if seconds < 0 { 1 } else { seconds })
     }
 
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => &[
+                &["spec"],
+                &["metadata", "deletionTimestamp"],
+                &["metadata", "ownerReferences"],
+            ],
+            _ => &[&["status"]],
+        }
+    }
+
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {
         match subresource {
             "binding" => Some(Arc::new(binding::PodBinding)),

@@ -1,0 +1,286 @@
+//! Who manages which fields of what is written: `metadata.managedFields`.
+//!
+//! Worked out once a write, after defaults and before admission: what admission and the server itself put into an object
+//! is nobody's. Source: KEP-555.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use keelson_api::apply::{self, Deduced, FieldSet, Managed, Manager, Operation, Schema, Tree, View};
+use keelson_api::names::split_api_version;
+use keelson_api::object::Object;
+use keelson_api::schema;
+use keelson_api::status::{ApiError, ApiResult};
+use serde_json::Value;
+
+use super::Call;
+use crate::registry::info::group_version;
+
+/// Bytes a manager's name may have.
+const MAX_NAME: usize = 128;
+
+/// Whose a write is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tracking {
+    /// Nobody's: the managed fields of the object stay what they are in it.
+    #[default]
+    AsGiven,
+    /// That of the manager in the request's options.
+    Manager,
+}
+
+/// The manager of a request that names none: the program that makes it, from `User-Agent`.
+pub fn from_user_agent(agent: &str) -> String {
+    let program = agent.split('/').next().unwrap_or_default();
+    let mut name = String::new();
+    for c in program.chars().filter(|c| !c.is_control()) {
+        if name.len() + c.len_utf8() > MAX_NAME {
+            break;
+        }
+        name.push(c);
+    }
+    name
+}
+
+/// The manager a call writes for.
+pub fn of_call(call: &Call<'_>, operation: Operation) -> Manager {
+    Manager {
+        name: call.options.field_manager.clone(),
+        operation,
+        version: call.served.api_version(),
+        subresource: call.subresource.to_owned(),
+    }
+}
+
+/// Fields that the kind sets back when it is written this way.
+pub fn reset_fields(call: &Call<'_>) -> FieldSet {
+    FieldSet::of_fields(call.strategy().reset_fields(call.subresource))
+}
+
+/// Notes who made a new object.
+pub fn created(call: &Call<'_>, object: &mut dyn Object) -> ApiResult<()> {
+    if call.options.tracking == Tracking::AsGiven {
+        return Ok(());
+    }
+    let given = object.meta_mut().managed_fields.take();
+    let managed = given
+        .filter(|entries| !is_reset(entries))
+        .and_then(|entries| Managed::read(&entries).ok())
+        .unwrap_or_default();
+    track(call, object, None, managed);
+    Ok(())
+}
+
+/// Notes who changed an object. A client may write the managed fields, too: forget them all, or change what others are
+/// said to manage. What cannot be read is as if it had not been written.
+pub fn changed(call: &Call<'_>, new: &mut dyn Object, old: &dyn Object) {
+    if call.options.tracking == Tracking::AsGiven {
+        return;
+    }
+    let given = new.meta_mut().managed_fields.take();
+    let before = &old.meta().managed_fields;
+    let managed = match given {
+        // As it was read: nothing in it has to be looked at.
+        Some(given) if before.as_ref() == Some(&given) => Managed::stored(given),
+        None => stored(before),
+        // Through a subresource nobody else's fields are changed.
+        Some(_) if !call.subresource.is_empty() => stored(before),
+        Some(given) if is_reset(&given) => Managed::default(),
+        Some(given) => match Managed::read(&given) {
+            Ok(managed) if !managed.is_empty() => managed,
+            _ => stored(before),
+        },
+    };
+    track(call, new, Some(old), managed);
+}
+
+fn track(call: &Call<'_>, new: &mut dyn Object, old: Option<&dyn Object>, mut managed: Managed) {
+    let manager = of_call(call, Operation::Update);
+    match update(call, new, old, &mut managed, manager) {
+        Ok(()) => new.meta_mut().managed_fields = managed.into_entries(),
+        Err(error) => {
+            let (kind, name) = (call.info().kind, new.name());
+            tracing::warn!(
+                kind,
+                name,
+                error = error.message(),
+                "managed fields stay as they were"
+            );
+            new.meta_mut().managed_fields = old.and_then(|old| old.meta().managed_fields.clone());
+        }
+    }
+}
+
+/// An object's managed fields as the store has them.
+pub fn stored(entries: &Option<Vec<ManagedFieldsEntry>>) -> Managed {
+    Managed::stored(entries.clone().unwrap_or_default())
+}
+
+/// Whether a client wants nobody to manage anything: an empty list, or one empty entry.
+fn is_reset(entries: &[ManagedFieldsEntry]) -> bool {
+    match entries {
+        [] => true,
+        [only] => *only == ManagedFieldsEntry::default(),
+        _ => false,
+    }
+}
+
+fn update(
+    call: &Call<'_>,
+    new: &dyn Object,
+    old: Option<&dyn Object>,
+    managed: &mut Managed,
+    manager: Manager,
+) -> ApiResult<()> {
+    if managed.is_empty() && old.is_some() {
+        return Ok(());
+    }
+    let reset = reset_fields(call);
+    let forms = Forms::new(call);
+    let own = forms.view(&manager.version, new, old, &reset)?;
+    let now = call.now;
+    apply::update(managed, manager, now, &own, &mut |version| {
+        forms.place(version)?;
+        Some(
+            forms
+                .view(version, new, old, &reset)
+                .map_err(|e| e.message().to_owned()),
+        )
+    })
+    .map_err(ApiError::internal)
+}
+
+/// A kind's objects in the versions it is served in.
+pub struct Forms<'c, 'a> {
+    call: &'c Call<'a>,
+}
+
+impl<'c, 'a> Forms<'c, 'a> {
+    /// The versions of the call's resource.
+    pub fn new(call: &'c Call<'a>) -> Self {
+        Self { call }
+    }
+
+    /// What has to be known of a version; `None` when the resource is not served in it.
+    pub fn place(&self, version: &str) -> Option<&'c dyn Schema> {
+        self.call.strategy().ownership(version)
+    }
+
+    fn view(
+        &self,
+        version: &str,
+        new: &dyn Object,
+        old: Option<&dyn Object>,
+        reset: &'c FieldSet,
+    ) -> ApiResult<View<'c>> {
+        Ok(View {
+            schema: self.place(version).unwrap_or(&Deduced),
+            old: old.map(|old| self.tree(version, old)).transpose()?,
+            new: self.tree(version, new)?,
+            reset,
+        })
+    }
+
+    /// An object of the stored version as that version has it.
+    fn tree(&self, version: &str, object: &dyn Object) -> ApiResult<Tree> {
+        if self.is_storage(version) {
+            return object.tree();
+        }
+        let mut value = object.to_value()?;
+        self.from_storage(&mut value, version)?;
+        Tree::of_object(&value).map_err(ApiError::internal)
+    }
+
+    fn is_storage(&self, version: &str) -> bool {
+        let info = self.call.info();
+        split_api_version(version) == (info.group, info.version)
+    }
+
+    fn from_storage(&self, value: &mut Value, version: &str) -> ApiResult<()> {
+        let (group, name) = split_api_version(version);
+        let alias = self
+            .call
+            .info()
+            .aliases
+            .iter()
+            .find(|alias| (alias.group, alias.version) == (group, name));
+        if let Some(alias) = alias {
+            (alias.from_storage)(value);
+            value["apiVersion"] = version.into();
+        }
+        Ok(())
+    }
+
+    fn to_storage(&self, value: &mut Value, version: &str) -> ApiResult<()> {
+        let (group, name) = split_api_version(version);
+        let info = self.call.info();
+        let alias = info
+            .aliases
+            .iter()
+            .find(|alias| (alias.group, alias.version) == (group, name));
+        if let Some(alias) = alias {
+            (alias.to_storage)(value)?;
+            value["apiVersion"] = info.api_version().into();
+        }
+        Ok(())
+    }
+}
+
+impl apply::Converter for Forms<'_, '_> {
+    fn schema(&self, version: &str) -> Option<&dyn Schema> {
+        self.place(version)
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Result<Value, String>> {
+        self.place(from)?;
+        self.place(to)?;
+        let mut value = object.clone();
+        let converted = self
+            .to_storage(&mut value, from)
+            .and_then(|()| self.from_storage(&mut value, to));
+        Some(converted.map(|()| value).map_err(|e| e.message().to_owned()))
+    }
+}
+
+/// What the table of types says of a built-in kind in a version it is served in.
+pub fn built_in(info: &crate::registry::info::ResourceInfo, version: &str) -> Option<&'static dyn Schema> {
+    let own = group_version(info.group, info.version) == version;
+    let alias = info
+        .aliases
+        .iter()
+        .any(|alias| group_version(alias.group, alias.version) == version);
+    if !own && !alias {
+        return None;
+    }
+    let (group, name) = split_api_version(version);
+    Some(match schema::by_kind(group, name, info.kind) {
+        Some(definition) => definition,
+        // A version of old that the table does not have.
+        None => &Deduced,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_of_the_program_is_the_manager() {
+        assert_eq!(
+            from_user_agent("kubectl/v1.30.0 (linux/amd64) kubernetes/abc"),
+            "kubectl"
+        );
+        assert_eq!(from_user_agent("Mozilla\u{7} 5.0"), "Mozilla 5.0");
+        assert_eq!(from_user_agent(""), "");
+        assert_eq!(from_user_agent(&"x".repeat(200)).len(), MAX_NAME);
+        assert_eq!(from_user_agent(&"é".repeat(200)).len(), MAX_NAME);
+    }
+
+    #[test]
+    fn one_empty_entry_or_none_forgets_everybody() {
+        assert!(is_reset(&[]) && is_reset(&[ManagedFieldsEntry::default()]));
+        let named = ManagedFieldsEntry {
+            manager: Some("m".to_owned()),
+            ..ManagedFieldsEntry::default()
+        };
+        assert!(!is_reset(&[named]));
+    }
+}
