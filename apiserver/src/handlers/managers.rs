@@ -185,7 +185,7 @@ impl<'c, 'a> Forms<'c, 'a> {
             return object.tree();
         }
         let mut value = object.to_value()?;
-        self.from_storage(&mut value, version)?;
+        self.serve_as(&mut value, version)?;
         Tree::of_object(&value).map_err(ApiError::internal)
     }
 
@@ -194,7 +194,7 @@ impl<'c, 'a> Forms<'c, 'a> {
         split_api_version(version) == (info.group, info.version)
     }
 
-    fn from_storage(&self, value: &mut Value, version: &str) -> ApiResult<()> {
+    fn serve_as(&self, value: &mut Value, version: &str) -> ApiResult<()> {
         let (group, name) = split_api_version(version);
         let alias = self
             .call
@@ -209,7 +209,7 @@ impl<'c, 'a> Forms<'c, 'a> {
         Ok(())
     }
 
-    fn to_storage(&self, value: &mut Value, version: &str) -> ApiResult<()> {
+    fn store_from(&self, value: &mut Value, version: &str) -> ApiResult<()> {
         let (group, name) = split_api_version(version);
         let info = self.call.info();
         let alias = info
@@ -234,8 +234,8 @@ impl apply::Converter for Forms<'_, '_> {
         self.place(to)?;
         let mut value = object.clone();
         let converted = self
-            .to_storage(&mut value, from)
-            .and_then(|()| self.from_storage(&mut value, to));
+            .store_from(&mut value, from)
+            .and_then(|()| self.serve_as(&mut value, to));
         Some(converted.map(|()| value).map_err(|e| e.message().to_owned()))
     }
 }
