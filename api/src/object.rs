@@ -79,6 +79,7 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
     fn tree(&self) -> ApiResult<Tree> {
         Tree::of_object(&self.to_value()?).map_err(ApiError::internal)
     }
+
     /// The same as a value, to be looked at or changed field by field.
     fn to_value(&self) -> ApiResult<Value> {
         serde_json::from_slice(&self.encode()?).map_err(ApiError::internal)
