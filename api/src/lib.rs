@@ -11,6 +11,7 @@
 //! | [`selector`] | label and field selectors |
 //! | [`schema`] | the one table of types, fields, defaults, merge rules and wire numbers |
 //! | [`strict`] | request bodies read strictly: unknown, duplicate and mistyped fields |
+//! | [`jsonpath`] | paths into JSON: printer columns, scale paths, selectable fields |
 //! | [`openapi`] | the documents that describe the API to clients |
 //! | [`protobuf`] | objects as the Go components send and want them |
 //! | [`apply`] | server-side apply: managed fields, conflicts, merging by schema |
@@ -27,6 +28,7 @@ pub mod apply;
 pub mod conditions;
 pub mod deletion;
 pub mod field;
+pub mod jsonpath;
 pub mod labels;
 pub mod names;
 pub mod object;

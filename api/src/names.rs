@@ -174,9 +174,63 @@ pub fn join_api_version(group: &Name, version: &Name) -> Name {
     }
 }
 
+/// Orders versions as discovery prefers them: `v10`, `v2`, `v1`, `v11beta2`, `v3beta1`, `v12alpha1`, `foo10`, `foo1`
+/// from the greatest to the least.
+pub fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
+    match (kubernetes_version(a), kubernetes_version(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (Some(_), None) => std::cmp::Ordering::Greater,
+        (None, Some(_)) => std::cmp::Ordering::Less,
+        // Other words are preferred in the order of the alphabet.
+        (None, None) => b.cmp(a),
+    }
+}
+
+/// Stability, major and minor number of a version like `v1beta2`.
+fn kubernetes_version(text: &str) -> Option<(u8, u64, u64)> {
+    let rest = text.strip_prefix('v')?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (major, rest) = rest.split_at(digits);
+    let major = major.parse().ok().filter(|_| !major.starts_with('0'))?;
+    let (stability, minor) = if let Some(minor) = rest.strip_prefix("beta") {
+        (1, minor)
+    } else if let Some(minor) = rest.strip_prefix("alpha") {
+        (0, minor)
+    } else if rest.is_empty() {
+        return Some((2, major, 0));
+    } else {
+        return None;
+    };
+    let minor = match minor {
+        "" => 0,
+        minor => minor.parse().ok().filter(|_| !minor.starts_with('0'))?,
+    };
+    Some((stability, major, minor))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_in_the_order_of_the_reference() {
+        let wanted = [
+            "v10",
+            "v2",
+            "v1",
+            "v11beta2",
+            "v10beta3",
+            "v3beta1",
+            "v12alpha1",
+            "v11alpha2",
+            "foo1",
+            "foo10",
+        ];
+        let mut sorted = wanted;
+        sorted.reverse();
+        sorted.sort_by(|a, b| compare_versions(b, a));
+        assert_eq!(sorted, wanted);
+    }
 
     #[test]
     fn spells_names_as_messages_do() {

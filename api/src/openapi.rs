@@ -9,6 +9,7 @@
 //! Shapes, defaults and merge keys come from [`crate::schema`], descriptions of types from `k8s-openapi`. Documents
 //! are large: build one when it is asked for, keep its bytes if at all, and drop the rest.
 
+mod custom;
 mod definitions;
 mod descriptions;
 mod gnostic;
@@ -18,6 +19,7 @@ mod v2;
 mod v3;
 
 use crate::names::{Gvk, Name};
+pub use custom::Custom;
 
 /// The media type that [`v2_protobuf`] is answered with.
 pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -41,6 +43,8 @@ pub struct Resource {
     pub verbs: Vec<Name>,
     /// What else hangs below an object.
     pub subresources: Vec<Subresource>,
+    /// Set for resources whose type is not among the built-in ones.
+    pub custom: Option<Custom>,
 }
 
 /// Something below an object: `status`, `scale`, `log`, `exec`.
@@ -61,6 +65,30 @@ impl Resource {
 
     fn gvk(&self) -> Gvk {
         Gvk::new(self.group.clone(), self.version.clone(), self.kind.clone())
+    }
+
+    /// The full name of the type of its objects.
+    fn type_name(&self) -> Option<String> {
+        match &self.custom {
+            Some(custom) => Some(custom.type_name(&self.gvk())),
+            None => operations::type_name(&self.gvk()),
+        }
+    }
+
+    /// The full name of the type of its lists.
+    fn list_type_name(&self, object: &str) -> String {
+        match &self.custom {
+            Some(custom) => custom.list_type_name(&self.gvk()),
+            None => format!("{object}List"),
+        }
+    }
+
+    /// The type of what goes over the wire at a subresource.
+    fn subresource_type_name(&self, subresource: &Subresource) -> Option<String> {
+        if subresource.kind == self.gvk() {
+            return self.type_name();
+        }
+        operations::type_name(&subresource.kind)
     }
 }
 

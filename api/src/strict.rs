@@ -9,7 +9,10 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 mod check;
+mod duplicates;
 mod normalize;
+
+pub use duplicates::duplicates;
 
 use crate::schema::Definition;
 use crate::status::ApiError;

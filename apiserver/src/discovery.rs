@@ -1,14 +1,17 @@
-//! What is served: the documents of `/api` and `/apis`, plain and aggregated. They are made once, at start.
+//! What is served: the documents of `/api` and `/apis`, plain and aggregated. They are made when somebody asks and
+//! something has changed since: a thousand definitions that come one after the other are not a thousand documents.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::registry::catalog::{Catalog, Served};
 use crate::registry::info::{Verb, group_version};
+use keelson_api::names::compare_versions;
 
 /// Groups in the order upstream lists them: it decides which group a bare resource name means.
 const GROUP_ORDER: &[&str] = &[
@@ -80,6 +83,28 @@ impl Document {
     }
 }
 
+/// The documents as they were last asked for.
+#[derive(Default)]
+pub struct Published {
+    current: ArcSwapOption<(u64, Arc<Documents>)>,
+}
+
+impl Published {
+    /// The documents of what the catalog has now.
+    pub fn of(&self, catalog: &Catalog) -> Arc<Documents> {
+        let generation = catalog.custom().generation();
+        if let Some(current) = &*self.current.load()
+            && current.0 == generation
+        {
+            return current.1.clone();
+        }
+        let documents = Arc::new(Documents::new(catalog));
+        self.current
+            .store(Some(Arc::new((generation, documents.clone()))));
+        documents
+    }
+}
+
 /// Every discovery document.
 pub struct Documents {
     plain: HashMap<String, Document>,
@@ -93,7 +118,8 @@ type Tree<'a> = Vec<(&'a str, Vec<(&'a str, Vec<&'a Served>)>)>;
 impl Documents {
     /// The documents of a catalog.
     pub fn new(catalog: &Catalog) -> Self {
-        let tree = tree(catalog);
+        let everything = catalog.everything();
+        let tree = tree(&everything);
         let mut plain = HashMap::new();
         let add = |plain: &mut HashMap<String, Document>, path: String, value: Value| {
             plain.insert(path, Document::new(value.to_string()));
@@ -179,12 +205,12 @@ impl Documents {
     }
 }
 
-/// Resources by version: stable versions first, of those the newest.
-type Versions<'a> = BTreeMap<(u8, Reverse<&'a str>), Vec<&'a Served>>;
+/// Resources by version.
+type Versions<'a> = BTreeMap<&'a str, Vec<&'a Served>>;
 
-fn tree(catalog: &Catalog) -> Tree<'_> {
+fn tree(everything: &[Served]) -> Tree<'_> {
     let mut groups: BTreeMap<(usize, &str), Versions<'_>> = BTreeMap::new();
-    for served in catalog.served() {
+    for served in everything {
         if served.alias.is_some_and(|alias| !alias.discoverable) {
             continue;
         }
@@ -193,24 +219,24 @@ fn tree(catalog: &Catalog) -> Tree<'_> {
             .iter()
             .position(|g| *g == group)
             .unwrap_or(GROUP_ORDER.len());
-        let stability = u8::from(served.version().contains("alpha") || served.version().contains("beta"));
         groups
             .entry((rank, group))
             .or_default()
-            .entry((stability, Reverse(served.version())))
+            .entry(served.version())
             .or_default()
             .push(served);
     }
     groups
         .into_iter()
         .map(|((_, group), versions)| {
-            let versions = versions
+            let mut versions: Vec<_> = versions
                 .into_iter()
-                .map(|((_, Reverse(version)), mut resources)| {
+                .map(|(version, mut resources)| {
                     resources.sort_by_key(|s| s.info().plural);
                     (version, resources)
                 })
                 .collect();
+            versions.sort_by(|(a, _), (b, _)| compare_versions(b, a));
             (group, versions)
         })
         .collect()

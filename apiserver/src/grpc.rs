@@ -162,10 +162,9 @@ impl Door {
         }
         let served = self
             .server
-            .catalog
             .find(&target.group, &target.version, &target.resource)
-            .ok_or_else(ApiError::no_such_resource)?
-            .clone();
+            .await?
+            .into_owned();
         let info = served.info();
         if !info.namespaced() && !target.namespace.is_empty() {
             return Err(ApiError::bad_request(format!(
@@ -563,7 +562,7 @@ impl Resources for Door {
         request: Request<proto::DiscoverRequest>,
     ) -> Result<Response<proto::Object>, Status> {
         caller(&request)?;
-        let discovery = &self.server.discovery;
+        let discovery = self.server.discovery();
         let parse = |core| {
             serde_json::from_slice::<serde_json::Value>(
                 &discovery.aggregated(core, AggregatedVersion::V2).json,

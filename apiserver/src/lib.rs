@@ -15,6 +15,7 @@
 //! | the verbs, for every resource | [`handlers`] |
 //! | plugins that change or refuse | [`admission`] |
 //! | what is known about each kind | [`registry`] |
+//! | what definitions add while the server runs | [`custom`] |
 //! | the store and the watch cache | [`storage`] |
 //! | tunnels to kubelets and backends | [`connect`] |
 //!
@@ -30,6 +31,7 @@ pub mod authorization;
 pub mod bootstrap;
 pub mod config;
 pub mod connect;
+pub mod custom;
 pub mod discovery;
 pub mod flow_control;
 pub mod grpc;
@@ -86,6 +88,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 
     let grpc = GrpcDoor::new(server.clone());
     tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
+    tokio::spawn(custom::controller::run(server.clone(), shutdown.clone()));
     tokio::spawn(announce(server.clone(), shutdown.clone()));
     server::run(server, grpc, listener, tls, shutdown).await;
     keelson_daemon::notify::stopping();
@@ -102,7 +105,12 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
     let watches = storage::connect::channel(&address)?;
     let store = Store::new(calls, watches, &config.etcd_prefix);
     let catalog = Catalog::new(registry::all());
-    let feed = Feed::start(store.clone(), catalog.caches().to_vec(), shutdown.clone());
+    let feed = Feed::start(
+        store.clone(),
+        catalog.caches().to_vec(),
+        catalog.custom().clone(),
+        shutdown.clone(),
+    );
     let freshness = Freshness::start(store.clone());
     let tokens = config
         .token_auth_file
@@ -133,7 +141,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         config.max_mutating_requests_inflight,
     );
     Ok(Arc::new(Server {
-        discovery: discovery::Documents::new(&catalog),
+        discovery: discovery::Published::default(),
         openapi: openapi::Documents::default(),
         audit: AuditLog::open(config.audit_log_path.as_deref())?,
         shutdown: shutdown.clone(),

@@ -3,7 +3,7 @@
 //! What a document says follows from the resources served, so its tag is known without building it. Built documents are
 //! large: they are kept for a few minutes, because clients come in crowds, and then dropped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,10 +25,10 @@ const KEEP: Duration = Duration::from_secs(300);
 /// Paths of documents that are not about a group version.
 const LISTS: &[&str] = &["api", "apis", "version"];
 
-/// Built documents by path, and when each was last asked for.
+/// Built documents by path, each with its tag and when it was last asked for.
 #[derive(Default)]
 pub struct Documents {
-    built: Mutex<HashMap<String, (Bytes, Instant)>>,
+    built: Mutex<HashMap<String, (String, Bytes, Instant)>>,
 }
 
 impl Documents {
@@ -52,18 +52,18 @@ impl Documents {
     /// `/openapi/v3`: which documents there are, each with its tag in the URL.
     pub fn v3_index(&self, catalog: &Catalog) -> Document {
         let resources = resources(catalog);
-        let mut paths: Vec<String> = resources.iter().map(root_of).collect();
-        let groups = resources
-            .iter()
-            .filter(|r| !r.group.is_empty())
-            .map(|r| format!("apis/{}", r.group));
-        paths.extend(groups.chain(LISTS.iter().map(|p| (*p).to_owned())));
-        paths.sort();
-        paths.dedup();
+        let mut paths: BTreeMap<String, Vec<&Resource>> = BTreeMap::new();
+        for resource in &resources {
+            paths.entry(root_of(resource)).or_default().push(resource);
+            if !resource.group.is_empty() {
+                paths.entry(format!("apis/{}", resource.group)).or_default();
+            }
+        }
+        paths.extend(LISTS.iter().map(|path| ((*path).to_owned(), Vec::new())));
         let entries: Map<String, Value> = paths
             .into_iter()
-            .map(|path| {
-                let tag = v3_tag(&path, &resources);
+            .map(|(path, own)| {
+                let tag = tag(&path, &own);
                 let url = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={tag}")});
                 (path, url)
             })
@@ -89,7 +89,7 @@ impl Documents {
             None => {
                 let known_group = path
                     .strip_prefix("apis/")
-                    .is_some_and(|group| catalog.served().any(|served| served.group() == group));
+                    .is_some_and(|group| catalog.everything().iter().any(|served| served.group() == group));
                 if !LISTS.contains(&path) && !known_group {
                     return None;
                 }
@@ -121,8 +121,10 @@ impl Tagged<'_> {
         let now = Instant::now();
         {
             let mut built = self.documents.built.lock();
-            built.retain(|_, (_, used)| now - *used < KEEP);
-            if let Some((bytes, used)) = built.get_mut(&self.path) {
+            built.retain(|_, (_, _, used)| now - *used < KEEP);
+            if let Some((etag, bytes, used)) = built.get_mut(&self.path)
+                && *etag == self.etag
+            {
                 *used = now;
                 return bytes.clone();
             }
@@ -131,7 +133,7 @@ impl Tagged<'_> {
         self.documents
             .built
             .lock()
-            .insert(self.path, (bytes.clone(), now));
+            .insert(self.path, (self.etag, bytes.clone(), now));
         bytes
     }
 }
@@ -154,10 +156,7 @@ fn borrowed(catalog: &Catalog, path: &str) -> Vec<Borrowed> {
         .served()
         .filter(unknown)
         .map(|served| {
-            let stored = Served {
-                cache: served.cache.clone(),
-                alias: None,
-            };
+            let stored = Served::stored(served.cache.clone());
             Borrowed {
                 stored: described(&stored),
                 group: served.group(),
@@ -219,7 +218,8 @@ fn tag(path: &str, about: &impl std::fmt::Debug) -> String {
 
 fn resources(catalog: &Catalog) -> Vec<Resource> {
     let mut resources: Vec<Resource> = catalog
-        .served()
+        .everything()
+        .iter()
         .filter(|served| served.alias.is_none_or(|alias| alias.discoverable))
         .map(described)
         .collect();
@@ -249,5 +249,6 @@ fn described(served: &Served) -> Resource {
         namespaced: info.namespaced(),
         verbs: words(info.verbs),
         subresources: subresources.collect(),
+        custom: served.custom_version().map(crate::custom::openapi::described),
     }
 }

@@ -4,6 +4,7 @@
 //! sorts: `cached*` answers from the watch cache at once and may lag behind by a moment, `fresh*` first makes sure that
 //! the cache has seen everything written before the call. Writes go through the same handlers as requests do.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -65,7 +66,7 @@ pub struct Server {
     /// Figures.
     pub metrics: ServerMetrics,
     /// Discovery documents.
-    pub discovery: discovery::Documents,
+    pub discovery: discovery::Published,
     /// OpenAPI documents.
     pub openapi: openapi::Documents,
     /// Cancelled when the server stops.
@@ -73,6 +74,25 @@ pub struct Server {
 }
 
 impl Server {
+    /// The resource of that name in that group version. A definition that was written before the call counts.
+    pub async fn find(&self, group: &str, version: &str, plural: &str) -> ApiResult<Cow<'_, Served>> {
+        if let Some(served) = self.catalog.find(group, version, plural) {
+            return Ok(served);
+        }
+        // Only groups with a dot can be those of definitions; another server may know of one a moment earlier.
+        if group.contains('.') {
+            self.catch_up().await?;
+        }
+        self.catalog
+            .find(group, version, plural)
+            .ok_or_else(ApiError::no_such_resource)
+    }
+
+    /// What discovery says now.
+    pub fn discovery(&self) -> Arc<discovery::Documents> {
+        self.discovery.of(&self.catalog)
+    }
+
     fn cache_of<K: Kind>(&self) -> ApiResult<&Arc<ResourceCache>> {
         self.catalog
             .of::<K>()
@@ -80,10 +100,7 @@ impl Server {
     }
 
     fn served_of<K: Kind>(&self) -> ApiResult<Served> {
-        Ok(Served {
-            cache: self.cache_of::<K>()?.clone(),
-            alias: None,
-        })
+        Ok(Served::stored(self.cache_of::<K>()?.clone()))
     }
 
     /// An object from the cache, which may lag behind by a moment.

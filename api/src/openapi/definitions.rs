@@ -16,7 +16,7 @@ pub(super) enum Notation {
 }
 
 impl Notation {
-    fn reference(self, name: &str) -> String {
+    pub(super) fn reference(self, name: &str) -> String {
         match self {
             Self::V2 => format!("#/definitions/{name}"),
             Self::V3 => format!("#/components/schemas/{name}"),
@@ -25,9 +25,9 @@ impl Notation {
 }
 
 /// The types that operations name, and those these are made of.
-pub(super) fn reachable(paths: &Paths<'_>) -> BTreeMap<String, &'static Definition> {
+pub(super) fn reachable(paths: &Paths<'_>, more: &[String]) -> BTreeMap<String, &'static Definition> {
     let mut found = BTreeMap::new();
-    let mut todo: Vec<&'static Definition> = Vec::new();
+    let mut todo: Vec<&'static Definition> = more.iter().filter_map(|name| schema::by_name(name)).collect();
     for operation in paths.values().flatten() {
         let mut name = |name: &str| todo.extend(schema::by_name(name));
         if let Content::Type(answer) = &operation.answer {

@@ -232,7 +232,7 @@ impl<'a> Builder<'a> {
 
     fn collection(&mut self) {
         let resource = self.resource;
-        let Some(object) = type_name(&resource.gvk()) else {
+        let Some(object) = resource.type_name() else {
             return;
         };
         let kind = &*resource.kind;
@@ -244,7 +244,7 @@ impl<'a> Builder<'a> {
         };
         let path = format!("{root}{inside}/{}", resource.plural);
         let all = format!("{root}/{}", resource.plural);
-        let list_type = Content::Type(format!("{object}List"));
+        let list_type = Content::Type(resource.list_type_name(&object));
         let (prefix, scope) = (self.prefix.clone(), self.scope);
         if resource.can("list") {
             self.list(
@@ -371,7 +371,7 @@ impl<'a> Builder<'a> {
 
     fn object(&mut self) {
         let resource = self.resource;
-        let Some(object) = type_name(&resource.gvk()) else {
+        let Some(object) = resource.type_name() else {
             return;
         };
         let inside = if resource.namespaced {
@@ -530,7 +530,7 @@ impl<'a> Builder<'a> {
             self.put_in(&path, log);
             return;
         }
-        let Some(wire_type) = type_name(&subresource.kind) else {
+        let Some(wire_type) = resource.subresource_type_name(subresource) else {
             return;
         };
         let named = &*subresource.kind.kind;

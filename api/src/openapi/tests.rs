@@ -21,6 +21,7 @@ fn deployments() -> Resource {
             kind: Gvk::new("autoscaling", "v1", "Scale"),
             verbs: verbs("get patch update"),
         }],
+        custom: None,
     }
 }
 
@@ -125,6 +126,7 @@ fn upstream_resources() -> Option<Vec<Resource>> {
                 namespaced: one["namespaced"] == true,
                 verbs: list(&one["verbs"]),
                 subresources: Vec::new(),
+                custom: None,
             }),
         }
     }

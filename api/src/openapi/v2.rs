@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Resource;
 use super::definitions::{self, Notation};
 use super::operations::{self, Body, Content, META, Operation, Paths, hoist};
 use super::parameters::{Parameter, SHARED};
+use super::{Resource, custom};
 
 const BODY_OPTIONS: &str = "body-2Y1dVQaQ";
 const BODY_PATCH: &str = "body-78PwaGsr";
@@ -30,12 +30,15 @@ pub(super) fn document(resources: &[Resource]) -> Value {
         .for_each(|group| add(operations::of_group(group)));
     add(operations::of_groups());
     add(operations::of_server_version());
-    let types = definitions::reachable(&paths);
+    let all: Vec<&Resource> = resources.iter().collect();
+    let types = definitions::reachable(&paths, &custom::referred(&all));
+    let mut schemas = definitions::schemas(&types, &versions, Notation::V2);
+    custom::add(&mut schemas, &all, Notation::V2);
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "unversioned"},
         "paths": paths_of(&paths),
-        "definitions": definitions::schemas(&types, &versions, Notation::V2),
+        "definitions": schemas,
         "parameters": parameters(),
         "securityDefinitions": {
             "BearerToken": {

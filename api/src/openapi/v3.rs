@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Resource;
 use super::definitions::{self, Notation};
 use super::operations::{self, Body, Content, META, Operation, Paths, hoist};
 use super::parameters::Parameter;
 use super::v2::{add_extensions, reason_phrase};
+use super::{Resource, custom};
 
 pub(super) fn document(group: &str, version: &str, resources: &[Resource]) -> Value {
     let mut paths = operations::of_resources(
@@ -22,7 +22,11 @@ pub(super) fn document(group: &str, version: &str, resources: &[Resource]) -> Va
         .iter()
         .map(|one| (one.group.to_string(), one.version.to_string()))
         .collect();
-    of_paths(&paths, &versions)
+    let own: Vec<&Resource> = resources
+        .iter()
+        .filter(|one| one.group == group && one.version == version)
+        .collect();
+    of_paths(&paths, &versions, &own)
 }
 
 pub(super) fn index_document(path: &str) -> Value {
@@ -32,17 +36,19 @@ pub(super) fn index_document(path: &str) -> Value {
         "apis" => operations::of_groups(),
         path => operations::of_group(path.strip_prefix("apis/").unwrap_or(path)),
     };
-    of_paths(&Paths::from([(path, vec![operation])]), &BTreeSet::new())
+    of_paths(&Paths::from([(path, vec![operation])]), &BTreeSet::new(), &[])
 }
 
-fn of_paths(paths: &Paths<'_>, versions: &BTreeSet<(String, String)>) -> Value {
-    let types = definitions::reachable(paths);
+fn of_paths(paths: &Paths<'_>, versions: &BTreeSet<(String, String)>, resources: &[&Resource]) -> Value {
+    let types = definitions::reachable(paths, &custom::referred(resources));
+    let mut schemas = definitions::schemas(&types, versions, Notation::V3);
+    custom::add(&mut schemas, resources, Notation::V3);
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "unversioned"},
         "paths": paths_of(paths),
         "components": {
-            "schemas": definitions::schemas(&types, versions, Notation::V3),
+            "schemas": schemas,
             "securitySchemes": {
                 "BearerToken": {
                     "description": "Bearer Token authentication",

@@ -3,12 +3,14 @@
 use bytes::Bytes;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::strict::FieldValidation;
 use keelson_api::{schema, strict};
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
 
 use super::Call;
+use crate::registry::strategy::Request;
 
 #[derive(Deserialize, Default)]
 struct TypeMeta<'a> {
@@ -47,6 +49,15 @@ pub fn decode_object(call: &Call<'_>, json: &[u8]) -> ApiResult<Box<dyn Object>>
              version {expected:?} in this resource"
         )));
     }
+    if call.served.custom_version().is_some() {
+        let unreadable = |why: String| strict::cannot_be_handled(kind, version, &why);
+        let twice = match call.options.field_validation {
+            FieldValidation::Ignore => Vec::new(),
+            _ => strict::duplicates(json).map_err(unreadable)?,
+        };
+        let value = serde_json::from_slice(json).map_err(|error| unreadable(error.to_string()))?;
+        return read(call, value, twice);
+    }
     if call.served.alias.is_some() || given_kind.is_none() || given_version.is_none() {
         let unreadable = |error| strict::cannot_be_handled(kind, version, &format!("{error}"));
         let value: Value = serde_json::from_slice(json).map_err(unreadable)?;
@@ -66,6 +77,9 @@ pub fn from_value(call: &Call<'_>, mut value: Value) -> ApiResult<Box<dyn Object
     }
     value["apiVersion"] = call.served.api_version().into();
     value["kind"] = call.info().kind.into();
+    if call.served.custom_version().is_some() {
+        return read(call, value, Vec::new());
+    }
     call.served.to_storage(&mut value)?;
     let (info, version) = (call.info(), call.served.version());
     if let Some(definition) = schema::by_kind(info.group, info.version, info.kind) {
@@ -76,6 +90,26 @@ pub fn from_value(call: &Call<'_>, mut value: Value) -> ApiResult<Box<dyn Object
     call.strategy()
         .decode_value(value)
         .map_err(|error| strict::cannot_be_handled(info.kind, version, &error.to_string()))
+}
+
+/// An object of a custom resource; `twice` are the fields its JSON had more than once.
+fn read(call: &Call<'_>, value: Value, twice: Vec<String>) -> ApiResult<Box<dyn Object>> {
+    let (kind, version) = (call.info().kind, call.served.version());
+    let refused = |why: String| strict::cannot_be_handled(kind, version, &why);
+    let Request { object, complaints } = call.strategy().read(value).map_err(refused)?;
+    let complaints: Vec<String> = twice.into_iter().chain(complaints).collect();
+    match call.options.field_validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => complaints.into_iter().for_each(|text| call.warn(text)),
+        FieldValidation::Strict if complaints.is_empty() => {}
+        FieldValidation::Strict => {
+            return Err(refused(format!(
+                "strict decoding error: {}",
+                complaints.join(", ")
+            )));
+        }
+    }
+    Ok(object)
 }
 
 /// From the stored version. Unknown and duplicate fields are dropped, mentioned or refused, as the caller wishes.

@@ -83,7 +83,7 @@ impl<'a> Call<'a> {
             now: keelson_api::time::now().0,
             warnings: Mutex::default(),
         };
-        if let Some(text) = served.alias.and_then(|alias| alias.deprecation) {
+        if let Some(text) = served.deprecation() {
             call.warn(text.to_owned());
         }
         call
@@ -102,7 +102,7 @@ impl<'a> Call<'a> {
 
     /// What is known about the kind.
     pub fn strategy(&self) -> &dyn ErasedStrategy {
-        self.served.strategy().as_ref()
+        self.served.strategy()
     }
 
     /// How messages name the resource: in the group asked for.

@@ -22,7 +22,7 @@ const PIECE: usize = 64 << 10;
 pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response<Body>> {
     let content_type = wish.form.encoding.content_type();
     let response = match (wish.form.shape, wish.form.encoding) {
-        (Shape::Whole, Encoding::Json) if !wish.pretty && call.served.alias.is_none() => {
+        (Shape::Whole, Encoding::Json) if !wish.pretty && call.served.as_stored() => {
             whole(call, list, wish.gzip)
         }
         _ => {
@@ -35,11 +35,7 @@ pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Respo
                     joined(&head, &list, table::partial)?
                 }
                 Shape::Whole => {
-                    let head = head(
-                        &format!("{}List", call.info().kind),
-                        &call.served.api_version(),
-                        &list,
-                    );
+                    let head = head(&call.served.list_kind(), &call.served.api_version(), &list);
                     joined(&head, &list, |object| {
                         Ok(present(call.served, Bytes::copy_from_slice(object)))
                     })?
@@ -78,11 +74,7 @@ fn joined(head: &str, list: &ListAnswer, each: impl Fn(&[u8]) -> ApiResult<Bytes
 
 /// Stored bytes as they are.
 fn whole(call: &Call<'_>, list: ListAnswer, gzip: bool) -> Response<Body> {
-    let head = head(
-        &format!("{}List", call.info().kind),
-        &call.served.api_version(),
-        &list,
-    );
+    let head = head(&call.served.list_kind(), &call.served.api_version(), &list);
     let commas = list.items.len().saturating_sub(1);
     let length = head.len() + list.items.iter().map(|e| e.size()).sum::<usize>() + commas + TAIL.len();
     let pieces = pieces(head, list.items);

@@ -72,7 +72,7 @@ fn root(server: &Server) -> Value {
         "/api/v1".into(),
         "/apis".into(),
     ];
-    for (group, versions) in server.discovery.groups() {
+    for (group, versions) in server.discovery().groups() {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
@@ -127,7 +127,7 @@ fn document(
 }
 
 fn discovery(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Response<Body>> {
-    let documents = &server.discovery;
+    let documents = server.discovery();
     if path == "/api" || path == "/apis" {
         for entry in negotiate::accepted(headers) {
             if entry.parameter("as") == "APIGroupDiscoveryList"

@@ -45,9 +45,8 @@ pub async fn serve(
     asked: Asked,
 ) -> ApiResult<Response<Body>> {
     let served = server
-        .catalog
         .find(&wanted.group, &wanted.version, &wanted.resource)
-        .ok_or_else(ApiError::no_such_resource)?;
+        .await?;
     let info = served.info();
     let unsupported = || {
         let resource = GroupResource::new(served.group(), info.plural);
@@ -97,7 +96,7 @@ pub async fn serve(
     let Asked { user, query, request } = asked;
     let call = Call::new(
         server,
-        served,
+        &served,
         &user,
         &wanted.namespace,
         &wanted.name,
@@ -231,7 +230,7 @@ async fn json_body(headers: &http::HeaderMap, body: Incoming) -> ApiResult<Bytes
 
 /// An object in the version asked for.
 pub fn present(served: &Served, json: Bytes) -> Bytes {
-    if served.alias.is_none() {
+    if served.as_stored() {
         return json;
     }
     match serde_json::from_slice::<Value>(&json) {

@@ -54,7 +54,7 @@ struct Lines {
 
 impl Lines {
     fn stored_form(&self) -> bool {
-        self.form.shape == Shape::Whole && self.form.encoding == Encoding::Json && self.served.alias.is_none()
+        self.form.shape == Shape::Whole && self.form.encoding == Encoding::Json && self.served.as_stored()
     }
 
     fn initial(&mut self, entry: &Entry) -> Bytes {
@@ -91,13 +91,7 @@ impl Lines {
                 let with_columns = !std::mem::replace(&mut self.told_columns, true);
                 let served = &self.served;
                 let whole = |json| present(served, json);
-                table::of_object(
-                    served.strategy().as_ref(),
-                    &object,
-                    self.include,
-                    with_columns,
-                    &whole,
-                )
+                table::of_object(served.strategy(), &object, self.include, with_columns, &whole)
             }
         }
     }

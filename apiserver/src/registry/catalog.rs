@@ -1,5 +1,6 @@
 //! Finds the resource a request means.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,6 +9,8 @@ use serde_json::Value;
 
 use super::info::{Alias, ResourceInfo, group_version};
 use super::strategy::ErasedStrategy;
+use crate::custom::CustomResources;
+use crate::custom::strategy::CustomStrategy;
 use crate::storage::cache::ResourceCache;
 
 /// A resource as one group version serves it.
@@ -17,17 +20,70 @@ pub struct Served {
     pub cache: Arc<ResourceCache>,
     /// Set when the form served is not the stored one.
     pub alias: Option<&'static Alias>,
+    /// Set for custom resources: each version has its own schema, columns and subresources.
+    custom: Option<Arc<CustomStrategy>>,
 }
 
 impl Served {
+    /// A built-in resource as it is stored.
+    pub fn stored(cache: Arc<ResourceCache>) -> Self {
+        Self {
+            cache,
+            alias: None,
+            custom: None,
+        }
+    }
+
+    /// One version of a custom resource.
+    pub fn custom(cache: Arc<ResourceCache>, version: Arc<CustomStrategy>) -> Self {
+        Self {
+            cache,
+            alias: None,
+            custom: Some(version),
+        }
+    }
+
     /// The resource.
     pub fn info(&self) -> &'static ResourceInfo {
-        self.cache.info()
+        self.strategy().info()
     }
 
     /// What is known about its kind.
-    pub fn strategy(&self) -> &Arc<dyn ErasedStrategy> {
-        self.cache.strategy()
+    pub fn strategy(&self) -> &dyn ErasedStrategy {
+        match &self.custom {
+            Some(version) => version.as_ref(),
+            None => self.cache.strategy().as_ref(),
+        }
+    }
+
+    /// The version of a custom resource.
+    pub fn custom_version(&self) -> Option<&Arc<CustomStrategy>> {
+        self.custom.as_ref()
+    }
+
+    /// Whether what is served are the stored bytes.
+    pub fn as_stored(&self) -> bool {
+        self.alias.is_none()
+            && self
+                .custom
+                .as_ref()
+                .is_none_or(|version| version.info().version == self.cache.info().version)
+    }
+
+    /// Sent as a warning with every answer.
+    pub fn deprecation(&self) -> Option<&'static str> {
+        match self.alias {
+            Some(alias) => alias.deprecation,
+            None => self.strategy().deprecation(),
+        }
+    }
+
+    /// The kind of lists.
+    pub fn list_kind(&self) -> Cow<'static, str> {
+        match self.strategy().list_kind() {
+            Some(kind) => kind.into(),
+            None => format!("{}List", self.info().kind).into(),
+        }
     }
 
     /// Group served.
@@ -52,6 +108,9 @@ impl Served {
             object["apiVersion"] = self.info().api_version().into();
             object["kind"] = self.info().kind.into();
         }
+        if self.custom.is_some() {
+            object["apiVersion"] = self.cache.info().api_version().into();
+        }
         Ok(())
     }
 
@@ -59,6 +118,8 @@ impl Served {
     pub fn from_storage(&self, object: &mut Value) {
         if let Some(alias) = self.alias {
             (alias.from_storage)(object);
+        }
+        if !self.as_stored() {
             object["apiVersion"] = self.api_version().into();
         }
     }
@@ -70,6 +131,7 @@ pub struct Catalog {
     /// By plural, then by group and version: a look-up with borrowed parts of a request has no static key.
     served: HashMap<&'static str, Vec<Served>>,
     by_kind: HashMap<(&'static str, &'static str), Arc<ResourceCache>>,
+    custom: CustomResources,
 }
 
 impl Catalog {
@@ -84,38 +146,53 @@ impl Catalog {
             let info = cache.info();
             by_kind.insert((info.group, info.kind), cache.clone());
             let forms = served.entry(info.plural).or_default();
-            forms.push(Served {
-                cache: cache.clone(),
-                alias: None,
-            });
+            forms.push(Served::stored(cache.clone()));
             forms.extend(info.aliases.iter().map(|alias| Served {
-                cache: cache.clone(),
                 alias: Some(alias),
+                ..Served::stored(cache.clone())
             }));
         }
         Self {
             caches,
             served,
             by_kind,
+            custom: CustomResources::default(),
         }
     }
 
-    /// Every resource once.
+    /// Resources that definitions add while the server runs.
+    pub fn custom(&self) -> &CustomResources {
+        &self.custom
+    }
+
+    /// Every built-in resource once.
     pub fn caches(&self) -> &[Arc<ResourceCache>] {
         &self.caches
     }
 
-    /// Every resource in every form it is served in.
+    /// Every built-in resource in every form it is served in.
     pub fn served(&self) -> impl Iterator<Item = &Served> {
         self.served.values().flatten()
     }
 
+    /// Every resource, custom ones too, in every form it is served in.
+    pub fn everything(&self) -> Vec<Served> {
+        let mut all: Vec<Served> = self.served().cloned().collect();
+        all.extend(self.custom.served());
+        all
+    }
+
     /// The resource of that name in that group version.
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Served> {
-        self.served
-            .get(plural)?
-            .iter()
-            .find(|s| s.group() == group && s.version() == version)
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Cow<'_, Served>> {
+        let built_in = self.served.get(plural).and_then(|forms| {
+            forms
+                .iter()
+                .find(|s| s.group() == group && s.version() == version)
+        });
+        match built_in {
+            Some(served) => Some(Cow::Borrowed(served)),
+            None => self.custom.find(group, version, plural).map(Cow::Owned),
+        }
     }
 
     /// The resource whose objects are `K`s in the store.

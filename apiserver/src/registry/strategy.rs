@@ -295,6 +295,14 @@ fn not_supported(call: &SubresourceCall<'_>) -> ApiError {
     ApiError::method_not_supported(&call.ctx.info.group_resource(), "this operation on a subresource")
 }
 
+/// An object read from a request, and what was odd about it.
+pub struct Request {
+    /// The object.
+    pub object: Box<dyn Object>,
+    /// `unknown field "spec.typo"`, `duplicate field "spec.x"`
+    pub complaints: Vec<String>,
+}
+
 /// What the generic handlers see of a [`Strategy`]: the same calls over objects whose type only the strategy knows.
 /// An object of another type than the strategy's own is a bug of the server and answers 500.
 #[async_trait]
@@ -305,6 +313,22 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, serde_json::Error>;
     /// An object from a value.
     fn decode_value(&self, value: Value) -> Result<Box<dyn Object>, serde_json::Error>;
+    /// From a request, for kinds whose schema is not in the server's own table. The error says what is wrong.
+    fn read(&self, _value: Value) -> Result<Request, String> {
+        Err("the kind is read by its schema".to_owned())
+    }
+    /// What was stored, as it is to be read today; `None` where it is that already.
+    fn stored(&self, _json: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+    /// The kind of lists, where it is not the kind with `List` behind it.
+    fn list_kind(&self) -> Option<&'static str> {
+        None
+    }
+    /// Sent as a warning with every answer.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
     /// See [`Strategy::default`].
     fn default(&self, object: &mut dyn Object) -> ApiResult<()>;
     /// See [`Strategy::prepare_create`].

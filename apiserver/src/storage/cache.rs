@@ -131,7 +131,8 @@ struct Inner {
 /// One resource in memory.
 pub struct ResourceCache {
     strategy: Arc<dyn ErasedStrategy>,
-    inner: Mutex<Inner>,
+    /// Shared with the cache that takes this one's place when a custom resource is defined anew.
+    inner: Arc<Mutex<Inner>>,
 }
 
 impl ResourceCache {
@@ -148,8 +149,33 @@ impl ResourceCache {
         };
         Self {
             strategy,
-            inner: Mutex::new(inner),
+            inner: Arc::new(Mutex::new(inner)),
         }
+    }
+
+    /// The same objects and watchers under another strategy.
+    pub fn with_strategy(&self, strategy: Arc<dyn ErasedStrategy>) -> Self {
+        Self {
+            strategy,
+            inner: self.inner.clone(),
+        }
+    }
+
+    /// Shows the same objects in the form they have now. Nothing happened to them: watchers are told nothing.
+    pub fn refresh(&self, entries: Entries) {
+        let mut inner = self.inner.lock();
+        inner.entries = entries;
+        inner.snapshots.clear();
+    }
+
+    /// Forgets everything; whoever watches has seen all there will be.
+    pub fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.entries = Entries::new();
+        inner.ring.clear();
+        inner.ring_bytes = 0;
+        inner.watchers.clear();
+        inner.snapshots.clear();
     }
 
     /// The resource kept here.

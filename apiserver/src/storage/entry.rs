@@ -70,6 +70,8 @@ impl Entry {
         stored: &[u8],
         kind: EventType,
     ) -> Result<Self, String> {
+        let revised = strategy.stored(stored);
+        let stored = revised.as_deref().unwrap_or(stored);
         let line = splice(kind, stored, revision).ok_or("there is no metadata")?;
         let (labels, fields) = if strategy.info().selectable_fields.is_empty() {
             let head: Head<'_> = serde_json::from_slice(stored).map_err(|e| e.to_string())?;

@@ -3,6 +3,9 @@
 //! One watch covers the whole of the store's prefix, so "the cache has reached revision R" is one number for all resources.
 //! When the stream breaks it is resumed after the last revision applied; when that revision has been compacted away
 //! everything is loaded again and all watchers have to start over.
+//!
+//! Definitions of custom resources pass through here as everything else does. What they mean for the feed, another
+//! place where objects lie, holds from the next event on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use super::cache::{Entries, ResourceCache};
 use super::entry::{Entry, EventType};
 use super::store::{Store, StoreError, prefix_end};
+use crate::custom::definition::PREFIX as DEFINITIONS;
+use crate::custom::{Change, CustomResources, Prepared};
 
 /// Keys in one page of the first load.
 const PAGE: i64 = 2000;
@@ -42,7 +47,12 @@ pub struct Feed {
 
 impl Feed {
     /// Starts following the store until `shutdown`.
-    pub fn start(store: Store, caches: Vec<Arc<ResourceCache>>, shutdown: CancellationToken) -> Self {
+    pub fn start(
+        store: Store,
+        caches: Vec<Arc<ResourceCache>>,
+        custom: CustomResources,
+        shutdown: CancellationToken,
+    ) -> Self {
         let (progress, reached) = watch::channel(0);
         let (ask, asked) = mpsc::channel(1);
         let by_prefix = caches
@@ -53,6 +63,7 @@ impl Feed {
             store,
             cluster: 0,
             by_prefix,
+            custom,
             progress,
             asked,
         };
@@ -97,8 +108,17 @@ struct Follower {
     /// Which group of stores the caches were loaded from; another one's revisions mean something else.
     cluster: u64,
     by_prefix: ByPrefix,
+    custom: CustomResources,
     progress: watch::Sender<i64>,
     asked: mpsc::Receiver<()>,
+}
+
+/// What the store held at one revision.
+struct Read {
+    loaded: HashMap<&'static str, Entries>,
+    revision: i64,
+    /// Which group of stores said so; 0 when that was not asked.
+    cluster: u64,
 }
 
 /// Why following ended.
@@ -136,21 +156,72 @@ impl Follower {
     }
 
     async fn load(&mut self) -> Result<(), StoreError> {
+        // What is defined says where objects lie: definitions come first.
+        let only = self.by_prefix.get_key_value(DEFINITIONS);
+        let only: ByPrefix = only
+            .map(|(prefix, cache)| (*prefix, cache.clone()))
+            .into_iter()
+            .collect();
+        let definitions = self.read(&only, DEFINITIONS, 0).await?;
+        let revision = definitions.revision;
+        let prepared = self.define_all(definitions.loaded.get(DEFINITIONS));
+        let mut everything = self.read(&self.by_prefix, "", revision).await?;
+        // The same bytes, which the definitions in use hold on to.
+        everything.loaded.extend(definitions.loaded);
+        self.cluster = definitions.cluster;
+        for (prefix, entries) in everything.loaded {
+            if let Some(cache) = self.by_prefix.get(prefix) {
+                cache.load(entries, revision);
+            }
+        }
+        prepared.into_iter().for_each(|one| self.custom.publish(one));
+        self.progress.send_replace(revision);
+        tracing::info!(revision, "caches loaded");
+        Ok(())
+    }
+
+    /// Takes every definition into account, and no other.
+    fn define_all(&mut self, definitions: Option<&Entries>) -> Vec<Prepared> {
+        let definitions: Vec<&Arc<Entry>> = definitions.iter().flat_map(|d| d.values()).collect();
+        let names: Vec<&str> = definitions.iter().map(|entry| entry.name()).collect();
+        self.custom.keep_only(&names);
+        let mut prepared = Vec::new();
+        for entry in definitions {
+            match self.custom.written(entry.name(), &entry.object()) {
+                Change::None => {}
+                Change::Withdraw(prefix) => drop(self.by_prefix.remove(prefix)),
+                Change::Serve(one) => {
+                    self.by_prefix
+                        .insert(one.cache().info().storage_prefix, one.cache().clone());
+                    prepared.push(*one);
+                }
+            }
+        }
+        prepared
+    }
+
+    /// What the store holds below a prefix (empty: all) at a revision (0: now), by resource.
+    async fn read(&self, caches: &ByPrefix, prefix: &str, mut revision: i64) -> Result<Read, StoreError> {
+        let mut cluster = 0;
         let root = self.store.root();
+        let scope = match prefix {
+            "" => root.clone(),
+            prefix => format!("{root}{prefix}/"),
+        };
         let mut loaded: HashMap<&'static str, Entries> =
-            self.by_prefix.keys().map(|p| (*p, Entries::new())).collect();
-        let (mut start, mut revision) = (root.clone(), 0);
+            caches.keys().map(|p| (*p, Entries::new())).collect();
+        let mut start = scope.clone();
         loop {
-            let page = self.store.page(&root, &start, revision, PAGE).await?;
+            let page = self.store.page(&scope, &start, revision, PAGE).await?;
             if let Some(header) = page.header.as_ref().filter(|_| revision == 0) {
                 revision = header.revision;
-                self.cluster = header.cluster_id;
+                cluster = header.cluster_id;
             }
             if let Some(last) = page.kvs.last() {
                 start = format!("{}\0", String::from_utf8_lossy(&last.key));
             }
             for kv in &page.kvs {
-                let Some((cache, key)) = locate(&self.by_prefix, &root, &kv.key) else {
+                let Some((cache, key)) = locate(caches, &root, &kv.key) else {
                     continue;
                 };
                 let key: Arc<str> = key.into();
@@ -173,16 +244,45 @@ impl Follower {
                 }
             }
             if !page.more {
-                break;
+                return Ok(Read {
+                    loaded,
+                    revision,
+                    cluster,
+                });
             }
         }
-        for (prefix, entries) in loaded {
-            if let Some(cache) = self.by_prefix.get(prefix) {
-                cache.load(entries, revision);
+    }
+
+    /// A definition was written or removed at a revision everything up to which has been applied.
+    async fn defined(&mut self, name: &str, written: bool, revision: i64) -> Result<(), StoreError> {
+        let change = if written {
+            let entry = self.by_prefix.get(DEFINITIONS).and_then(|cache| cache.get(name));
+            match entry {
+                Some(entry) => self.custom.written(name, &entry.object()),
+                None => Change::None,
+            }
+        } else {
+            self.custom.removed(name)
+        };
+        match change {
+            Change::None => {}
+            Change::Withdraw(prefix) => drop(self.by_prefix.remove(prefix)),
+            Change::Serve(prepared) => {
+                let (cache, prefix) = (prepared.cache().clone(), prepared.cache().info().storage_prefix);
+                if prepared.load {
+                    let only = ByPrefix::from([(prefix, cache.clone())]);
+                    let mut read = self.read(&only, prefix, revision).await?;
+                    let entries = read.loaded.remove(prefix).unwrap_or_default();
+                    match self.by_prefix.contains_key(prefix) {
+                        // Its watchers stay: nothing has happened to the objects.
+                        true => cache.refresh(entries),
+                        false => cache.load(entries, revision),
+                    }
+                }
+                self.by_prefix.insert(prefix, cache);
+                self.custom.publish(*prepared);
             }
         }
-        self.progress.send_replace(revision);
-        tracing::info!(revision, "caches loaded");
         Ok(())
     }
 
@@ -269,6 +369,12 @@ impl Follower {
                     cache.put(key, kv.mod_revision, &kv.value);
                 } else {
                     cache.remove(key, kv.mod_revision);
+                }
+                if cache.info().storage_prefix == DEFINITIONS {
+                    let (name, revision) = (key.to_owned(), kv.mod_revision);
+                    if let Err(error) = self.defined(&name, put, revision).await {
+                        return Broken::History(format!("objects of {name} cannot be read: {error}"));
+                    }
                 }
             }
             if !fragment {

@@ -1,0 +1,411 @@
+//! One version of one custom resource behind the same contract as the built-in kinds.
+//!
+//! Objects are untyped. They carry the storage version's `apiVersion` while the handlers have them; what the caller
+//! sees is put on at the door, as for built-in kinds with several versions.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
+use keelson_api::field::{Error, Errors, Path};
+use keelson_api::jsonpath;
+use keelson_api::object::{Object, Unstructured};
+use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::strict;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::definition::schema_of;
+use super::names::{Form, ScalePaths};
+use super::scale::CustomScale;
+use super::schema::{Schema, check, defaults, prune};
+use crate::registry::common::cells;
+use crate::registry::info::ResourceInfo;
+use crate::registry::strategy::{
+    Column, ErasedStrategy, Fields, Request, RequestContext, Reservation, Subresource,
+};
+
+/// One version of a custom resource.
+pub struct CustomStrategy {
+    form: &'static Form,
+    /// `apiVersion` of what is stored.
+    stored_as: &'static str,
+    /// The definition's spec.
+    spec: Bytes,
+    /// Which of its versions this is.
+    version: usize,
+    /// Nothing is created any more while the definition goes.
+    terminating: bool,
+    schema: OnceLock<Schema>,
+    tag: OnceLock<String>,
+}
+
+impl CustomStrategy {
+    /// The strategy of a version of a definition.
+    pub fn new(
+        form: &'static Form,
+        stored_as: &'static str,
+        spec: Bytes,
+        version: usize,
+        terminating: bool,
+    ) -> Self {
+        Self {
+            form,
+            stored_as,
+            spec,
+            version,
+            terminating,
+            schema: OnceLock::new(),
+            tag: OnceLock::new(),
+        }
+    }
+
+    /// The schema, compiled when it is first asked for.
+    pub fn schema(&self) -> &Schema {
+        self.schema
+            .get_or_init(|| Schema::compile(&schema_of(&self.spec, self.version)))
+    }
+
+    /// The schema as the definition has it.
+    pub fn raw_schema(&self) -> Value {
+        schema_of(&self.spec, self.version)
+    }
+
+    /// Changes when the schema does.
+    pub fn schema_tag(&self) -> &str {
+        self.tag.get_or_init(|| {
+            let hash = Sha256::digest(&self.spec);
+            hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        })
+    }
+
+    /// Names, columns and paths.
+    pub fn form(&self) -> &'static Form {
+        self.form
+    }
+
+    /// Prunes and fills in defaults; the fields that were removed.
+    fn normalize(&self, value: &mut Value) -> Vec<String> {
+        let mut removed = Vec::new();
+        prune::object(value, self.schema(), &mut removed);
+        defaults::apply(value, self.schema());
+        removed
+    }
+
+    fn untyped(&self, value: Value) -> Result<Unstructured, String> {
+        let mut object = Unstructured::from_value(value).map_err(|error| error.message().to_owned())?;
+        self.stored_as.clone_into(&mut object.api_version);
+        self.form.info.kind.clone_into(&mut object.kind);
+        Ok(object)
+    }
+
+    /// The object as the caller's version has it.
+    fn whole(&self, object: &Unstructured) -> Value {
+        let mut value = object.to_value();
+        value["apiVersion"] = self.form.info.api_version().into();
+        value
+    }
+
+    fn validate(&self, new: &Unstructured, old: Option<&Unstructured>) -> Errors {
+        let value = self.whole(new);
+        let old = old.map(|old| self.whole(old));
+        let mut errors = check::object(&value, old.as_ref(), self.schema());
+        if let Some(scale) = &self.form.scale {
+            errors.extend(replicas(&value, scale));
+        }
+        errors
+    }
+
+    /// What is wrong with the metadata's fields, and the metadata in the form the API accepts.
+    fn metadata(value: &mut Value) -> Result<Vec<String>, String> {
+        let Some(metadata) = value.get_mut("metadata").filter(|m| !m.is_null()) else {
+            return Ok(Vec::new());
+        };
+        let Some(definition) =
+            keelson_api::schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+        else {
+            return Ok(Vec::new());
+        };
+        let text = metadata.to_string();
+        let checked = strict::check(definition, text.as_bytes())?;
+        if let std::borrow::Cow::Owned(rewritten) = &checked.json {
+            *metadata = serde_json::from_slice(rewritten).map_err(|error| error.to_string())?;
+        }
+        Ok(checked
+            .complaints
+            .into_iter()
+            .map(|complaint| complaint.replacen("field \"", "field \"metadata.", 1))
+            .collect())
+    }
+}
+
+/// The number of replicas is one.
+fn replicas(value: &Value, scale: &ScalePaths) -> Errors {
+    let mut errors = Errors::new();
+    for fields in [&scale.spec, &scale.status] {
+        let pointer: String = fields.iter().map(|field| format!("/{field}")).collect();
+        let Some(found) = value.pointer(&pointer).and_then(Value::as_i64) else {
+            continue;
+        };
+        let path = Path::new(format!(".{}", fields.join(".")));
+        if found < 0 {
+            errors.push(Error::invalid(&path, found, "should be a non-negative integer"));
+        } else if found > i64::from(i32::MAX) {
+            let detail = format!("should be less than or equal to {}", i32::MAX);
+            errors.push(Error::invalid(&path, found, detail));
+        }
+    }
+    errors
+}
+
+fn untyped(object: &dyn Object) -> ApiResult<&Unstructured> {
+    object
+        .as_any()
+        .downcast_ref()
+        .ok_or_else(|| ApiError::internal("an object of a custom resource is not untyped"))
+}
+
+fn untyped_mut(object: &mut dyn Object) -> ApiResult<&mut Unstructured> {
+    object
+        .as_any_mut()
+        .downcast_mut()
+        .ok_or_else(|| ApiError::internal("an object of a custom resource is not untyped"))
+}
+
+/// Everything but the metadata.
+fn content(object: &Unstructured) -> &Map<String, Value> {
+    &object.fields
+}
+
+#[async_trait]
+impl ErasedStrategy for CustomStrategy {
+    fn info(&self) -> &'static ResourceInfo {
+        &self.form.info
+    }
+
+    fn list_kind(&self) -> Option<&'static str> {
+        Some(self.form.list_kind)
+    }
+
+    fn deprecation(&self) -> Option<&'static str> {
+        self.form.deprecation
+    }
+
+    fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, serde_json::Error> {
+        self.decode_value(serde_json::from_slice(json)?)
+    }
+
+    fn decode_value(&self, mut value: Value) -> Result<Box<dyn Object>, serde_json::Error> {
+        self.normalize(&mut value);
+        let object = self.untyped(value).map_err(serde::de::Error::custom)?;
+        Ok(Box::new(object))
+    }
+
+    fn read(&self, mut value: Value) -> Result<Request, String> {
+        let about_metadata = Self::metadata(&mut value)?;
+        let removed = self.normalize(&mut value);
+        let mut complaints: Vec<String> = removed
+            .iter()
+            .map(|path| format!("unknown field \"{path}\""))
+            .collect();
+        complaints.extend(about_metadata);
+        let object = Box::new(self.untyped(value)?);
+        Ok(Request { object, complaints })
+    }
+
+    fn stored(&self, json: &[u8]) -> Option<Vec<u8>> {
+        let before: Value = serde_json::from_slice(json).ok()?;
+        let mut value = before.clone();
+        self.normalize(&mut value);
+        value["apiVersion"] = self.stored_as.into();
+        (value != before).then(|| value.to_string().into_bytes())
+    }
+
+    fn default(&self, _object: &mut dyn Object) -> ApiResult<()> {
+        // Defaults were filled in when the object was read.
+        Ok(())
+    }
+
+    fn prepare_create(&self, _ctx: &RequestContext<'_>, object: &mut dyn Object) -> ApiResult<()> {
+        if self.terminating {
+            return Err(ApiError::method_not_supported(
+                &self.form.info.group_resource(),
+                "create",
+            ));
+        }
+        let object = untyped_mut(object)?;
+        if self.form.has_status {
+            object.fields.remove("status");
+        }
+        object.metadata.generation = Some(1);
+        Ok(())
+    }
+
+    fn prepare_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut dyn Object,
+        old: &dyn Object,
+    ) -> ApiResult<()> {
+        let (new, old) = (untyped_mut(new)?, untyped(old)?);
+        if ctx.subresource == "status" {
+            let status = new.fields.remove("status");
+            new.fields.clone_from(&old.fields);
+            match status {
+                Some(status) => new.fields.insert("status".into(), status),
+                None => new.fields.remove("status"),
+            };
+            let version = new.metadata.resource_version.take();
+            let managed = new.metadata.managed_fields.take();
+            new.metadata.clone_from(&old.metadata);
+            new.metadata.resource_version = version;
+            new.metadata.managed_fields = managed;
+            return Ok(());
+        }
+        if self.form.has_status {
+            match old.fields.get("status") {
+                Some(status) => new.fields.insert("status".into(), status.clone()),
+                None => new.fields.remove("status"),
+            };
+        }
+        if content(new) != content(old) {
+            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
+        }
+        Ok(())
+    }
+
+    fn validate_create(&self, _ctx: &RequestContext<'_>, object: &dyn Object) -> ApiResult<Errors> {
+        Ok(self.validate(untyped(object)?, None))
+    }
+
+    fn validate_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        new: &dyn Object,
+        old: &dyn Object,
+    ) -> ApiResult<Errors> {
+        Ok(self.validate(untyped(new)?, Some(untyped(old)?)))
+    }
+
+    fn warnings(&self, _object: &dyn Object, _old: Option<&dyn Object>) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn selectable_fields(&self, object: &dyn Object) -> Fields {
+        let Ok(object) = untyped(object) else {
+            return Fields::new();
+        };
+        let value = object.to_value();
+        self.form
+            .fields
+            .iter()
+            .map(|(name, path)| {
+                let found = path.find(&value).first().map(|found| jsonpath::print(found));
+                (*name, found.unwrap_or_default())
+            })
+            .collect()
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &self.form.columns
+    }
+
+    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Value> {
+        let Ok(object) = untyped(object) else {
+            return Vec::new();
+        };
+        let value = object.to_value();
+        let mut row = vec![cells::name(&object.metadata)];
+        let columns = self.form.columns.iter().skip(1);
+        row.extend(columns.zip(&self.form.paths).map(|(column, path)| {
+            path.find(&value)
+                .first()
+                .map_or(Value::Null, |found| cell(column.kind, found, now))
+        }));
+        row
+    }
+
+    fn delete_grace(&self, _object: &dyn Object, _options: &DeleteOptions) -> Option<i64> {
+        None
+    }
+
+    fn begin_delete(&self, _ctx: &RequestContext<'_>, _object: &mut dyn Object) -> ApiResult<()> {
+        Ok(())
+    }
+
+    fn finalizing(&self, _object: &dyn Object) -> bool {
+        false
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    async fn begin_create(
+        &self,
+        _ctx: &RequestContext<'_>,
+        _object: &mut dyn Object,
+    ) -> ApiResult<Reservation> {
+        Ok(Reservation::none())
+    }
+
+    async fn begin_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        _new: &mut dyn Object,
+        _old: &dyn Object,
+    ) -> ApiResult<Reservation> {
+        Ok(Reservation::none())
+    }
+
+    async fn after_update(&self, _ctx: &RequestContext<'_>, _new: &dyn Object, _old: &dyn Object) {}
+
+    async fn after_delete(&self, _ctx: &RequestContext<'_>, _object: &dyn Object) {}
+
+    fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {
+        match (subresource, &self.form.scale) {
+            ("scale", Some(_)) => Some(Arc::new(CustomScale { form: self.form })),
+            _ => None,
+        }
+    }
+}
+
+/// A value in a column of this type; what does not fit is shown empty.
+fn cell(kind: &str, value: &Value, now: Timestamp) -> Value {
+    match kind {
+        "string" => match value {
+            Value::Null => Value::Null,
+            value => jsonpath::print(value).into(),
+        },
+        "integer" => match value {
+            Value::Number(number) if number.is_f64() => number
+                .as_f64()
+                .map(|n| Value::from(n.trunc() as i64))
+                .unwrap_or_default(),
+            Value::Number(_) => value.clone(),
+            _ => Value::Null,
+        },
+        "number" => match value {
+            Value::Number(_) => value.clone(),
+            _ => Value::Null,
+        },
+        "boolean" => match value {
+            Value::Bool(_) => value.clone(),
+            _ => Value::Null,
+        },
+        "date" => match value {
+            Value::String(text) => text.parse::<Timestamp>().map_or_else(
+                |_| "<invalid>".into(),
+                |time| cells::since(Some(&Time(time)), now).into(),
+            ),
+            _ => Value::Null,
+        },
+        _ => Value::Null,
+    }
+}
