@@ -11,7 +11,6 @@ use keelson_daemon::metrics::Metrics;
 use keelson_proto::etcd::LeaseRevokeRequest;
 use keelson_proto::store::StoredMember;
 use keelson_proto::store::proposal::Operation;
-use raft::RawNode;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup;
@@ -21,12 +20,10 @@ use crate::config::{ClusterState, Config};
 use crate::engine::sled::SledEngine;
 use crate::engine::{Batch, Engine};
 use crate::mvcc::schema;
-use crate::persist;
-use crate::raft::core::{Core, Parts};
+use crate::persist::{self, FolderRoom};
 use crate::raft::driver;
 use crate::raft::handle::{Command, Leadership, RaftHandle};
-use crate::raft::log::LogTail;
-use crate::raft::logger::logger;
+use crate::raft::start::{self, Found, Surroundings, Timing};
 use crate::server::listen::{self, ClientDoor, Door, Lock, PlainDoor};
 use crate::server::{Api, Headers, Limits, metrics};
 use crate::state::{Applied, State, encode_state};
@@ -35,7 +32,8 @@ use crate::transport::join;
 use crate::transport::peers::Peers;
 use crate::transport::service::TransportService;
 use crate::urls::Url;
-use crate::wal::{Mark, Replay, Wal};
+use crate::wal::disk::{FolderDisk, SpareSlot};
+use crate::wal::{SyncTimes, Wal};
 use crate::watch::session::WatchLimits;
 
 const STATE_FOLDER: &str = "state";
@@ -46,16 +44,14 @@ const FRAGMENT_OVERHEAD: usize = 512 << 10;
 const EXPIRY_EVERY: Duration = Duration::from_millis(500);
 /// Leases revoked at a time.
 const EXPIRY_BATCH: usize = 500;
-/// Entries and bytes of one message between members.
-const MESSAGE_BYTES: u64 = 1 << 20;
-const INFLIGHT_MESSAGES: usize = 256;
+/// Entries kept for members that are behind.
+const KEEP_ENTRIES: u64 = 5_000;
 
 /// What was found in the data folder, or made there.
 struct Opened {
-    member: u64,
-    state: Arc<State>,
-    wal: Wal,
-    replay: Replay,
+    found: Found,
+    spare: Arc<SpareSlot>,
+    syncs: Arc<SyncTimes>,
 }
 
 /// Runs a member until `shutdown`.
@@ -84,14 +80,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let connector = Connector::new(config.peer_client_tls()?);
 
     let opened = open(&config, &connector).await?;
-    let (member, state) = (opened.member, opened.state.clone());
+    let (member, state) = (opened.found.member, opened.found.state.clone());
     let cluster = state.read(|inner| inner.shared.membership.cluster_id);
     tracing::info!(
         member = format!("{member:x}"),
         cluster = format!("{cluster:x}"),
         revision = state.revision(),
         applied = state.applied_index(),
-        entries = opened.replay.entries.len(),
+        entries = opened.found.replay.entries.len(),
         "opened the store"
     );
 
@@ -107,22 +103,25 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         tokio::runtime::Handle::current(),
         stop.clone(),
     );
-    let spare = opened.wal.spare();
-    let (persister, worker) = persist::persister(
-        state.clone(),
-        raft.clone(),
-        spare,
-        &config.data_dir(),
-        config.quota(),
-    );
-    let core = core(
-        opened,
-        &config,
+    let room = FolderRoom {
+        folder: config.data_dir(),
+        spare: opened.spare,
+    };
+    let (persister, worker) =
+        persist::persister(state.clone(), raft.clone(), Box::new(room), config.quota());
+    let timing = Timing {
         election_ticks,
-        peers.clone(),
-        leadership.clone(),
-        persister.clone(),
-    )?;
+        election_timeout: Duration::from_millis(config.election_timeout),
+        seed: rand::random(),
+        pre_vote: config.pre_vote,
+        keep_entries: KEEP_ENTRIES,
+    };
+    let around = Surroundings {
+        outbox: Box::new(peers.clone()),
+        leadership: leadership.clone(),
+        persister: persister.clone(),
+    };
+    let core = start::core(opened.found, timing, around)?;
 
     // Whichever of the two threads ends first ends the member.
     let (ended, mut end) = tokio::sync::mpsc::unbounded_channel::<anyhow::Result<()>>();
@@ -161,7 +160,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         token: config.initial_cluster_token.clone(),
         shutdown: stop.clone(),
     });
-    let plain = plain_door(&api);
+    let plain = plain_door(&api, opened.syncs);
     let transport = TransportService::new(cluster, state.clone(), raft.clone(), config.data_dir());
     let mut servers = Vec::new();
     for url in &config.listen_peer_urls {
@@ -209,53 +208,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     result
 }
 
-fn core(
-    opened: Opened,
-    config: &Config,
-    election_ticks: usize,
-    peers: Peers,
-    leadership: Arc<Leadership>,
-    persister: persist::Persister,
-) -> anyhow::Result<Core> {
-    let Opened {
-        member,
-        state,
-        wal,
-        replay,
-    } = opened;
-    let (applied, conf_state) =
-        state.read(|inner| (inner.shared.applied, inner.shared.membership.conf_state.clone()));
-    let mut hard_state = replay.hard_state.clone();
-    // What is applied was committed, even if the log did not come to note it.
-    hard_state.commit = hard_state.commit.max(applied.index).min(replay.last_index());
-    hard_state.term = hard_state
-        .term
-        .max(replay.entries.back().map_or(replay.mark.term, |last| last.term));
-    let log = LogTail::new(replay.mark, replay.entries, hard_state, conf_state, state.clone());
-    let raft_config = raft::Config {
-        id: member,
-        election_tick: election_ticks,
-        heartbeat_tick: 1,
-        applied: applied.index,
-        max_size_per_msg: MESSAGE_BYTES,
-        max_inflight_msgs: INFLIGHT_MESSAGES,
-        check_quorum: true,
-        pre_vote: true,
-        ..raft::Config::default()
-    };
-    let node = RawNode::new(&raft_config, log, &logger()).context("starting raft")?;
-    let parts = Parts {
-        member,
-        wal,
-        state,
-        outbox: Box::new(peers),
-        leadership,
-        election_timeout: Duration::from_millis(config.election_timeout),
-        persister,
-    };
-    Ok(Core::new(node, parts))
-}
-
 /// Opens the data folder, or makes one: for a new group, or by asking the group that is to be joined.
 async fn open(config: &Config, connector: &Connector) -> anyhow::Result<Opened> {
     let data = config.data_dir();
@@ -280,35 +232,27 @@ async fn open(config: &Config, connector: &Connector) -> anyhow::Result<Opened> 
             (member, state)
         }
     };
-    let applied = state.read(|inner| inner.shared.applied);
-    let (mut wal, mut replay) = Wal::open(&config.wal_dir())?;
-    if replay.last_index() < applied.index {
-        // A new group, or a snapshot that was installed just before the log could be told.
-        let mark = Mark {
-            index: applied.index,
-            term: applied.term,
-        };
-        wal.reset(mark)?;
-        replay = Replay {
-            mark,
-            hard_state: replay.hard_state,
-            ..Replay::default()
-        };
-    }
-    if replay.mark.index > applied.index {
-        bail!(
-            "the log begins after entry {}, but the applied state is only at entry {}: {} is not the state that belongs to {}",
-            replay.mark.index,
-            applied.index,
+    let wal_folder = config.wal_dir();
+    let disk = FolderDisk::new(&wal_folder)
+        .with_context(|| format!("making the folder {}", wal_folder.display()))?;
+    let (spare, syncs) = (disk.spare(), disk.syncs());
+    let (mut wal, replay) = Wal::open(Box::new(disk))?;
+    let replay = start::reconcile(&state, &mut wal, replay).with_context(|| {
+        format!(
+            "{} is not the state that belongs to {}",
             state_folder.display(),
-            config.wal_dir().display()
-        );
-    }
+            wal_folder.display()
+        )
+    })?;
     Ok(Opened {
-        member,
-        state: Arc::new(state),
-        wal,
-        replay,
+        found: Found {
+            member,
+            state: Arc::new(state),
+            wal,
+            replay,
+        },
+        spare,
+        syncs,
     })
 }
 
@@ -437,13 +381,14 @@ fn read_member(data: &Path, config: &Config, state: &State) -> anyhow::Result<u6
     }
 }
 
-fn plain_door(api: &Arc<Api>) -> Arc<PlainDoor> {
+fn plain_door(api: &Arc<Api>, syncs: Arc<SyncTimes>) -> Arc<PlainDoor> {
     let registry = Metrics::new();
     metrics::register(
         &registry,
         api.state.clone(),
         api.raft.leadership.clone(),
         api.raft.member,
+        syncs,
     );
     let leadership = api.raft.leadership.clone();
     let health = HealthServer::new(registry).check("leader", move || {

@@ -143,28 +143,35 @@ pub enum LoadError {
     Damaged(&'static str),
 }
 
-/// Builds an applied state from a dump, in a folder of its own.
-pub struct Loader {
-    engine: SledEngine,
+/// Builds an applied state from a dump.
+pub struct Loader<E> {
+    engine: E,
     pending: BytesMut,
     batch: Batch,
     complete: bool,
     ended: bool,
 }
 
-impl Loader {
+impl Loader<SledEngine> {
     /// An empty state at `path`, which must not exist.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn new(path: &Path) -> Result<Self, LoadError> {
-        Ok(Self {
-            engine: SledEngine::open(path)?,
+        Ok(Self::into_engine(SledEngine::open(path)?))
+    }
+}
+
+impl<E: Engine> Loader<E> {
+    /// An empty state in `engine`.
+    pub fn into_engine(engine: E) -> Self {
+        Self {
+            engine,
             pending: BytesMut::new(),
             batch: Batch::default(),
             complete: false,
             ended: false,
-        })
+        }
     }
 
     /// Takes in the next bytes.
@@ -197,7 +204,7 @@ impl Loader {
     ///
     /// # Errors
     /// When something is missing, or the engine fails.
-    pub fn finish(mut self) -> Result<SledEngine, LoadError> {
+    pub fn finish(mut self) -> Result<E, LoadError> {
         if !self.pending.is_empty() {
             return Err(LoadError::Damaged("it ends in the middle of a record"));
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::mvcc::schema;
+use crate::time::Time;
 
 /// Longest lease in seconds, as in etcd.
 pub const MAX_TTL: i64 = 9_000_000_000;
@@ -110,6 +111,7 @@ impl Leases {
 #[derive(Debug, Default)]
 pub struct LeaseClock {
     inner: Mutex<Deadlines>,
+    time: Time,
 }
 
 #[derive(Debug, Default)]
@@ -142,9 +144,24 @@ fn seconds(ttl: i64) -> Duration {
 }
 
 impl LeaseClock {
+    /// Deadlines by this clock.
+    #[must_use]
+    pub fn new(time: Time) -> Self {
+        Self {
+            inner: Mutex::default(),
+            time,
+        }
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn time(&self) -> &Time {
+        &self.time
+    }
+
     /// This member leads from now on: every lease gets its full time, and `grace` for the election.
     pub fn lead(&self, leases: impl Iterator<Item = (i64, i64)>, grace: Duration) {
-        let now = Instant::now();
+        let now = self.time.now();
         let mut inner = self.inner.lock();
         inner.leading = true;
         inner.by_id.clear();
@@ -163,7 +180,7 @@ impl LeaseClock {
     pub fn granted(&self, id: i64, ttl: i64) {
         let mut inner = self.inner.lock();
         if inner.leading {
-            inner.set(id, seconds(ttl), Instant::now());
+            inner.set(id, seconds(ttl), self.time.now());
         }
     }
 
@@ -175,7 +192,7 @@ impl LeaseClock {
     /// Gives a lease its full time again and returns that time in seconds. `None`: it has run out or never was.
     #[must_use]
     pub fn renew(&self, id: i64) -> Option<i64> {
-        let now = Instant::now();
+        let now = self.time.now();
         let mut inner = self.inner.lock();
         let (deadline, ttl) = *inner.by_id.get(&id)?;
         if deadline <= now {
@@ -189,14 +206,14 @@ impl LeaseClock {
     #[must_use]
     pub fn remaining(&self, id: i64) -> Option<i64> {
         let (deadline, _) = *self.inner.lock().by_id.get(&id)?;
-        let left = deadline.checked_duration_since(Instant::now())?;
+        let left = deadline.checked_duration_since(self.time.now())?;
         i64::try_from(left.as_secs()).ok()
     }
 
     /// Leases that have run out, at most `limit`. They are named again until they are revoked.
     #[must_use]
     pub fn expired(&self, limit: usize) -> Vec<i64> {
-        let now = Instant::now();
+        let now = self.time.now();
         let inner = self.inner.lock();
         inner
             .by_time

@@ -9,6 +9,7 @@
 //! - [`watch`]: telling clients of changes
 //! - [`persist`]: bringing the state to the [`engine`] (sled) in the background
 //! - [`dump`], [`backup`]: the whole state as a stream
+//! - [`time`]: the clock, real or simulated
 //! - [`boot`]: from flags and folders to a running member; [`compactor`]: dropping history by itself
 //!
 //! The store knows keys and bytes, never Kubernetes.
@@ -29,6 +30,7 @@ pub mod persist;
 pub mod raft;
 pub mod server;
 pub mod state;
+pub mod time;
 pub mod transport;
 pub mod urls;
 pub mod wal;

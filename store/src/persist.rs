@@ -4,7 +4,7 @@
 //! after compactions, and watches the room on the disk. Nobody waits for it: what the engine does not have is
 //! in memory and in the write-ahead log.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,7 +17,7 @@ use crate::engine::Pressure;
 use crate::error::StoreError;
 use crate::raft::handle::{Command, RaftHandle};
 use crate::state::{Applied, State};
-use crate::wal::segment::SpareSlot;
+use crate::wal::disk::SpareSlot;
 
 /// Size of the changes in memory that makes writing them worthwhile.
 pub const STORE_BYTES: usize = 4 << 20;
@@ -42,12 +42,43 @@ pub struct Persister {
     stopping: Arc<AtomicBool>,
 }
 
+/// How much room the disk has.
+pub trait DiskRoom: Send {
+    /// Bytes that are free; `None` if nobody knows.
+    fn free_bytes(&self) -> Option<u64>;
+    /// Prepares the log's next segment; `false` if there is no room for it.
+    fn prepare_segment(&self) -> bool;
+}
+
+/// The room on the file system of a folder.
+pub struct FolderRoom {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Where the log's next segment goes.
+    pub spare: Arc<SpareSlot>,
+}
+
+impl DiskRoom for FolderRoom {
+    fn free_bytes(&self) -> Option<u64> {
+        match nix::sys::statvfs::statvfs(&self.folder) {
+            Ok(stat) => Some(stat.blocks_available() * stat.fragment_size()),
+            Err(error) => {
+                tracing::warn!(%error, folder = %self.folder.display(), "asking for the room on the disk");
+                None
+            }
+        }
+    }
+
+    fn prepare_segment(&self) -> bool {
+        self.spare.ensure()
+    }
+}
+
 /// What the thread works with.
 pub struct Worker {
     state: Arc<State>,
     raft: RaftHandle,
-    spare: Arc<SpareSlot>,
-    folder: PathBuf,
+    room: Box<dyn DiskRoom>,
     quota: u64,
     nudges: Receiver<Nudge>,
     stopping: Arc<AtomicBool>,
@@ -76,8 +107,7 @@ impl Persister {
 pub fn persister(
     state: Arc<State>,
     raft: RaftHandle,
-    spare: Arc<SpareSlot>,
-    folder: &Path,
+    room: Box<dyn DiskRoom>,
     quota: u64,
 ) -> (Persister, Worker) {
     let (sender, nudges) = sync_channel(1);
@@ -87,16 +117,16 @@ pub fn persister(
         nudges: sender,
         stopping: stopping.clone(),
     };
+    let stored_at = state.now();
     let worker = Worker {
         state,
         raft,
-        spare,
-        folder: folder.to_owned(),
+        room,
         quota,
         nudges,
         stopping,
         stored,
-        stored_at: Instant::now(),
+        stored_at,
         full: false,
         alarmed: false,
     };
@@ -121,8 +151,16 @@ impl Worker {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<(), StoreError> {
-        let spare = self.spare.ensure();
+    fn since_stored(&self) -> Duration {
+        self.state.now().duration_since(self.stored_at)
+    }
+
+    /// Does what there is to do now.
+    ///
+    /// # Errors
+    /// When the engine fails; this member cannot go on.
+    pub fn look(&mut self) -> Result<(), StoreError> {
+        let spare = self.room.prepare_segment();
         if self.is_due() && self.has_room() {
             self.store()?;
         }
@@ -134,7 +172,7 @@ impl Worker {
                 self.store()?;
             }
         }
-        let pressure = if self.stored_at.elapsed() > LOOK_EVERY * 2 {
+        let pressure = if self.since_stored() > LOOK_EVERY * 2 {
             Pressure::Idle
         } else {
             Pressure::Busy
@@ -154,7 +192,7 @@ impl Worker {
         });
         bytes >= STORE_BYTES
             || compacting
-            || (applied != self.stored && self.stored_at.elapsed() >= STORE_EVERY)
+            || (applied != self.stored && self.since_stored() >= STORE_EVERY)
     }
 
     fn store(&mut self) -> Result<(), StoreError> {
@@ -166,7 +204,7 @@ impl Worker {
         self.state.engine().commit(batch)?;
         self.state.mark_stored(&unstored);
         self.stored = unstored.applied;
-        self.stored_at = Instant::now();
+        self.stored_at = self.state.now();
         self.raft.send(Command::Stored(unstored.applied));
         self.check_quota();
         Ok(())
@@ -180,13 +218,7 @@ impl Worker {
         if self.full {
             want += RESUME_BYTES;
         }
-        match nix::sys::statvfs::statvfs(&self.folder) {
-            Ok(stat) => stat.blocks_available() * stat.fragment_size() > want,
-            Err(error) => {
-                tracing::warn!(%error, folder = %self.folder.display(), "asking for the room on the disk");
-                true
-            }
-        }
+        self.room.free_bytes().is_none_or(|free| free > want)
     }
 
     fn set_full(&mut self, full: bool) {
@@ -196,9 +228,9 @@ impl Worker {
         self.full = full;
         self.raft.leadership.set_disk_full(full);
         if full {
-            tracing::error!(folder = %self.folder.display(), "the disk is full: writes are refused");
+            tracing::error!("the disk of the data folder is full: writes are refused until there is room");
         } else {
-            tracing::info!(folder = %self.folder.display(), "the disk has room again");
+            tracing::info!("the disk has room again: writes are accepted");
         }
     }
 

@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use keelson_proto::etcd::{
     self, AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionResponse, LeaseGrantResponse,
@@ -25,6 +26,7 @@ use crate::mvcc::read::ReadError;
 use crate::mvcc::recent::{Change, Recent};
 use crate::mvcc::revision::Revision;
 use crate::mvcc::schema;
+use crate::time::Time;
 use crate::watch::hub::Hub;
 
 /// What a proposal came to.
@@ -147,6 +149,19 @@ impl State {
             inner: RwLock::new(inner),
             engine,
         }
+    }
+
+    /// The same state by another clock; for the start, before anything waits.
+    #[must_use]
+    pub fn with_time(mut self, time: Time) -> Self {
+        self.clock = LeaseClock::new(time);
+        self
+    }
+
+    /// What time it is for this member.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.clock.time().now()
     }
 
     /// Looks at the state. Keep it short: the applying thread waits.

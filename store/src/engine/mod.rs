@@ -95,6 +95,13 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the exchange did not work; the engine must not be used after that.
     fn replace(&self, with: &std::path::Path) -> Result<(), EngineError>;
+
+    /// Forgets a state that was prepared at `unwanted`.
+    fn discard(&self, unwanted: &std::path::Path) {
+        if let Err(error) = std::fs::remove_dir_all(unwanted) {
+            tracing::warn!(%error, folder = %unwanted.display(), "deleting a snapshot that is not needed");
+        }
+    }
 }
 
 /// How much a caller wants memory back.

@@ -3,7 +3,7 @@
 //! The order inside [`Core::process`] is Raft's: a leader's messages may leave at once; entries and votes must
 //! be on disk before messages that promise them leave; only then is the library told that they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ use raft::eraftpb::{
     ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot,
 };
 use raft::{RawNode, SnapshotStatus, StateRole};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::handle::{Answer, Command, Leadership, Membership, encode_change};
 use super::log::LogTail;
@@ -29,14 +31,14 @@ use crate::wal::{Mark, Room, Wal, WalError};
 const APPLY_BATCH: usize = 256;
 /// Requests that may wait for agreement before more are refused.
 const MAX_WAITING: usize = 20_000;
-/// Entries kept for members that are behind.
-const KEEP_ENTRIES: u64 = 5_000;
 /// Bytes of entries kept for members that are behind.
 const KEEP_BYTES: usize = 16 << 20;
 /// Readers who are not confirmed after this give up.
 const READ_PATIENCE: Duration = Duration::from_secs(7);
 /// How long a question to the leader may take before it is asked again.
 const READ_RETRY: Duration = Duration::from_millis(500);
+/// How often requests that nobody waits for any more are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Size of the changes in memory from which on every round of the loop is slowed down.
 const SLOW_BYTES: usize = 32 << 20;
@@ -112,6 +114,10 @@ pub struct Parts {
     pub election_timeout: Duration,
     /// Who brings the state to the engine.
     pub persister: Persister,
+    /// Where chance begins.
+    pub seed: u64,
+    /// Entries kept for members that are behind.
+    pub keep_entries: u64,
 }
 
 /// One member's consensus.
@@ -126,10 +132,13 @@ pub struct Core {
     /// Proposals made while nobody led.
     parked: Vec<Command>,
     reads: Reads,
-    incoming: Option<(u64, PathBuf)>,
+    /// Received states by the entry they are at.
+    incoming: BTreeMap<u64, PathBuf>,
     election_timeout: Duration,
     swept: Instant,
     persister: Persister,
+    random: StdRng,
+    keep_entries: u64,
 }
 
 impl Core {
@@ -144,7 +153,10 @@ impl Core {
             leadership,
             election_timeout,
             persister,
+            seed,
+            keep_entries,
         } = parts;
+        let swept = state.now();
         Self {
             member,
             node,
@@ -155,10 +167,12 @@ impl Core {
             waiting: HashMap::new(),
             parked: Vec::new(),
             reads: Reads::default(),
-            incoming: None,
+            incoming: BTreeMap::new(),
             election_timeout,
-            swept: Instant::now(),
+            swept,
             persister,
+            random: StdRng::seed_from_u64(seed),
+            keep_entries,
         }
     }
 
@@ -182,11 +196,15 @@ impl Core {
 
     /// Time has passed.
     pub fn tick(&mut self) {
+        if self.node.raft.election_elapsed == 0 {
+            self.draw_election_timeout();
+        }
         self.node.tick();
-        if self.swept.elapsed() > Duration::from_secs(1) {
-            self.swept = Instant::now();
+        let now = self.state.now();
+        if now.duration_since(self.swept) > SWEEP_EVERY {
+            self.swept = now;
             self.waiting.retain(|_, waiting| !waiting.answer.is_closed());
-            self.reads.expire(READ_PATIENCE);
+            self.reads.expire(READ_PATIENCE, now);
         }
         self.give_up_on_the_lost();
         if !self.parked.is_empty() && self.node.raft.leader_id != raft::INVALID_ID {
@@ -194,6 +212,13 @@ impl Core {
                 self.take(command);
             }
         }
+    }
+
+    /// The library draws its own at every reset; drawn here, a run with the same seed is the same run.
+    fn draw_election_timeout(&mut self) {
+        let raft = &mut self.node.raft;
+        let least = raft.election_timeout();
+        raft.set_randomized_election_timeout(self.random.random_range(least..2 * least));
     }
 
     /// Proposals of an earlier term that are not applied when an entry of the present one is: the leader they
@@ -225,15 +250,13 @@ impl Core {
                 }
             }
             Command::Snapshot(message, path) => {
-                if let Some((_, old)) = self
-                    .incoming
-                    .replace((message.get_snapshot().get_metadata().index, path))
-                {
-                    let _ = std::fs::remove_dir_all(old);
+                let index = message.get_snapshot().get_metadata().index;
+                if let Some(old) = self.incoming.insert(index, path) {
+                    self.state.engine().discard(&old);
                 }
                 self.step(message);
             }
-            Command::ReadIndex(waiter) => self.reads.ask(waiter),
+            Command::ReadIndex(waiter) => self.reads.ask(waiter, self.state.now()),
             Command::Unreachable(member) => self.node.report_unreachable(member),
             Command::SnapshotSent { to, arrived } => {
                 let status = if arrived {
@@ -380,7 +403,7 @@ impl Core {
         let alone = self.state.read(|inner| {
             inner.shared.membership.members.len() == 1 && inner.shared.membership.is_sole_voter(self.member)
         });
-        let (entries, bytes) = if alone { (0, 0) } else { (KEEP_ENTRIES, KEEP_BYTES) };
+        let (entries, bytes) = if alone { (0, 0) } else { (self.keep_entries, KEEP_BYTES) };
         let mark = self.node.mut_store().release(stored.index, entries, bytes);
         if let Err(error) = self.wal.release(mark) {
             // The log is longer than it need be; the next release tries again.
@@ -437,6 +460,10 @@ impl Core {
             self.publish_leadership();
             self.reads.applied(self.state.applied_index());
         }
+        // What the library did not want is out of date.
+        for unwanted in std::mem::take(&mut self.incoming).into_values() {
+            self.state.engine().discard(&unwanted);
+        }
         self.mind_memory();
         Ok(())
     }
@@ -456,7 +483,8 @@ impl Core {
         if self.node.raft.leader_id == raft::INVALID_ID {
             return;
         }
-        if let Some(context) = self.reads.next_question(self.member, READ_RETRY) {
+        let now = self.state.now();
+        if let Some(context) = self.reads.next_question(self.member, READ_RETRY, now) {
             self.node.read_index(context);
         }
     }
@@ -640,15 +668,10 @@ impl Core {
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), CoreError> {
         let metadata = snapshot.get_metadata();
         let (index, term) = (metadata.index, metadata.term);
-        let path = match self.incoming.take() {
-            Some((incoming, path)) if incoming == index => path,
-            _ => {
-                return Err(CoreError::Install {
-                    index,
-                    source: StoreError::Corrupt,
-                });
-            }
-        };
+        let path = self.incoming.remove(&index).ok_or(CoreError::Install {
+            index,
+            source: StoreError::Corrupt,
+        })?;
         self.state
             .replace(&path)
             .map_err(|source| CoreError::Install { index, source })?;

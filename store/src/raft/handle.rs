@@ -150,8 +150,18 @@ impl RaftHandle {
     /// A handle for the thread that reads from the other end of `commands`.
     #[must_use]
     pub fn new(commands: mpsc::Sender<Command>, leadership: Arc<Leadership>, member: u64) -> Self {
-        // Numbers are unique among members and restarts: the member's, and a random start.
-        let start = (member << 48) | (u64::from(rand::random::<u32>()) << 12);
+        Self::numbering_from(commands, leadership, member, rand::random())
+    }
+
+    /// The same, with the number of this start given: members and their starts must not share numbers.
+    #[must_use]
+    pub fn numbering_from(
+        commands: mpsc::Sender<Command>,
+        leadership: Arc<Leadership>,
+        member: u64,
+        start: u32,
+    ) -> Self {
+        let start = (member << 48) | (u64::from(start) << 12);
         Self {
             commands,
             leadership,

@@ -2,6 +2,7 @@
 //!
 //! - [`log`]: the log's tail in memory, as the library wants to read it
 //! - [`core`]: what to do with everything that comes in, as one step of a loop
+//! - [`start`]: from a log and a state, as they were found, to a core
 //! - [`driver`]: the thread around it, with its clock
 //! - [`handle`]: how the rest of the process talks to that thread
 //! - [`reads`]: confirming, for many readers at once, that the leader still leads
@@ -13,3 +14,4 @@ pub mod handle;
 pub mod log;
 pub mod logger;
 pub mod reads;
+pub mod start;

@@ -33,13 +33,12 @@ struct Question {
 
 impl Reads {
     /// A reader wants to know.
-    pub fn ask(&mut self, waiter: Waiter) {
-        self.new.push((waiter, Instant::now()));
+    pub fn ask(&mut self, waiter: Waiter, now: Instant) {
+        self.new.push((waiter, now));
     }
 
     /// The question to put to the library now, if there is one; `retry` is how long an answer may take.
-    pub fn next_question(&mut self, member: u64, retry: Duration) -> Option<Vec<u8>> {
-        let now = Instant::now();
+    pub fn next_question(&mut self, member: u64, retry: Duration, now: Instant) -> Option<Vec<u8>> {
         match &mut self.asked {
             Some(question) if now.duration_since(question.at) < retry => return None,
             Some(question) => self.new.append(&mut question.waiters),
@@ -86,8 +85,7 @@ impl Reads {
     }
 
     /// Gives up on readers that have waited longer than `patience`.
-    pub fn expire(&mut self, patience: Duration) {
-        let now = Instant::now();
+    pub fn expire(&mut self, patience: Duration, now: Instant) {
         let late = |(_, since): &mut (Waiter, Instant)| now.duration_since(*since) > patience;
         let mut given_up: Vec<_> = self.new.extract_if(.., late).collect();
         if let Some(question) = &mut self.asked {

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use keelson_daemon::metrics::Metrics;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::raft::handle::Leadership;
 use crate::state::State;
+use crate::wal::SyncTimes;
+use crate::wal::sync_times::BOUNDS_MICROS;
 
 #[derive(Debug)]
 struct Figures(Arc<Sources>);
@@ -17,6 +20,7 @@ struct Sources {
     state: Arc<State>,
     leadership: Arc<Leadership>,
     member: u64,
+    syncs: Arc<SyncTimes>,
 }
 
 impl std::fmt::Debug for Sources {
@@ -26,11 +30,18 @@ impl std::fmt::Debug for Sources {
 }
 
 /// Registers the store's figures.
-pub fn register(metrics: &Metrics, state: Arc<State>, leadership: Arc<Leadership>, member: u64) {
+pub fn register(
+    metrics: &Metrics,
+    state: Arc<State>,
+    leadership: Arc<Leadership>,
+    member: u64,
+    syncs: Arc<SyncTimes>,
+) {
     let figures = Figures(Arc::new(Sources {
         state,
         leadership,
         member,
+        syncs,
     }));
     metrics.register(|registry| registry.register_collector(Box::new(figures)));
 }
@@ -106,6 +117,18 @@ impl Collector for Figures {
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
             gauge.encode(metric)?;
         }
+        let syncs = &sources.syncs;
+        let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::MAX]).zip(syncs.counts()).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        encoder
+            .encode_descriptor(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "How long the disk takes to make a write of the log durable",
+                None,
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(syncs.seconds(), count, &buckets, None)?;
         Ok(())
     }
 }

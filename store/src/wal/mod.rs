@@ -1,23 +1,27 @@
 //! The write-ahead log: Raft's entries and hard state, in segments of a fixed size.
 //!
 //! - [`record`]: how a record looks on disk, and its checksum
-//! - [`segment`]: one file; preallocated, so that a full disk cannot stop a write half way
+//! - [`segment`]: one file of records; [`disk`]: where the files are
+//! - [`sync_times`]: how long the disk takes
 //! - [`Wal`]: appending (buffered), syncing (one `fdatasync` for all that was buffered), replay, release
 //!
 //! Order: [`Wal::append`] and [`Wal::set_hard_state`] only fill a buffer; nothing they were given may be
 //! acknowledged, and no message that depends on it sent, before [`Wal::sync`] has returned.
 
+pub mod disk;
 pub mod record;
 pub mod segment;
+pub mod sync_times;
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use raft::eraftpb::{Entry, HardState};
 
+use disk::Disk;
 use record::Record;
-use segment::{Segment, SpareSlot};
+use segment::Segment;
+pub use sync_times::SyncTimes;
 
 /// Why the log failed. Nothing may be acknowledged after an error.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +37,7 @@ pub enum WalError {
         source: std::io::Error,
     },
     /// A record that was once complete no longer reads as written, or records are missing.
-    #[error("the write-ahead log is damaged at {path}, offset {offset}: {reason}")]
+    #[error("the write-ahead log is damaged at {path}, offset {offset}: {reason}; {WHAT_TO_DO}")]
     Damaged {
         /// The segment.
         path: PathBuf,
@@ -43,6 +47,9 @@ pub enum WalError {
         reason: String,
     },
 }
+
+const WHAT_TO_DO: &str = "what this member promised to the others may be lost, so it must not go on: remove it \
+    from the group, empty its data folder and add it again; if it is the only member, restore a backup";
 
 /// Where the log begins: the entry before its first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,64 +82,64 @@ pub enum Room {
     Plenty,
 }
 
+/// Part of the last segment of a full disk that is kept free for what Raft itself has to write.
+const RESERVE_PART: u64 = 16;
+
 /// An open log. One thread appends.
 pub struct Wal {
-    folder: PathBuf,
+    disk: Box<dyn Disk>,
     current: Segment,
     closed: VecDeque<Closed>,
-    spare: Arc<SpareSlot>,
     buffer: Vec<u8>,
     mark: Mark,
     hard_state: HardState,
 }
 
 struct Closed {
-    path: PathBuf,
+    sequence: u64,
     /// Index of the last entry in it or before it.
     last_index: u64,
 }
 
 impl Wal {
-    /// Opens the folder, or makes it. A torn record at the end, from a crash in the middle of a write, is cut
-    /// off: it was never acknowledged.
+    /// Opens the log on a disk, or begins one. A torn record at the end, from a crash in the middle of a write,
+    /// is cut off: it was never acknowledged.
     ///
     /// # Errors
     /// When files cannot be read or made, or anything but the end is damaged.
-    pub fn open(folder: &Path) -> Result<(Self, Replay), WalError> {
-        std::fs::create_dir_all(folder).map_err(|source| WalError::Io {
-            attempt: "making the folder",
-            path: folder.to_owned(),
-            source,
-        })?;
-        let spare = Arc::new(SpareSlot::new(folder));
+    pub fn open(disk: Box<dyn Disk>) -> Result<(Self, Replay), WalError> {
         let mut replay = Replay::default();
         let mut closed = VecDeque::new();
         let mut current = None;
-        let paths = segment::list(folder)?;
-        for (position, (sequence, path)) in paths.iter().enumerate() {
-            let last = position + 1 == paths.len();
-            let mut opened = Segment::replay(path, *sequence, last, &mut |record| replay.take(record))?;
+        let sequences = disk.segments().map_err(|source| WalError::Io {
+            attempt: "listing the segments of",
+            path: disk.path(0),
+            source,
+        })?;
+        for (position, sequence) in sequences.iter().copied().enumerate() {
+            let last = position + 1 == sequences.len();
+            let mut opened =
+                Segment::replay(disk.as_ref(), sequence, last, &mut |record| replay.take(record))?;
             if last {
                 opened.last_index = replay.last_index();
                 current = Some(opened);
             } else {
                 closed.push_back(Closed {
-                    path: path.clone(),
+                    sequence,
                     last_index: replay.last_index(),
                 });
             }
         }
-        replay.finish(folder)?;
+        replay.finish(disk.path(sequences.first().copied().unwrap_or(0)))?;
         let fresh = current.is_none();
         let current = match current {
             Some(segment) => segment,
-            None => Segment::create(folder, 1, &spare)?,
+            None => Segment::create(disk.as_ref(), 1)?,
         };
         let mut wal = Self {
-            folder: folder.to_owned(),
+            disk,
             current,
             closed,
-            spare,
             buffer: Vec::new(),
             mark: replay.mark,
             hard_state: replay.hard_state.clone(),
@@ -142,12 +149,6 @@ impl Wal {
             wal.sync()?;
         }
         Ok((wal, replay))
-    }
-
-    /// The slot for the next segment, to be refilled outside the thread that appends.
-    #[must_use]
-    pub fn spare(&self) -> Arc<SpareSlot> {
-        self.spare.clone()
     }
 
     /// Buffers an entry. Entries of the same or a higher index before it are void from then on.
@@ -216,7 +217,9 @@ impl Wal {
     /// # Errors
     /// When the mark could not be written.
     pub fn reset(&mut self, mark: Mark) -> Result<(), WalError> {
-        self.set_mark(mark)?;
+        self.reserve(record::MARK_BYTES)?;
+        self.mark = mark;
+        record::encode_reset(&mut self.buffer, self.current.sequence, mark);
         self.current.last_index = mark.index;
         self.sync()?;
         self.delete_before(mark.index)
@@ -225,11 +228,12 @@ impl Wal {
     /// How much the log can still take.
     #[must_use]
     pub fn room(&self) -> Room {
-        let left = segment::SEGMENT_BYTES.saturating_sub(self.current.bytes + self.buffer.len() as u64);
+        let all = self.disk.segment_bytes();
+        let left = all.saturating_sub(self.current.bytes + self.buffer.len() as u64);
         // The spare is made in the background; only a writer who is faster than that waits for it here.
-        if left > segment::SEGMENT_BYTES / 2 || self.spare.ensure() {
+        if left > all / 2 || self.disk.has_spare() {
             Room::Plenty
-        } else if left > segment::RESERVE_BYTES {
+        } else if left > all / RESERVE_PART {
             Room::Reserve
         } else {
             Room::None
@@ -248,9 +252,9 @@ impl Wal {
             if closed.last_index > index {
                 break;
             }
-            std::fs::remove_file(&closed.path).map_err(|source| WalError::Io {
+            self.disk.remove(closed.sequence).map_err(|source| WalError::Io {
                 attempt: "deleting the segment",
-                path: closed.path.clone(),
+                path: self.disk.path(closed.sequence),
                 source,
             })?;
             self.closed.pop_front();
@@ -258,20 +262,24 @@ impl Wal {
         Ok(())
     }
 
-    /// Begins a new segment if the current one cannot take `bytes` more.
+    /// Begins a new segment if the current one cannot take `bytes` more, and notes at the start of every write
+    /// that the one before it is on disk.
     fn reserve(&mut self, bytes: usize) -> Result<(), WalError> {
-        if self.current.bytes + (self.buffer.len() + bytes) as u64 <= segment::SEGMENT_BYTES {
-            return Ok(());
+        let want = self.buffer.len() + bytes + record::SYNCED_BYTES;
+        if self.current.bytes + want as u64 > self.disk.segment_bytes() {
+            self.sync()?;
+            let next = Segment::create(self.disk.as_ref(), self.current.sequence + 1)?;
+            let old = std::mem::replace(&mut self.current, next);
+            self.current.last_index = old.last_index;
+            self.closed.push_back(Closed {
+                sequence: old.sequence,
+                last_index: old.last_index,
+            });
+            self.begin_segment();
         }
-        self.sync()?;
-        let next = Segment::create(&self.folder, self.current.sequence + 1, &self.spare)?;
-        let mut old = std::mem::replace(&mut self.current, next);
-        self.current.last_index = old.last_index;
-        self.closed.push_back(Closed {
-            path: std::mem::take(&mut old.path),
-            last_index: old.last_index,
-        });
-        self.begin_segment();
+        if self.buffer.is_empty() {
+            record::encode_synced(&mut self.buffer, self.current.sequence, self.current.bytes);
+        }
         Ok(())
     }
 
@@ -286,6 +294,11 @@ impl Replay {
     fn take(&mut self, record: Record) {
         match record {
             Record::HardState(state) => self.hard_state = state,
+            Record::Synced(_) => {}
+            Record::Reset(mark) => {
+                self.mark = mark;
+                self.entries.clear();
+            }
             Record::Mark(mark) => {
                 if mark.index >= self.mark.index {
                     self.mark = mark;
@@ -323,10 +336,20 @@ impl Replay {
         self.last_entry()
     }
 
-    fn finish(&mut self, folder: &Path) -> Result<(), WalError> {
+    /// The term of an entry, or of the mark.
+    #[must_use]
+    pub fn term(&self, index: u64) -> Option<u64> {
+        if index == self.mark.index {
+            return Some(self.mark.term);
+        }
+        let place = index.checked_sub(self.mark.index + 1)?;
+        self.entries.get(place as usize).map(|entry| entry.term)
+    }
+
+    fn finish(&mut self, path: PathBuf) -> Result<(), WalError> {
         match self.entries.front() {
             Some(first) if first.index != self.mark.index + 1 => Err(WalError::Damaged {
-                path: folder.to_owned(),
+                path,
                 offset: 0,
                 reason: format!(
                     "the log begins after entry {} but its first entry is {}",

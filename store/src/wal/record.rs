@@ -17,6 +17,8 @@ const HEADER_BYTES: usize = 8;
 const KIND_ENTRY: u8 = 1;
 const KIND_HARD_STATE: u8 = 2;
 const KIND_MARK: u8 = 3;
+const KIND_RESET: u8 = 4;
+const KIND_SYNCED: u8 = 5;
 
 const ENTRY_FIXED: usize = 8 + 8 + 1 + 4;
 
@@ -24,6 +26,9 @@ const ENTRY_FIXED: usize = 8 + 8 + 1 + 4;
 pub const HARD_STATE_BYTES: usize = HEADER_BYTES + 1 + 24;
 /// Bytes a mark takes.
 pub const MARK_BYTES: usize = HEADER_BYTES + 1 + 16;
+
+/// Bytes the note of a sync takes.
+pub const SYNCED_BYTES: usize = HEADER_BYTES + 1 + 8;
 
 /// What the log holds.
 #[derive(Debug, PartialEq)]
@@ -34,6 +39,10 @@ pub enum Record {
     HardState(HardState),
     /// The log begins after this.
     Mark(Mark),
+    /// The log begins after this, and no entry before this record counts any more.
+    Reset(Mark),
+    /// Everything before this place in the segment was on disk when this was written.
+    Synced(u64),
 }
 
 /// What stands at a place in a segment.
@@ -80,6 +89,36 @@ pub fn encode_mark(buffer: &mut Vec<u8>, sequence: u64, mark: Mark) {
         payload.extend_from_slice(&mark.index.to_le_bytes());
         payload.extend_from_slice(&mark.term.to_le_bytes());
     });
+}
+
+/// Appends a mark that makes all entries before it void.
+pub fn encode_reset(buffer: &mut Vec<u8>, sequence: u64, mark: Mark) {
+    encode(buffer, sequence, KIND_RESET, |payload| {
+        payload.extend_from_slice(&mark.index.to_le_bytes());
+        payload.extend_from_slice(&mark.term.to_le_bytes());
+    });
+}
+
+/// Appends the note that everything before `offset`, where this record stands itself, is on disk.
+pub fn encode_synced(buffer: &mut Vec<u8>, sequence: u64, offset: u64) {
+    encode(buffer, sequence, KIND_SYNCED, |payload| {
+        payload.extend_from_slice(&offset.to_le_bytes());
+    });
+}
+
+/// Whether `rest`, which begins at `at`, holds a note of a sync beyond `at`: then what stands at `at` was once
+/// on disk, and is not the torn end of the last write.
+#[must_use]
+pub fn synced_beyond(sequence: u64, at: u64, rest: &[u8]) -> bool {
+    let length = ((SYNCED_BYTES - HEADER_BYTES) as u32).to_le_bytes();
+    rest.windows(SYNCED_BYTES).enumerate().any(|(offset, bytes)| {
+        bytes[HEADER_BYTES] == KIND_SYNCED
+            && bytes[..4] == length
+            && match decode(sequence, bytes) {
+                Found::Record(Record::Synced(place), _) => place > at && place == at + offset as u64,
+                _ => false,
+            }
+    })
 }
 
 fn encode(buffer: &mut Vec<u8>, sequence: u64, kind: u8, payload: impl FnOnce(&mut Vec<u8>)) {
@@ -154,12 +193,18 @@ fn decode_body(body: &[u8]) -> Option<Record> {
             commit: read_u64(payload, 16)?,
             ..HardState::default()
         })),
-        KIND_MARK => Some(Record::Mark(Mark {
-            index: read_u64(payload, 0)?,
-            term: read_u64(payload, 8)?,
-        })),
+        KIND_MARK => Some(Record::Mark(read_mark(payload)?)),
+        KIND_RESET => Some(Record::Reset(read_mark(payload)?)),
+        KIND_SYNCED => Some(Record::Synced(read_u64(payload, 0)?)),
         _ => None,
     }
+}
+
+fn read_mark(payload: &[u8]) -> Option<Mark> {
+    Some(Mark {
+        index: read_u64(payload, 0)?,
+        term: read_u64(payload, 8)?,
+    })
 }
 
 fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {

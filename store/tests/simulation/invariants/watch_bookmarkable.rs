@@ -1,0 +1,36 @@
+//! A progress notification is true: everything up to its revision has been told, nothing before it follows.
+
+use super::watch_reliable::expected;
+use crate::history::{History, Told};
+
+pub fn check(history: &History) -> Result<(), String> {
+    for (prefix, told) in &history.watches {
+        let mut seen = 0;
+        let mut marked = 0;
+        for told in told {
+            match told {
+                Told::Begun { .. } => {}
+                Told::Compacted(revision) => seen = seen.max(revision - 1),
+                Told::Events(events) => {
+                    if let Some((revision, event)) = events.first()
+                        && *revision <= marked
+                    {
+                        return Err(format!(
+                            "watch {prefix} was told of {event:?} of revision {revision} after a progress of {marked}"
+                        ));
+                    }
+                    seen = events.last().map_or(seen, |(revision, _)| *revision);
+                }
+                Told::Progress(revision) => {
+                    if let Some((missed, event)) = expected(history, prefix, seen, *revision).first() {
+                        return Err(format!(
+                            "watch {prefix} had a progress of {revision} but was not told of {event:?} of {missed}"
+                        ));
+                    }
+                    marked = marked.max(*revision);
+                }
+            }
+        }
+    }
+    Ok(())
+}

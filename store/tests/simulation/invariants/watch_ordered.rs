@@ -1,0 +1,21 @@
+//! Events come in the order of their revisions.
+
+use crate::history::{History, Told};
+
+pub fn check(history: &History) -> Result<(), String> {
+    for (prefix, told) in &history.watches {
+        let mut last = 0;
+        for told in told {
+            let Told::Events(events) = told else {
+                continue;
+            };
+            for (revision, event) in events {
+                if *revision < last {
+                    return Err(format!("watch {prefix}: {event:?} of revision {revision} after {last}"));
+                }
+                last = *revision;
+            }
+        }
+    }
+    Ok(())
+}

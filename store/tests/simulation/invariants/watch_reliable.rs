@@ -1,0 +1,61 @@
+//! A watch misses nothing, and hears nothing that did not happen; but for history that was compacted away.
+
+use crate::history::{Event, History, Told};
+
+/// What a watch of `[from, to)`, or of one key, should have been told in `(after, until]`.
+pub fn expected<'h>(
+    history: &'h History,
+    prefix: &str,
+    after: i64,
+    until: i64,
+) -> Vec<(i64, &'h Event)> {
+    let (from, to) = prefix.split_once(' ').unwrap_or((prefix, ""));
+    history
+        .truth
+        .range(after + 1..until.max(after) + 1)
+        .flat_map(|(revision, events)| events.iter().map(|event| (*revision, event)))
+        .filter(|(_, event)| {
+            if to.is_empty() {
+                event.key == from
+            } else {
+                event.key.as_str() >= from && event.key.as_str() < to
+            }
+        })
+        .collect()
+}
+
+pub fn check(history: &History) -> Result<(), String> {
+    for (prefix, told) in &history.watches {
+        // Everything up to here is accounted for.
+        let mut seen = 0;
+        for told in told {
+            match told {
+                Told::Events(events) => {
+                    let last = events.last().map_or(seen, |(revision, _)| *revision);
+                    let expected = expected(history, prefix, seen, last);
+                    let same = expected.len() == events.len()
+                        && expected.iter().zip(events).all(|((revision, truth), (told, event))| {
+                            revision == told
+                                && truth.key == event.key
+                                && truth.value == event.value
+                                && (event.value == 0
+                                    || (truth.version, truth.created) == (event.version, event.created))
+                        });
+                    if !same {
+                        return Err(format!("watch {prefix}: after {seen} came {events:?}, not {expected:?}"));
+                    }
+                    seen = last;
+                }
+                Told::Compacted(revision) => seen = seen.max(revision - 1),
+                Told::Begun { .. } | Told::Progress(_) => {}
+            }
+        }
+        // The run ended quietly: by then it must have heard of everything.
+        let newest = history.truth.last_key_value().map_or(0, |(revision, _)| *revision);
+        let missed = expected(history, prefix, seen, newest);
+        if let Some((revision, event)) = missed.first() {
+            return Err(format!("watch {prefix} was never told of {event:?} of revision {revision}"));
+        }
+    }
+    Ok(())
+}
