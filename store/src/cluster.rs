@@ -8,6 +8,7 @@ use raft::eraftpb::ConfState;
 use sha2::{Digest, Sha256};
 
 use crate::error::StoreError;
+use crate::raft::handle::Membership as Change;
 
 /// The members of the group, as of the last applied entry.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +95,37 @@ impl Membership {
             return Err(StoreError::MemberExists);
         }
         self.check_urls(member)
+    }
+
+    /// Checks that after a change most voters are ones that have been started: those have told their name.
+    ///
+    /// # Errors
+    /// When they would not be.
+    pub fn check_started(&self, change: &Change) -> Result<(), StoreError> {
+        let voters = self.members.values().filter(|member| !member.learner);
+        let (mut all, mut started) = (0, 0);
+        for voter in voters.filter(|voter| !matches!(change, Change::Remove(id) if *id == voter.id)) {
+            all += 1;
+            started += usize::from(!voter.name.is_empty());
+        }
+        match change {
+            Change::Remove(_) => {}
+            Change::Promote(_) => {
+                all += 1;
+                started += 1;
+            }
+            Change::Add(_) => {
+                all += 1;
+                // The second member of a group may be added before it is there.
+                if started == 1 && all == 2 {
+                    return Ok(());
+                }
+            }
+        }
+        if started < all / 2 + 1 {
+            return Err(StoreError::NotEnoughStarted);
+        }
+        Ok(())
     }
 
     /// Checks that a member's URLs are its own.

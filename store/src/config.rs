@@ -125,13 +125,13 @@ pub struct Config {
     /// How often silent watches that asked for it are told where they are
     #[arg(long, default_value = "10m", value_parser = parse_duration, alias = "experimental-watch-progress-notify-interval")]
     pub watch_progress_notify_interval: Duration,
-    /// Accepted for etcd's sake: the log is kept as long as members need it
+    /// Most entries of the log that are kept for members that are behind; beyond that they get a snapshot
     #[arg(long, default_value_t = 10_000)]
     pub snapshot_count: u64,
-    /// Accepted for etcd's sake: elections are always preceded by a trial
+    /// Ask before an election whether it could be won
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set)]
     pub pre_vote: bool,
-    /// Accepted for etcd's sake: changes that would break the group are always refused
+    /// Refuse changes of the group that would leave it without a working majority
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set)]
     pub strict_reconfig_check: bool,
 

@@ -80,6 +80,9 @@ pub enum StoreError {
     /// The change would leave the group without a working majority.
     #[error("etcdserver: re-configuration failed due to not enough started members")]
     NotEnoughStarted,
+    /// Too few members answer for the change to be safe.
+    #[error("etcdserver: unhealthy cluster")]
+    Unhealthy,
     /// A member URL that cannot be used.
     #[error("etcdserver: given member URLs are invalid")]
     BadMemberUrls,
@@ -126,7 +129,7 @@ impl StoreError {
             E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
             E::NoSpace | E::TooManyRequests => Code::ResourceExhausted,
             E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
-            E::NoLeader | E::LeaderChanged | E::Timeout | E::Stopped => Code::Unavailable,
+            E::NoLeader | E::LeaderChanged | E::Timeout | E::Stopped | E::Unhealthy => Code::Unavailable,
             E::Corrupt => Code::DataLoss,
             E::LeaseExists
             | E::NotLeader

@@ -10,7 +10,8 @@
 //! - [`persist`]: bringing the state to the [`engine`] (sled) in the background
 //! - [`dump`], [`backup`]: the whole state as a stream
 //! - [`time`]: the clock, real or simulated
-//! - [`boot`]: from flags and folders to a running member; [`compactor`]: dropping history by itself
+//! - [`folder`]: the data folder, opened, made or repaired
+//! - [`boot`]: from flags to a running member; [`compactor`]: dropping history by itself
 //!
 //! The store knows keys and bytes, never Kubernetes.
 
@@ -24,6 +25,7 @@ pub mod config;
 pub mod dump;
 pub mod engine;
 pub mod error;
+pub mod folder;
 pub mod lease;
 pub mod mvcc;
 pub mod persist;

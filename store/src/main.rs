@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
     };
     keelson_daemon::logging::init(&config.logging);
     let ended = match snapshot {
-        Some(snapshot) => keelson_store::boot::restore(&config, &snapshot),
+        Some(snapshot) => keelson_store::folder::restore(&config, &snapshot),
         None => match keelson_daemon::signals::shutdown_token() {
             Ok(shutdown) => keelson_store::run(config, shutdown).await,
             Err(error) => Err(error.into()),

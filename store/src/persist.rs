@@ -190,9 +190,7 @@ impl Worker {
                 inner.shared.applied,
             )
         });
-        bytes >= STORE_BYTES
-            || compacting
-            || (applied != self.stored && self.since_stored() >= STORE_EVERY)
+        bytes >= STORE_BYTES || compacting || (applied != self.stored && self.since_stored() >= STORE_EVERY)
     }
 
     fn store(&mut self) -> Result<(), StoreError> {

@@ -118,6 +118,8 @@ pub struct Parts {
     pub seed: u64,
     /// Entries kept for members that are behind.
     pub keep_entries: u64,
+    /// Refuse changes of the group that would leave it without a working majority.
+    pub strict_reconfig: bool,
 }
 
 /// One member's consensus.
@@ -139,6 +141,7 @@ pub struct Core {
     persister: Persister,
     random: StdRng,
     keep_entries: u64,
+    strict_reconfig: bool,
 }
 
 impl Core {
@@ -155,6 +158,7 @@ impl Core {
             persister,
             seed,
             keep_entries,
+            strict_reconfig,
         } = parts;
         let swept = state.now();
         Self {
@@ -173,6 +177,7 @@ impl Core {
             persister,
             random: StdRng::seed_from_u64(seed),
             keep_entries,
+            strict_reconfig,
         }
     }
 
@@ -349,24 +354,74 @@ impl Core {
         self.state.read(|inner| {
             let membership = &inner.shared.membership;
             match change {
-                Membership::Add(member) => membership.check_add(member),
+                Membership::Add(member) => {
+                    membership.check_add(member)?;
+                    if member.learner {
+                        return Ok(());
+                    }
+                }
                 Membership::Promote(id) => match membership.members.get(id) {
-                    None => Err(StoreError::MemberNotFound),
-                    Some(member) if !member.learner => Err(StoreError::NotLearner),
-                    Some(_) if !self.is_in_sync(*id) => Err(StoreError::LearnerNotReady),
-                    Some(_) => Ok(()),
+                    None => return Err(StoreError::MemberNotFound),
+                    Some(member) if !member.learner => return Err(StoreError::NotLearner),
+                    Some(_) if !self.is_in_sync(*id) => return Err(StoreError::LearnerNotReady),
+                    Some(_) => {}
                 },
                 Membership::Remove(id) => {
-                    if !membership.members.contains_key(id) {
+                    let Some(member) = membership.members.get(id) else {
                         return Err(StoreError::MemberNotFound);
-                    }
+                    };
                     if membership.is_sole_voter(*id) {
                         return Err(StoreError::NotEnoughStarted);
                     }
-                    Ok(())
+                    // Whoever does not answer is no loss to the majority.
+                    if member.learner || !self.is_active(*id) {
+                        return Ok(());
+                    }
                 }
             }
+            if !self.strict_reconfig {
+                return Ok(());
+            }
+            membership.check_started(change)?;
+            self.check_active(membership, change)
         })
+    }
+
+    /// Whether a member answered within the last election timeout. Only the leader knows; others believe so.
+    fn is_active(&self, member: u64) -> bool {
+        let raft = &self.node.raft;
+        raft.state != StateRole::Leader
+            || member == self.member
+            || raft
+                .prs()
+                .get(member)
+                .is_some_and(|progress| progress.recent_active)
+    }
+
+    /// After the change, those who answer now must still be a majority.
+    fn check_active(
+        &self,
+        membership: &crate::cluster::Membership,
+        change: &Membership,
+    ) -> Result<(), StoreError> {
+        let voters = membership.members.values().filter(|member| !member.learner);
+        let (mut all, mut active) = (0, 0);
+        for voter in voters.filter(|voter| !matches!(change, Membership::Remove(id) if *id == voter.id)) {
+            all += 1;
+            active += usize::from(self.is_active(voter.id));
+        }
+        if let Membership::Promote(id) = change {
+            all += 1;
+            active += usize::from(self.is_active(*id));
+        } else if matches!(change, Membership::Add(_)) {
+            all += 1;
+            // The second member of a group is not there yet when it is added.
+            active += usize::from(all == 2);
+        }
+        if active < all / 2 + 1 {
+            return Err(StoreError::Unhealthy);
+        }
+        Ok(())
     }
 
     /// Whether a learner, as its leader sees it, has nine tenths of the log.
@@ -403,7 +458,11 @@ impl Core {
         let alone = self.state.read(|inner| {
             inner.shared.membership.members.len() == 1 && inner.shared.membership.is_sole_voter(self.member)
         });
-        let (entries, bytes) = if alone { (0, 0) } else { (self.keep_entries, KEEP_BYTES) };
+        let (entries, bytes) = if alone {
+            (0, 0)
+        } else {
+            (self.keep_entries, KEEP_BYTES)
+        };
         let mark = self.node.mut_store().release(stored.index, entries, bytes);
         if let Err(error) = self.wal.release(mark) {
             // The log is longer than it need be; the next release tries again.

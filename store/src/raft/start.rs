@@ -29,9 +29,9 @@ pub struct Found {
     pub replay: Replay,
 }
 
-/// Raft's timing, in ticks of one heartbeat, and where its chance begins.
+/// How a member takes part: timing in ticks of one heartbeat, and what it allows.
 #[derive(Debug, Clone, Copy)]
-pub struct Timing {
+pub struct Manners {
     /// Ticks of the leader's silence before an election.
     pub election_ticks: usize,
     /// The same as a time.
@@ -42,6 +42,8 @@ pub struct Timing {
     pub pre_vote: bool,
     /// Entries kept in the log for members that are behind.
     pub keep_entries: u64,
+    /// Refuse changes of the group that would leave it without a working majority.
+    pub strict_reconfig: bool,
 }
 
 /// Whom a member talks to.
@@ -106,7 +108,7 @@ pub fn reconcile(state: &State, wal: &mut Wal, replay: Replay) -> Result<Replay,
 ///
 /// # Errors
 /// When the library finds log and state inconsistent.
-pub fn core(found: Found, timing: Timing, around: Surroundings) -> Result<Core, StartError> {
+pub fn core(found: Found, manners: Manners, around: Surroundings) -> Result<Core, StartError> {
     let Found {
         member,
         state,
@@ -124,13 +126,13 @@ pub fn core(found: Found, timing: Timing, around: Surroundings) -> Result<Core, 
     let log = LogTail::new(replay.mark, replay.entries, hard_state, conf_state, state.clone());
     let raft_config = raft::Config {
         id: member,
-        election_tick: timing.election_ticks,
+        election_tick: manners.election_ticks,
         heartbeat_tick: 1,
         applied: applied.index,
         max_size_per_msg: MESSAGE_BYTES,
         max_inflight_msgs: INFLIGHT_MESSAGES,
         check_quorum: true,
-        pre_vote: timing.pre_vote,
+        pre_vote: manners.pre_vote,
         ..raft::Config::default()
     };
     let node = RawNode::new(&raft_config, log, &logger())?;
@@ -142,10 +144,11 @@ pub fn core(found: Found, timing: Timing, around: Surroundings) -> Result<Core, 
             state,
             outbox: around.outbox,
             leadership: around.leadership,
-            election_timeout: timing.election_timeout,
+            election_timeout: manners.election_timeout,
             persister: around.persister,
-            seed: timing.seed,
-            keep_entries: timing.keep_entries,
+            seed: manners.seed,
+            keep_entries: manners.keep_entries,
+            strict_reconfig: manners.strict_reconfig,
         },
     ))
 }

@@ -4,8 +4,10 @@
 //! - [`service`]: the incoming side
 //! - [`connect`]: connections to members, with or without TLS
 //! - [`join`]: what a new member asks those that are there
+//! - [`fetch`]: the whole state, for a member that has lost its own
 
 pub mod connect;
+pub mod fetch;
 pub mod join;
 pub mod peers;
 pub mod service;

@@ -1,5 +1,6 @@
 //! The incoming side.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,15 +9,20 @@ use futures::StreamExt;
 use keelson_proto::raft_transport::raft_transport_server::RaftTransport;
 use keelson_proto::raft_transport::{
     LeaseRenewRequest, LeaseRenewResponse, LeaseTtlRequest, LeaseTtlResponse, MembersRequest,
-    MembersResponse, MessageBatch, MessagesEnd, PeerMember, SnapshotEnd, SnapshotPiece,
+    MembersResponse, MessageBatch, MessagesEnd, PeerMember, SnapshotEnd, SnapshotPiece, StateRequest,
 };
 use protobuf::Message as _;
 use raft::eraftpb::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::dump::Loader;
+use crate::dump::{self, Loader};
 use crate::raft::handle::{Command, RaftHandle};
 use crate::state::State;
+
+/// Pieces of a state that may wait for a connection.
+const STATE_PIECES: usize = 8;
 
 /// Answers other members.
 #[derive(Clone)]
@@ -127,6 +133,58 @@ impl RaftTransport for TransportService {
             return Ok(Response::new(SnapshotEnd {}));
         }
         Err(Status::data_loss("the snapshot was cut short"))
+    }
+
+    type StateStream = ReceiverStream<Result<SnapshotPiece, Status>>;
+
+    async fn state(&self, request: Request<StateRequest>) -> Result<Response<Self::StateStream>, Status> {
+        let to = request.into_inner().from;
+        let known = self
+            .inner
+            .state
+            .read(|inner| inner.shared.membership.members.contains_key(&to));
+        if !known {
+            return Err(Status::failed_precondition(
+                "the member is not part of this cluster",
+            ));
+        }
+        let (pieces, stream) = mpsc::channel(STATE_PIECES);
+        let inner = self.inner.clone();
+        let piece = SnapshotPiece {
+            cluster_id: inner.cluster,
+            from: inner.raft.member,
+            to,
+            ..SnapshotPiece::default()
+        };
+        tracing::info!(
+            member = format!("{to:x}"),
+            "sending the state to a member that has lost its own"
+        );
+        tokio::task::spawn_blocking(move || {
+            let mut crc = 0;
+            let sent = dump::write(&inner.state, &mut |data| {
+                crc = crc32c::crc32c_append(crc, &data);
+                let piece = SnapshotPiece {
+                    data,
+                    ..piece.clone()
+                };
+                match pieces.blocking_send(Ok(piece)) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            });
+            let end = match sent {
+                Ok(Some(_)) => Ok(SnapshotPiece {
+                    crc: Some(crc),
+                    ..piece
+                }),
+                Ok(None) => return,
+                Err(error) => Err(error.into()),
+            };
+            // Whoever asked may have gone.
+            let _ = pieces.blocking_send(end);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {

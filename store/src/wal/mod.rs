@@ -336,6 +336,12 @@ impl Replay {
         self.last_entry()
     }
 
+    /// Whether the log has never been used.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.mark.index == 0 && self.entries.is_empty() && self.hard_state == HardState::default()
+    }
+
     /// The term of an entry, or of the mark.
     #[must_use]
     pub fn term(&self, index: u64) -> Option<u64> {

@@ -7,7 +7,7 @@ use keelson_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
 use keelson_proto::etcd::request_op::Request;
 use keelson_proto::etcd::response_op::Response;
 use keelson_proto::etcd::{
-    Compare, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp,
+    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp,
     TxnRequest,
 };
 use keelson_proto::store::Proposal;
@@ -193,9 +193,7 @@ impl Client {
             }
         };
         let first = operations.len();
-        let client = self.number;
         operations.extend(asked.into_iter().map(|(key, asked)| Operation {
-            client,
             key,
             asked,
             called: now,
@@ -244,7 +242,7 @@ impl Client {
         &mut self,
         running: Option<(&Running, u32)>,
         now: u64,
-        operations: &mut Vec<Operation>,
+        operations: &mut [Operation],
     ) -> Result<(), String> {
         let Some(pending) = &mut self.pending else {
             return Ok(());

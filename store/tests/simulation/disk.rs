@@ -35,7 +35,6 @@ struct Inner {
     sync_micros: u64,
     /// Time spent waiting for the disk in this step.
     spent: u64,
-
 }
 
 /// Where in an operation the machine fails.
@@ -63,7 +62,6 @@ impl SimDisk {
                 failed: false,
                 sync_micros: 500,
                 spent: 0,
-
             })),
         }
     }
@@ -107,7 +105,6 @@ impl SimDisk {
     pub fn take_spent(&self) -> u64 {
         std::mem::take(&mut self.inner.lock().spent)
     }
-
 
     /// One more write, and whether the machine fails at it.
     pub fn moment(&self) -> Moment {
@@ -237,7 +234,9 @@ impl SegmentFile for SimFile {
     fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
         self.with(|_, content| {
             let at = at as usize;
-            let part = content.get(at..at + buffer.len()).ok_or(ErrorKind::UnexpectedEof)?;
+            let part = content
+                .get(at..at + buffer.len())
+                .ok_or(ErrorKind::UnexpectedEof)?;
             buffer.copy_from_slice(part);
             Ok(())
         })

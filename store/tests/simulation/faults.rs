@@ -171,13 +171,21 @@ pub fn next(world: &mut World) -> u64 {
         }
         21 => {
             world.faults.counts.transfers += 1;
-            let leader = world.history.leaders.last_key_value().map_or(one, |(_, leader)| *leader);
+            let leader = world
+                .history
+                .leaders
+                .last_key_value()
+                .map_or(one, |(_, leader)| *leader);
             world.at(leader, None, |running| running.core.take(Command::Transfer(one)));
         }
         22..24 => {
             if let Some(id) = world.any_running() {
                 world.faults.counts.compactions += 1;
-                let newest = world.history.truth.last_key_value().map_or(1, |(revision, _)| *revision);
+                let newest = world
+                    .history
+                    .truth
+                    .last_key_value()
+                    .map_or(1, |(revision, _)| *revision);
                 let revision = newest - world.random.random_range(0..40);
                 world.at(id, None, |running| Client::compact(running, revision.max(1)));
             }
@@ -200,7 +208,10 @@ fn change_membership(world: &mut World) {
     };
     let (members, learner) = running.state.read(|inner| {
         let members = &inner.shared.membership.members;
-        let learner = members.values().find(|member| member.learner).map(|member| member.id);
+        let learner = members
+            .values()
+            .find(|member| member.learner)
+            .map(|member| member.id);
         (members.keys().copied().collect::<Vec<_>>(), learner)
     });
     let (newcomer, change) = match learner {
@@ -223,7 +234,9 @@ fn change_membership(world: &mut World) {
     let id = (0xfffe_u64 << 48) | world.faults.counts.membership_changes;
     world.faults.changing = Some((newcomer, outcome));
     world.at(at, None, |running| {
-        running.core.take(Command::ChangeMembership { id, change, answer });
+        running
+            .core
+            .take(Command::ChangeMembership { id, change, answer });
     });
 }
 

@@ -9,7 +9,9 @@ pub type Value = u64;
 #[derive(Debug, Clone)]
 pub enum Asked {
     Put(Value),
-    Delete { found: Option<bool> },
+    Delete {
+        found: Option<bool>,
+    },
     Get(Value),
     /// If the key has the expected value it gets the new one. `found` is what it had if not.
     Swap {
@@ -22,7 +24,6 @@ pub enum Asked {
 /// One operation on one key.
 #[derive(Debug, Clone)]
 pub struct Operation {
-    pub client: usize,
     pub key: String,
     pub asked: Asked,
     pub called: u64,

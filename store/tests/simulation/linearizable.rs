@@ -123,7 +123,6 @@ pub fn check(operations: &[Operation]) -> Verdict {
 
 fn operation(asked: Asked, called: u64, returned: Option<u64>) -> Operation {
     Operation {
-        client: 0,
         key: "k".into(),
         asked,
         called,

@@ -14,7 +14,7 @@ use keelson_store::mvcc::schema;
 use keelson_store::persist::{self, Worker};
 use keelson_store::raft::core::{Core, CoreError, Outbox};
 use keelson_store::raft::handle::{Command, Leadership, RaftHandle};
-use keelson_store::raft::start::{self, Found, Surroundings, Timing};
+use keelson_store::raft::start::{self, Found, Manners, Surroundings};
 use keelson_store::server::Headers;
 use keelson_store::state::{Applied, State, encode_state};
 use keelson_store::time::Time;
@@ -177,19 +177,20 @@ impl Machine {
             wal,
             replay,
         };
-        let timing = Timing {
+        let manners = Manners {
             election_ticks: ELECTION_TICKS,
             election_timeout: Duration::from_millis(1000),
             seed: self.member ^ u64::from(self.starts) << 32,
             pre_vote: true,
             keep_entries: KEEP_ENTRIES,
+            strict_reconfig: true,
         };
         let around = Surroundings {
             outbox: Box::new(outbox),
             leadership: leadership.clone(),
             persister,
         };
-        let core = start::core(found, timing, around).context("starting raft")?;
+        let core = start::core(found, manners, around).context("starting raft")?;
         let headers = Headers {
             cluster_id: 1,
             member_id: self.member,

@@ -26,11 +26,28 @@ const SECOND: u64 = 1_000_000;
 /// What can happen.
 enum Happening {
     Message(Message),
-    Snapshot { message: Message, data: Vec<u8>, starts: u32 },
-    SnapshotSent { member: u64, starts: u32, to: u64, arrived: bool },
-    Tick { member: u64, starts: u32 },
-    Persist { member: u64, starts: u32 },
-    Start { member: u64 },
+    Snapshot {
+        message: Message,
+        data: Vec<u8>,
+        starts: u32,
+    },
+    SnapshotSent {
+        member: u64,
+        starts: u32,
+        to: u64,
+        arrived: bool,
+    },
+    Tick {
+        member: u64,
+        starts: u32,
+    },
+    Persist {
+        member: u64,
+        starts: u32,
+    },
+    Start {
+        member: u64,
+    },
     Client(usize),
     Watch(usize),
     Fault,
@@ -180,9 +197,16 @@ impl World {
                     running.core.take(Command::Step(vec![message]));
                 });
             }
-            Happening::Snapshot { message, data, starts } => {
+            Happening::Snapshot {
+                message,
+                data,
+                starts,
+            } => {
                 let (from, to) = (message.from, message.to);
-                let up = self.machines.get(&to).is_some_and(|machine| machine.running.is_some());
+                let up = self
+                    .machines
+                    .get(&to)
+                    .is_some_and(|machine| machine.running.is_some());
                 if up {
                     let now = self.now;
                     self.faults.counts.snapshots += 1;
@@ -224,7 +248,10 @@ impl World {
                     && machine.starts == starts
                 {
                     let result = machine.step(now, |running| {
-                        running.worker.look().map_err(|error| format!("persisting: {error}"))
+                        running
+                            .worker
+                            .look()
+                            .map_err(|error| format!("persisting: {error}"))
                     });
                     self.after(member, result);
                 }
@@ -250,12 +277,7 @@ impl World {
     }
 
     /// Does something with a member, if it runs.
-    pub fn at(
-        &mut self,
-        member: u64,
-        starts: Option<u32>,
-        work: impl FnOnce(&mut crate::member::Running),
-    ) {
+    pub fn at(&mut self, member: u64, starts: Option<u32>, work: impl FnOnce(&mut crate::member::Running)) {
         let now = self.now;
         let Some(machine) = self.machines.get_mut(&member) else {
             return;
@@ -312,7 +334,14 @@ impl World {
                 match (journeys.first(), snapshot) {
                     (Some(journey), Some((message, data))) => {
                         let wait = sent.after + journey * 20;
-                        self.later(wait, Happening::Snapshot { message, data, starts });
+                        self.later(
+                            wait,
+                            Happening::Snapshot {
+                                message,
+                                data,
+                                starts,
+                            },
+                        );
                     }
                     _ => self.later(
                         sent.after + 100_000,
@@ -326,7 +355,13 @@ impl World {
                 }
                 continue;
             }
-            for journey in journeys {
+            // The transport sends a message at most once. For all but one kind that does not matter; a proposal
+            // that came twice would be two.
+            let copies = match sent.message.get_msg_type() {
+                MessageType::MsgPropose => 1,
+                _ => journeys.len(),
+            };
+            for journey in journeys.into_iter().take(copies) {
                 self.later(sent.after + journey, Happening::Message(sent.message.clone()));
             }
         }
@@ -469,7 +504,13 @@ impl World {
 
     fn watch(&mut self, number: usize) {
         let connected = self.watchers[number].member();
-        let gone = connected.is_some_and(|(id, starts)| self.running(id, starts).is_none());
+        // Who was removed from the group and never told so has no leader, and nothing new to say.
+        let gone = connected.is_some_and(|(id, starts)| {
+            let running = self
+                .running(id, starts)
+                .and_then(|machine| machine.running.as_ref());
+            running.is_none_or(|running| self.faults.over && running.leadership.leader() == 0)
+        });
         if gone || (connected.is_some() && !self.quiet && self.random.random_bool(0.01)) {
             self.watchers[number].disconnect();
         }
@@ -487,7 +528,10 @@ impl World {
                 if self.random.random_bool(0.2) {
                     self.watchers[number].progress(ask);
                 }
-                if let Some(running) = self.machines.get(&id).and_then(|machine| machine.running.as_ref())
+                if let Some(running) = self
+                    .machines
+                    .get(&id)
+                    .and_then(|machine| machine.running.as_ref())
                     && let Err(error) = self.watchers[number].poll(running)
                 {
                     self.history.violations.push(error);

@@ -16,7 +16,9 @@ pub fn check(world: &mut World) -> Result<(), String> {
     world.run_until(end);
     for (number, answered) in before.iter().enumerate() {
         if world.clients[number].answered == *answered {
-            return Err(format!("client {number} was not answered again after everything healed"));
+            return Err(format!(
+                "client {number} was not answered again after everything healed"
+            ));
         }
     }
     world.quiet = true;
@@ -40,14 +42,23 @@ pub fn check(world: &mut World) -> Result<(), String> {
         states.push((machine.member, is_member, applied, hash));
     }
     let newest = states.iter().map(|(_, _, applied, _)| applied.index).max();
-    let current: Vec<_> = states.iter().filter(|state| Some(state.2.index) == newest).collect();
+    let current: Vec<_> = states
+        .iter()
+        .filter(|state| Some(state.2.index) == newest)
+        .collect();
     let members = current
         .first()
         .and_then(|(id, ..)| world.machines[id].running.as_ref())
         .map(|running| {
-            running
-                .state
-                .read(|inner| inner.shared.membership.members.keys().copied().collect::<Vec<_>>())
+            running.state.read(|inner| {
+                inner
+                    .shared
+                    .membership
+                    .members
+                    .keys()
+                    .copied()
+                    .collect::<Vec<_>>()
+            })
         })
         .unwrap_or_default();
     for id in &members {
@@ -57,7 +68,10 @@ pub fn check(world: &mut World) -> Result<(), String> {
         };
         let first = current[0];
         if state.2 != first.2 || state.3 != first.3 {
-            return Err(format!("members {id} and {} end differently: {state:?}, {first:?}", first.0));
+            return Err(format!(
+                "members {id} and {} end differently: {state:?}, {first:?}",
+                first.0
+            ));
         }
     }
     Ok(())

@@ -46,7 +46,9 @@ pub fn check(history: &History) -> Result<(), String> {
         if let Some((_, known)) = before.checked_sub(1).and_then(|at| highest.get(at))
             && revision < *known
         {
-            return Err(format!("{operation:?} is older than revision {known}, which was known before"));
+            return Err(format!(
+                "{operation:?} is older than revision {known}, which was known before"
+            ));
         }
     }
     Ok(())

@@ -12,7 +12,9 @@ pub fn check(history: &History) -> Result<(), String> {
             if let Some((first, event)) = events.first()
                 && *first == last
             {
-                return Err(format!("watch {prefix}: revision {first} is split before {event:?}"));
+                return Err(format!(
+                    "watch {prefix}: revision {first} is split before {event:?}"
+                ));
             }
             last = events.last().map_or(last, |(revision, _)| *revision);
         }

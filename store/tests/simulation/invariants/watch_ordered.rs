@@ -11,7 +11,9 @@ pub fn check(history: &History) -> Result<(), String> {
             };
             for (revision, event) in events {
                 if *revision < last {
-                    return Err(format!("watch {prefix}: {event:?} of revision {revision} after {last}"));
+                    return Err(format!(
+                        "watch {prefix}: {event:?} of revision {revision} after {last}"
+                    ));
                 }
                 last = *revision;
             }

@@ -3,12 +3,7 @@
 use crate::history::{Event, History, Told};
 
 /// What a watch of `[from, to)`, or of one key, should have been told in `(after, until]`.
-pub fn expected<'h>(
-    history: &'h History,
-    prefix: &str,
-    after: i64,
-    until: i64,
-) -> Vec<(i64, &'h Event)> {
+pub fn expected<'h>(history: &'h History, prefix: &str, after: i64, until: i64) -> Vec<(i64, &'h Event)> {
     let (from, to) = prefix.split_once(' ').unwrap_or((prefix, ""));
     history
         .truth
@@ -34,15 +29,20 @@ pub fn check(history: &History) -> Result<(), String> {
                     let last = events.last().map_or(seen, |(revision, _)| *revision);
                     let expected = expected(history, prefix, seen, last);
                     let same = expected.len() == events.len()
-                        && expected.iter().zip(events).all(|((revision, truth), (told, event))| {
-                            revision == told
-                                && truth.key == event.key
-                                && truth.value == event.value
-                                && (event.value == 0
-                                    || (truth.version, truth.created) == (event.version, event.created))
-                        });
+                        && expected
+                            .iter()
+                            .zip(events)
+                            .all(|((revision, truth), (told, event))| {
+                                revision == told
+                                    && truth.key == event.key
+                                    && truth.value == event.value
+                                    && (event.value == 0
+                                        || (truth.version, truth.created) == (event.version, event.created))
+                            });
                     if !same {
-                        return Err(format!("watch {prefix}: after {seen} came {events:?}, not {expected:?}"));
+                        return Err(format!(
+                            "watch {prefix}: after {seen} came {events:?}, not {expected:?}"
+                        ));
                     }
                     seen = last;
                 }
@@ -51,10 +51,16 @@ pub fn check(history: &History) -> Result<(), String> {
             }
         }
         // The run ended quietly: by then it must have heard of everything.
-        let newest = history.truth.last_key_value().map_or(0, |(revision, _)| *revision);
+        let newest = history
+            .truth
+            .last_key_value()
+            .map_or(0, |(revision, _)| *revision);
         let missed = expected(history, prefix, seen, newest);
         if let Some((revision, event)) = missed.first() {
-            return Err(format!("watch {prefix} was never told of {event:?} of revision {revision}"));
+            return Err(format!(
+                "watch {prefix} was never told of {event:?} of revision {revision}; at last it was told {:?}",
+                told.last_chunk::<3>()
+            ));
         }
     }
     Ok(())
