@@ -1,6 +1,7 @@
 //! One step of a path: `f:NAME` a field, `k:{...}` an element by its keys, `v:VALUE` an element by its value, `i:N` by
 //! its place.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
@@ -40,7 +41,7 @@ pub(super) fn of_keys<'t>(keys: impl Iterator<Item = (&'t str, Key<'t>)>) -> Str
         step.push(':');
         match key {
             Key::Given(value) => write_scalar(&mut step, value),
-            Key::Default(json) => step.push_str(json),
+            Key::Default(json) => step.push_str(&json),
         }
     }
     step.push('}');
@@ -48,12 +49,11 @@ pub(super) fn of_keys<'t>(keys: impl Iterator<Item = (&'t str, Key<'t>)>) -> Str
 }
 
 /// The value of a key.
-#[derive(Clone, Copy)]
 pub(super) enum Key<'t> {
     /// As the element has it.
     Given(Ref<'t>),
     /// JSON of what holds when the element has none.
-    Default(&'t str),
+    Default(Cow<'t, str>),
 }
 
 fn write_text(out: &mut String, text: &str) {

@@ -2,6 +2,9 @@
 //!
 //! Entries stay in the form they are stored in. Source: KEP-555, apimachinery's `util/managedfields`.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
 use serde_json::Value;
@@ -16,7 +19,7 @@ const ANCIENT: &str = "ancient-changes";
 const FIELDS_TYPE: &str = "FieldsV1";
 
 /// What a manager did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// It said which fields it wants.
     Apply,
@@ -35,7 +38,7 @@ impl Operation {
 }
 
 /// A manager.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Manager {
     /// Its name; may be empty.
     pub name: String,
@@ -72,6 +75,17 @@ impl Manager {
     }
 }
 
+impl Manager {
+    /// What tells managers apart: equal for those that [`Manager::is`] says are the same.
+    fn identity(&self) -> Manager {
+        let mut identity = self.clone();
+        if self.operation == Operation::Apply {
+            identity.version.clear();
+        }
+        identity
+    }
+}
+
 impl FromIterator<Entry> for Managed {
     fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
         Self(entries.into_iter().collect())
@@ -82,6 +96,8 @@ impl Managed {
     /// Reads entries as clients send them. What cannot be read makes all of them unreadable.
     pub fn read(entries: &[ManagedFieldsEntry]) -> Result<Self, String> {
         let mut managed = Self::default();
+        // A client may send any number of entries: finding the earlier one of a manager must not take long.
+        let mut places: HashMap<Manager, usize> = HashMap::new();
         for (i, entry) in entries.iter().enumerate() {
             match entry.fields_type.as_deref().unwrap_or_default() {
                 FIELDS_TYPE => {}
@@ -100,11 +116,18 @@ impl Managed {
                 Some(fields) => FieldSet::read(&fields.0).map_err(|e| format!("error decoding set: {e}"))?,
                 None => FieldSet::default(),
             };
-            managed.put(Entry {
+            let entry = Entry {
                 manager,
                 fields,
                 time: entry.time.as_ref().map(|time| time.0),
-            });
+            };
+            match places.entry(entry.manager.identity()) {
+                Occupied(place) => managed.0[*place.get()] = entry,
+                Vacant(place) => {
+                    place.insert(managed.0.len());
+                    managed.0.push(entry);
+                }
+            }
         }
         Ok(managed)
     }
@@ -197,7 +220,7 @@ impl Managed {
         }
         let (mut updaters, mut rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.0).into_iter().partition(updater);
-        updaters.sort_by_key(|entry| {
+        updaters.sort_by_cached_key(|entry| {
             (
                 entry.time.map_or(0, Timestamp::as_second),
                 entry.manager.name.clone(),

@@ -3,6 +3,8 @@
 //! Built-in kinds answer from the table in [`crate::schema`]; custom resources from the schema of their definition; an
 //! object nobody has described is [`Deduced`]: its maps are owned entry by entry, its lists as a whole.
 
+use std::borrow::Cow;
+
 use crate::schema::{Definition, Field, ListKind, Shape, Type};
 
 /// A place in objects of some kind.
@@ -20,7 +22,7 @@ pub trait Schema: Sync {
     fn items(&self) -> Option<&dyn Schema>;
 
     /// JSON of what a key field of an element of a list here is when the element has none.
-    fn key_default(&self, key: &str) -> Option<&str> {
+    fn key_default(&self, key: &str) -> Option<Cow<'_, str>> {
         let _ = key;
         None
     }
@@ -207,8 +209,13 @@ impl Schema for Field {
         self.ty().items()
     }
 
-    fn key_default(&self, key: &str) -> Option<&str> {
-        self.ty().element()?.named()?.field(key)?.default()
+    fn key_default(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.ty()
+            .element()?
+            .named()?
+            .field(key)?
+            .default()
+            .map(Cow::Borrowed)
     }
 
     fn always_there(&self, name: &str) -> bool {

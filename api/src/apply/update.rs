@@ -2,6 +2,8 @@
 //!
 //! Source: KEP-555 and structured-merge-diff's `merge`.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -113,7 +115,7 @@ fn strip(fields: &mut FieldSet) {
 struct Comparisons<'c> {
     version: &'c str,
     own: &'c Comparison,
-    others: Vec<(String, Option<Comparison>)>,
+    others: HashMap<String, Option<Comparison>>,
     problem: Option<String>,
 }
 
@@ -122,7 +124,7 @@ impl<'c> Comparisons<'c> {
         Self {
             version,
             own,
-            others: Vec::new(),
+            others: HashMap::new(),
             problem: None,
         }
     }
@@ -131,7 +133,7 @@ impl<'c> Comparisons<'c> {
         if version == self.version {
             return Some(self.own);
         }
-        if !self.others.iter().any(|(known, _)| known == version) {
+        if !self.others.contains_key(version) {
             let comparison = versions(version).and_then(|view| match view.and_then(|view| view.compare()) {
                 Ok(comparison) => Some(comparison),
                 Err(problem) => {
@@ -139,12 +141,9 @@ impl<'c> Comparisons<'c> {
                     None
                 }
             });
-            self.others.push((version.to_owned(), comparison));
+            self.others.insert(version.to_owned(), comparison);
         }
-        self.others
-            .iter()
-            .find(|(known, _)| known == version)
-            .and_then(|(_, comparison)| comparison.as_ref())
+        self.others.get(version)?.as_ref()
     }
 
     fn problem(self) -> Result<(), String> {

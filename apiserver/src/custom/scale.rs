@@ -13,10 +13,11 @@ use serde_json::{Map, Value};
 
 use super::names::{Form, ScalePaths};
 use crate::admission::Operation;
+use crate::handlers::managers::Tracking;
 use crate::handlers::options::WriteOptions;
 use crate::handlers::{self, Call};
 use crate::registry::catalog::Served;
-use crate::registry::common::scale::{answer, decode};
+use crate::registry::common::scale::{answer, decode, managers};
 use crate::registry::strategy::{Answer, RequestContext, Subresource, SubresourceCall};
 
 /// The subresource of one version.
@@ -29,7 +30,7 @@ pub struct CustomScale {
 impl Subresource for CustomScale {
     async fn get(&self, call: SubresourceCall<'_>) -> ApiResult<Answer> {
         let served = self.served(&call.ctx).await?;
-        let parent = parent(&call.ctx, &served);
+        let parent = parent(&call.ctx, &served, Tracking::AsGiven);
         let outcome = handlers::get::get(&parent, "").await?;
         self.scale_of(&outcome.json, true)
     }
@@ -37,43 +38,19 @@ impl Subresource for CustomScale {
     async fn update(&self, call: SubresourceCall<'_>) -> ApiResult<Answer> {
         let ctx = &call.ctx;
         let scale: Scale = decode(&call.body)?;
-        let given = scale.metadata.name.as_deref().unwrap_or_default();
-        if !given.is_empty() && given != ctx.name {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({given}) does not match the name on the URL ({})",
-                ctx.name
-            )));
-        }
-        let wanted = scale
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.replicas)
-            .unwrap_or_default();
-        if wanted < 0 {
-            let path = Path::new("spec").child("replicas");
-            let error = Error::invalid(&path, wanted, "must be greater than or equal to 0");
-            return Err(ApiError::invalid(
-                &GroupKind::new("autoscaling", "Scale"),
-                ctx.name,
-                &[error],
-            ));
-        }
+        let wanted = wanted(&scale, ctx.name)?;
         ctx.server.admit(ctx, Operation::Update, &call.body).await?;
         let version = scale
             .metadata
             .resource_version
             .filter(|version| !version.is_empty());
         let served = self.served(ctx).await?;
-        let parent = parent(ctx, &served);
+        let parent = parent(ctx, &served, Tracking::Through("scale"));
         let paths = self.paths()?;
         let outcome =
             handlers::update::update_with(&parent, handlers::update::Base::Present, |old: &dyn Object| {
                 let mut new = old.clone_box();
-                let Some(object) = new.as_any_mut().downcast_mut::<Unstructured>() else {
-                    return Err(ApiError::internal(
-                        "an object of a custom resource is not untyped",
-                    ));
-                };
+                let object = untyped_mut(new.as_mut())?;
                 if version.is_some() {
                     object.metadata.resource_version.clone_from(&version);
                 }
@@ -83,13 +60,78 @@ impl Subresource for CustomScale {
             .await?;
         self.scale_of(&outcome.json, false)
     }
+
+    async fn apply(&self, call: SubresourceCall<'_>) -> ApiResult<Answer> {
+        let ctx = &call.ctx;
+        let (config, wish) = (&call.body, managers::Wish::of(ctx));
+        handlers::apply::check("autoscaling/v1".to_owned(), "Scale", config)?;
+        let served = self.served(ctx).await?;
+        let parent = parent(ctx, &served, Tracking::AsGiven);
+        let (paths, version) = (self.paths()?, self.form.info.api_version());
+        let place = managers::Place {
+            version: &version,
+            path: paths.spec.iter().map(String::as_str).collect(),
+        };
+        ctx.server.admit(ctx, Operation::Update, config).await?;
+        let outcome =
+            handlers::update::update_with(&parent, handlers::update::Base::Present, |old: &dyn Object| {
+                let mut new = old.clone_box();
+                let before = self.scale(untyped(old)?, false)?;
+                let (scale, entries) = managers::apply(old.meta(), &place, &before, config, &wish)?;
+                let object = untyped_mut(new.as_mut())?;
+                set(&mut object.fields, &paths.spec, wanted(&scale, ctx.name)?);
+                object.metadata.resource_version = scale.metadata.resource_version;
+                object.metadata.managed_fields = entries;
+                Ok(new)
+            })
+            .await?;
+        self.scale_of(&outcome.json, false)
+    }
+}
+
+fn untyped(object: &dyn Object) -> ApiResult<&Unstructured> {
+    object
+        .as_any()
+        .downcast_ref()
+        .ok_or_else(|| ApiError::internal("an object of a custom resource is not untyped"))
+}
+
+fn untyped_mut(object: &mut dyn Object) -> ApiResult<&mut Unstructured> {
+    object
+        .as_any_mut()
+        .downcast_mut()
+        .ok_or_else(|| ApiError::internal("an object of a custom resource is not untyped"))
+}
+
+/// The number a Scale asks for.
+fn wanted(scale: &Scale, name: &str) -> ApiResult<i32> {
+    let given = scale.metadata.name.as_deref().unwrap_or_default();
+    if !given.is_empty() && given != name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    let wanted = scale.spec.as_ref().and_then(|spec| spec.replicas);
+    let wanted = wanted.unwrap_or_default();
+    if wanted < 0 {
+        let path = Path::new("spec").child("replicas");
+        let error = Error::invalid(&path, wanted, "must be greater than or equal to 0");
+        return Err(ApiError::invalid(
+            &GroupKind::new("autoscaling", "Scale"),
+            name,
+            &[error],
+        ));
+    }
+    Ok(wanted)
 }
 
 /// The resource itself as the subresource's caller would ask for it.
-fn parent<'a>(ctx: &'a RequestContext<'_>, served: &'a Served) -> Call<'a> {
+fn parent<'a>(ctx: &'a RequestContext<'_>, served: &'a Served, tracking: Tracking) -> Call<'a> {
     let call = Call::new(ctx.server, served, ctx.user, ctx.namespace, ctx.name, "");
     call.with_options(WriteOptions {
         dry_run: ctx.dry_run,
+        field_manager: ctx.manager.to_owned(),
+        tracking,
         ..WriteOptions::default()
     })
 }
@@ -108,8 +150,12 @@ impl CustomScale {
     }
 
     fn scale_of(&self, json: &[u8], reading: bool) -> ApiResult<Answer> {
-        let paths = self.paths()?;
         let object: Unstructured = serde_json::from_slice(json).map_err(ApiError::internal)?;
+        answer(200, &self.scale(&object, reading)?)
+    }
+
+    fn scale(&self, object: &Unstructured, reading: bool) -> ApiResult<Scale> {
+        let paths = self.paths()?;
         let number = |path: &[String]| {
             find(&object.fields, path)
                 .and_then(Value::as_i64)
@@ -129,24 +175,21 @@ impl CustomScale {
             .and_then(Value::as_str)
             .filter(|selector| !selector.is_empty());
         let meta = &object.metadata;
-        answer(
-            200,
-            &Scale {
-                metadata: ObjectMeta {
-                    name: meta.name.clone(),
-                    namespace: meta.namespace.clone(),
-                    uid: meta.uid.clone(),
-                    resource_version: meta.resource_version.clone(),
-                    creation_timestamp: meta.creation_timestamp.clone(),
-                    ..ObjectMeta::default()
-                },
-                spec: Some(ScaleSpec { replicas }),
-                status: Some(ScaleStatus {
-                    replicas: number(&paths.status).unwrap_or_default(),
-                    selector: selector.map(str::to_owned),
-                }),
+        Ok(Scale {
+            metadata: ObjectMeta {
+                name: meta.name.clone(),
+                namespace: meta.namespace.clone(),
+                uid: meta.uid.clone(),
+                resource_version: meta.resource_version.clone(),
+                creation_timestamp: meta.creation_timestamp.clone(),
+                ..ObjectMeta::default()
             },
-        )
+            spec: Some(ScaleSpec { replicas }),
+            status: Some(ScaleStatus {
+                replicas: number(&paths.status).unwrap_or_default(),
+                selector: selector.map(str::to_owned),
+            }),
+        })
     }
 }
 

@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
+use keelson_api::apply::Schema as Ownership;
 use keelson_api::field::{Error, Errors, Path};
 use keelson_api::jsonpath;
+use keelson_api::names::split_api_version;
 use keelson_api::object::{Object, Unstructured};
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::strict;
@@ -367,6 +369,20 @@ impl ErasedStrategy for CustomStrategy {
     async fn after_update(&self, _ctx: &RequestContext<'_>, _new: &dyn Object, _old: &dyn Object) {}
 
     async fn after_delete(&self, _ctx: &RequestContext<'_>, _object: &dyn Object) {}
+
+    fn ownership(&self, version: &str) -> Option<&dyn Ownership> {
+        // The versions of a definition describe the same objects; one that is not served is none.
+        let (group, _) = split_api_version(version);
+        (group == self.form.info.group).then_some(self)
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => &[&["spec"], &["metadata"]],
+            _ if self.form.has_status => &[&["status"]],
+            _ => &[],
+        }
+    }
 
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {
         match (subresource, &self.form.scale) {

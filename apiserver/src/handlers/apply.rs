@@ -224,14 +224,12 @@ fn about(call: &Call<'_>, config: &Value) -> String {
     )
 }
 
-/// The object in the version asked for, without who manages it, and without the version it has in the store: only a
-/// configuration that names one insists on it.
+/// The object in the version asked for, without who manages it.
 fn live(call: &Call<'_>, old: &dyn Object) -> ApiResult<Value> {
     let mut live = old.to_value()?;
     call.served.from_storage(&mut live);
     if let Some(meta) = live.get_mut("metadata").and_then(Value::as_object_mut) {
         meta.remove("managedFields");
-        meta.remove("resourceVersion");
     }
     Ok(live)
 }

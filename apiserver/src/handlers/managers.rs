@@ -25,6 +25,8 @@ pub enum Tracking {
     AsGiven,
     /// That of the manager in the request's options.
     Manager,
+    /// The same, through a subresource that is carried out as a change of the object itself.
+    Through(&'static str),
 }
 
 /// The manager of a request that names none: the program that makes it, from `User-Agent`.
@@ -46,7 +48,10 @@ pub fn of_call(call: &Call<'_>, operation: Operation) -> Manager {
         name: call.options.field_manager.clone(),
         operation,
         version: call.served.api_version(),
-        subresource: call.subresource.to_owned(),
+        subresource: match call.options.tracking {
+            Tracking::Through(subresource) => subresource.to_owned(),
+            _ => call.subresource.to_owned(),
+        },
     }
 }
 

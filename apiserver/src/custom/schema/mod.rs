@@ -13,6 +13,7 @@
 pub mod check;
 pub mod defaults;
 pub mod formats;
+pub mod ownership;
 pub mod prune;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use keelson_api::object::Kind;
 use keelson_api::status::{ApiError, ApiResult};
 use serde::Serialize;
 
-mod managers;
+pub mod managers;
 
 use super::loc::Loc;
 use super::rules;
@@ -98,7 +98,9 @@ impl<K: Scalable> Subresource for ScaleSubresource<K> {
         let (config, wish) = (&call.body, managers::Wish::of(ctx));
         crate::handlers::apply::check("autoscaling/v1".to_owned(), "Scale", config)?;
         let change = |object: &mut K| {
-            let (scale, entries) = managers::apply(object, &scale_of(object), config, &wish)?;
+            let place = managers::Place::of::<K>();
+            let (scale, entries) =
+                managers::apply(object.metadata(), &place, &scale_of(object), config, &wish)?;
             check(&scale, object.name())?;
             let version = scale.metadata.resource_version.as_deref().unwrap_or_default();
             if !version.is_empty() && version != object.resource_version() {
