@@ -17,6 +17,7 @@
 //! | [`apply`] | server-side apply: managed fields, conflicts, merging by schema |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch |
 //! | [`owners`], [`conditions`], [`pods`], [`deletion`], [`labels`] | what controllers keep asking of objects |
+//! | [`quota`] | what objects take of a resource quota |
 //! | [`time`] | the wire's two kinds of timestamps |
 //!
 //! The types themselves come from `k8s-openapi`, re-exported as [`k8s`].
@@ -38,6 +39,7 @@ pub mod patch;
 pub mod pods;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod status;

@@ -6,7 +6,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use keelson_api::labels;
@@ -94,6 +95,12 @@ informers! {
     cron_jobs: CronJob, all(), [], whole;
     /// Every Job.
     jobs: Job, all(), [by_controller()], whole;
+    /// Every claim of a volume.
+    persistent_volume_claims: PersistentVolumeClaim, all(), [], whole;
+    /// Every volume.
+    persistent_volumes: PersistentVolume, all(), [], whole;
+    /// Every quota.
+    resource_quotas: ResourceQuota, all(), [], whole;
     /// The service accounts named `default`.
     default_service_accounts: ServiceAccount, named("default"), [], whole;
     /// The config maps that carry the cluster's root certificate.

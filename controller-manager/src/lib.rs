@@ -15,6 +15,8 @@
 //! endpoints/              the addresses behind services, one object each
 //! endpointslice/          the same in slices of a hundred
 //! namespace/              empties namespaces that are being deleted
+//! resourcequota/         what namespaces use of their quotas
+//! volumeprotection/      volumes and claims in use stay until nothing uses them
 //! serviceaccount/         the account `default` in every namespace
 //! rootca/                 the cluster's root certificate in every namespace
 //! nodeipam/               pod ranges for nodes
@@ -44,10 +46,12 @@ pub mod nodelifecycle;
 pub mod podgc;
 pub mod replicaset;
 pub mod replicationcontroller;
+pub mod resourcequota;
 pub mod rootca;
 pub mod serviceaccount;
 pub mod statefulset;
 pub mod tainteviction;
+pub mod volumeprotection;
 pub mod wiring;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

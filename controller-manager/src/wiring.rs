@@ -5,8 +5,8 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam,
-    nodelifecycle, podgc, replicaset, replicationcontroller, rootca, serviceaccount, statefulset,
-    tainteviction,
+    nodelifecycle, podgc, replicaset, replicationcontroller, resourcequota, rootca, serviceaccount,
+    statefulset, tainteviction, volumeprotection,
 };
 
 /// A controller: a name for `--controllers`, and what runs until the context shuts down.
@@ -43,6 +43,9 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "node-lifecycle-controller", "", "nodes" => nodelifecycle::run;
     "taint-eviction-controller", "", "nodes" => tainteviction::run;
     "pod-garbage-collector-controller", "", "pods" => podgc::run;
+    "resourcequota-controller", "", "resourcequotas" => resourcequota::run;
+    "persistentvolumeclaim-protection-controller", "", "persistentvolumeclaims" => volumeprotection::run_claims;
+    "persistentvolume-protection-controller", "", "persistentvolumes" => volumeprotection::run_volumes;
     "garbage-collector-controller", "", "pods" => garbagecollector::run;
 };
 

@@ -12,11 +12,16 @@ pub fn default_plugins() -> Vec<Box<dyn Admission>> {
         Box::new(super::limit_ranger::LimitRanger),
         Box::new(super::service_account::ServiceAccount),
         Box::new(super::taint_nodes_by_condition::TaintNodesByCondition),
+        Box::new(super::pod_security::PodSecurity),
         Box::new(super::priority::Priority),
         Box::new(super::default_toleration_seconds::DefaultTolerationSeconds),
         Box::new(super::default_storage_class::DefaultStorageClass),
+        Box::new(super::storage_object_in_use_protection::StorageObjectInUseProtection),
+        Box::new(super::persistent_volume_claim_resize::PersistentVolumeClaimResize),
         Box::new(super::runtime_class::RuntimeClass),
         Box::new(super::default_ingress_class::DefaultIngressClass),
+        // Last: what is charged here is not to be refused by anybody else.
+        Box::new(super::resource_quota::ResourceQuota::default()),
     ]
 }
 

@@ -31,12 +31,11 @@ use jiff::Timestamp;
 use keelson_api::names::GroupResource;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
-use parking_lot::Mutex;
 
 use crate::authentication::User;
 use crate::registry::catalog::Served;
 use crate::registry::info::ResourceInfo;
-use crate::registry::strategy::{ErasedStrategy, RequestContext};
+use crate::registry::strategy::{ErasedStrategy, RequestContext, Warnings};
 use crate::state::{Server, cache_key};
 use crate::storage::entry::with_version;
 use options::WriteOptions;
@@ -59,7 +58,7 @@ pub struct Call<'a> {
     pub options: WriteOptions,
     /// Time of the request, to the second, as timestamps in objects are.
     pub now: Timestamp,
-    warnings: Mutex<Vec<String>>,
+    warnings: Warnings,
 }
 
 impl<'a> Call<'a> {
@@ -81,7 +80,7 @@ impl<'a> Call<'a> {
             subresource,
             options: WriteOptions::default(),
             now: keelson_api::time::now().0,
-            warnings: Mutex::default(),
+            warnings: Warnings::default(),
         };
         if let Some(text) = served.deprecation() {
             call.warn(text.to_owned());
@@ -123,20 +122,18 @@ impl<'a> Call<'a> {
             force: self.options.force,
             now: self.now,
             server: self.server,
+            warnings: &self.warnings,
         }
     }
 
     /// Tells the caller something besides the answer.
     pub fn warn(&self, text: String) {
-        let mut warnings = self.warnings.lock();
-        if !warnings.contains(&text) {
-            warnings.push(text);
-        }
+        self.warnings.add(text);
     }
 
     /// Everything the caller is to be told.
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().clone()
+        self.warnings.all()
     }
 
     /// The object's key in the cache.

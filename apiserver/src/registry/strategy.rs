@@ -14,6 +14,7 @@ use keelson_api::apply::Schema;
 use keelson_api::field::Errors;
 use keelson_api::object::{Kind, Object};
 use keelson_api::status::{ApiError, ApiResult};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use super::info::{
@@ -44,6 +45,34 @@ pub struct RequestContext<'a> {
     pub now: Timestamp,
     /// The server: caches, store, configuration.
     pub server: &'a Arc<Server>,
+    /// What the caller is told besides the answer.
+    pub warnings: &'a Warnings,
+}
+
+impl RequestContext<'_> {
+    /// Tells the caller something besides the answer.
+    pub fn warn(&self, text: String) {
+        self.warnings.add(text);
+    }
+}
+
+/// What a caller is told in `Warning` headers, nothing twice.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// Adds a text.
+    pub fn add(&self, text: String) {
+        let mut warnings = self.0.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// Everything so far.
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().clone()
+    }
 }
 
 /// Label for one selectable field and its value: `("spec.nodeName", "n1")`.
