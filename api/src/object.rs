@@ -88,6 +88,8 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
     fn decode(bytes: &[u8]) -> ApiResult<Self>
     where
         Self: Sized;
+    /// Becomes what the JSON says, of the same kind.
+    fn become_decoded(&mut self, bytes: &[u8]) -> ApiResult<()>;
     /// For downcasting to the typed kind.
     fn as_any(&self) -> &dyn Any;
     /// For downcasting to the typed kind.
@@ -233,6 +235,11 @@ where
             .map_err(|e| ApiError::bad_request(format!("cannot decode {}: {e}", T::KIND)))
     }
 
+    fn become_decoded(&mut self, bytes: &[u8]) -> ApiResult<()> {
+        *self = Self::decode(bytes)?;
+        Ok(())
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -358,6 +365,11 @@ impl Object for Unstructured {
     fn decode(bytes: &[u8]) -> ApiResult<Self> {
         serde_json::from_slice(bytes)
             .map_err(|e| ApiError::bad_request(format!("cannot decode the object: {e}")))
+    }
+
+    fn become_decoded(&mut self, bytes: &[u8]) -> ApiResult<()> {
+        *self = Self::decode(bytes)?;
+        Ok(())
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -18,6 +18,7 @@
 //! | what definitions add while the server runs | [`custom`] |
 //! | the store and the watch cache | [`storage`] |
 //! | tunnels to kubelets and backends | [`connect`] |
+//! | calls to webhooks | [`webhook`] |
 //!
 //! Beside it: [`discovery`], [`openapi`], [`table`], [`health`], [`version`], [`metrics`], the system's own objects in
 //! [`bootstrap`], the command line in [`config`], and what all requests share in [`state`].
@@ -47,6 +48,7 @@ pub mod state;
 pub mod storage;
 pub mod table;
 pub mod version;
+pub mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -228,6 +228,7 @@ impl Server {
             object: None,
             old: None,
             body: Some(body),
+            changed_outside: false,
         };
         self.admission.mutate(&mut attributes).await?;
         self.admission.validate(&attributes).await

@@ -214,6 +214,11 @@ impl Object for PartialObjectMetadata {
         decode(bytes)
     }
 
+    fn become_decoded(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        *self = Self::decode(bytes)?;
+        Ok(())
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -5,6 +5,7 @@
 
 mod access;
 mod apply;
+mod admission;
 mod errors;
 mod first_steps;
 mod manifests;
@@ -40,6 +41,7 @@ fn stories() -> impl Iterator<Item = Story> {
         manifests::STORIES,
         releases::STORIES,
         access::STORIES,
+        admission::STORIES,
         errors::STORIES,
         apply::STORIES,
     ]

@@ -20,6 +20,8 @@ pub fn default_plugins() -> Vec<Box<dyn Admission>> {
         Box::new(super::persistent_volume_claim_resize::PersistentVolumeClaimResize),
         Box::new(super::runtime_class::RuntimeClass),
         Box::new(super::default_ingress_class::DefaultIngressClass),
+        Box::new(super::webhooks::MutatingAdmissionWebhook::default()),
+        Box::new(super::webhooks::ValidatingAdmissionWebhook::default()),
         // Last: what is charged here is not to be refused by anybody else.
         Box::new(super::resource_quota::ResourceQuota::default()),
     ]
@@ -66,15 +68,19 @@ impl Chain {
             .any(|p| p.handles(operation, info, subresource))
     }
 
-    /// Runs the mutating step of every plugin concerned.
+    /// Runs the mutating step of every plugin concerned; once more, but for those that ask outside, when somebody outside
+    /// has changed the object.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {
         for plugin in &self.plugins {
-            if plugin.handles(
-                attributes.operation,
-                attributes.ctx.info,
-                attributes.ctx.subresource,
-            ) {
+            if concerned(plugin.as_ref(), attributes) {
                 plugin.mutate(attributes).await?;
+            }
+        }
+        if std::mem::take(&mut attributes.changed_outside) {
+            for plugin in self.plugins.iter().filter(|plugin| !plugin.asks_outside()) {
+                if concerned(plugin.as_ref(), attributes) {
+                    plugin.mutate(attributes).await?;
+                }
             }
         }
         Ok(())
@@ -83,14 +89,15 @@ impl Chain {
     /// Runs the validating step of every plugin concerned.
     pub async fn validate(&self, attributes: &Attributes<'_>) -> ApiResult<()> {
         for plugin in &self.plugins {
-            if plugin.handles(
-                attributes.operation,
-                attributes.ctx.info,
-                attributes.ctx.subresource,
-            ) {
+            if concerned(plugin.as_ref(), attributes) {
                 plugin.validate(attributes).await?;
             }
         }
         Ok(())
     }
+}
+
+fn concerned(plugin: &dyn Admission, attributes: &Attributes<'_>) -> bool {
+    let ctx = attributes.ctx;
+    plugin.handles(attributes.operation, ctx.info, ctx.subresource)
 }

@@ -17,6 +17,7 @@ pub mod runtime_class;
 pub mod service_account;
 pub mod storage_object_in_use_protection;
 pub mod taint_nodes_by_condition;
+pub mod webhooks;
 
 use async_trait::async_trait;
 use keelson_api::object::{Kind, Object};
@@ -51,6 +52,8 @@ pub struct Attributes<'a> {
     pub old: Option<&'a dyn Object>,
     /// Body of a subresource with a kind of its own (Binding, Eviction, Scale).
     pub body: Option<&'a Value>,
+    /// Set when somebody outside of this server has changed the object: the plugins look at it once more.
+    pub changed_outside: bool,
 }
 
 impl Attributes<'_> {
@@ -75,6 +78,11 @@ impl Attributes<'_> {
 pub trait Admission: Send + Sync + 'static {
     /// Upstream's name, as in `--enable-admission-plugins`.
     fn name(&self) -> &'static str;
+
+    /// Whether it lets somebody outside of this server change objects.
+    fn asks_outside(&self) -> bool {
+        false
+    }
 
     /// Whether it wants to see such requests; called before any object is decoded.
     fn handles(&self, operation: Operation, info: &ResourceInfo, subresource: &str) -> bool;

@@ -69,23 +69,37 @@ async fn pod_backend(lookup: &dyn Lookup, namespace: &str, name: &ProxyName<'_>)
 }
 
 async fn service_backend(lookup: &dyn Lookup, namespace: &str, name: &ProxyName<'_>) -> ApiResult<Backend> {
-    let unavailable =
-        || ApiError::service_unavailable(format!("no endpoints available for service {:?}", name.name));
-    let service = lookup.service(namespace, name.name).await?;
-    let port_name = service_port(&service, name.port).ok_or_else(unavailable)?;
-    let slices = lookup.endpoint_slices(namespace, name.name).await?;
-    let ready: Vec<(String, u16)> = slices
-        .iter()
-        .flat_map(|slice| ready_endpoints(slice, port_name))
-        .collect();
-    let Some((host, port)) = ready.get(rand::random_range(0..ready.len().max(1))).cloned() else {
-        return Err(unavailable());
-    };
+    let (host, port) = service_endpoint(lookup, namespace, name.name, name.port).await?;
     Ok(Backend {
         host,
         port,
         transport: name.transport()?,
     })
+}
+
+/// Address and port of a ready endpoint of a service. `port` is the name or number of one of the service's ports.
+///
+/// # Errors
+/// 404 for a service that is not there, 503 for one without ready endpoints.
+pub async fn service_endpoint(
+    lookup: &dyn Lookup,
+    namespace: &str,
+    name: &str,
+    port: &str,
+) -> ApiResult<(String, u16)> {
+    let unavailable =
+        || ApiError::service_unavailable(format!("no endpoints available for service {name:?}"));
+    let service = lookup.service(namespace, name).await?;
+    let port_name = service_port(&service, port).ok_or_else(unavailable)?;
+    let slices = lookup.endpoint_slices(namespace, name).await?;
+    let ready: Vec<(String, u16)> = slices
+        .iter()
+        .flat_map(|slice| ready_endpoints(slice, port_name))
+        .collect();
+    ready
+        .get(rand::random_range(0..ready.len().max(1)))
+        .cloned()
+        .ok_or_else(unavailable)
 }
 
 /// The name of the service port that a proxy name's port part means: its name, its number, or the only one.

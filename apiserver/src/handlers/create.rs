@@ -61,6 +61,7 @@ pub async fn create_object(call: &Call<'_>, mut object: Box<dyn Object>) -> ApiR
                 object: Some(&mut *object),
                 old: None,
                 body: None,
+                changed_outside: false,
             };
             call.server.admission.mutate(&mut attributes).await?;
         }
@@ -170,6 +171,7 @@ async fn check(
             object: Some(object),
             old: None,
             body: None,
+            changed_outside: false,
         };
         call.server.admission.validate(&attributes).await?;
     }

@@ -96,6 +96,7 @@ async fn attempt(
             object: None,
             old: Some(object),
             body: None,
+            changed_outside: false,
         };
         call.server.admission.mutate(&mut attributes).await?;
         call.server.admission.validate(&attributes).await?;
@@ -171,7 +172,7 @@ fn preconditions(call: &Call<'_>, options: &DeleteOptions, current: &Current) ->
 fn judge(call: &Call<'_>, options: &DeleteOptions, object: &dyn Object) -> ApiResult<Verdict> {
     let strategy = call.strategy();
     let mut marked = object.clone_box();
-    let finalizers = finalizers_wanted(options, object);
+    let finalizers = finalizers_wanted(call, options, object);
     let held = !finalizers.is_empty() || strategy.finalizing(object);
 
     if let Some(deleted_at) = object.meta().deletion_timestamp.as_ref() {
@@ -215,15 +216,33 @@ fn judge(call: &Call<'_>, options: &DeleteOptions, object: &dyn Object) -> ApiRe
     Ok(Verdict::Mark(marked))
 }
 
+/// Whether dependents stay when the caller does not say what is to become of them, as it was before anybody could say so.
+fn orphans_unless_told(call: &Call<'_>) -> bool {
+    match (call.served.group(), call.info().plural) {
+        ("", "replicationcontrollers") | ("extensions", _) => true,
+        ("batch", "jobs") => {
+            call.warn(
+                "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+                 them or set propagationPolicy=Orphan to suppress this warning"
+                    .to_owned(),
+            );
+            true
+        }
+        _ => false,
+    }
+}
+
 /// The finalizers the object gets for what is to become of its dependents.
-fn finalizers_wanted(options: &DeleteOptions, object: &dyn Object) -> Vec<String> {
+fn finalizers_wanted(call: &Call<'_>, options: &DeleteOptions, object: &dyn Object) -> Vec<String> {
     let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
-    #[allow(deprecated)]
+    let held = |name: &str| finalizers.iter().any(|f| f == name);
     let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
         (Some(policy), _) => policy,
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
         // What the object already says stands.
+        (None, None) if held(ORPHAN_FINALIZER) || held(FOREGROUND_FINALIZER) => return finalizers,
+        (None, None) if orphans_unless_told(call) => "Orphan",
         (None, None) => return finalizers,
     };
     finalizers.retain(|f| f != ORPHAN_FINALIZER && f != FOREGROUND_FINALIZER);

@@ -120,9 +120,7 @@ async fn entries(call: &Call<'_>, options: &ListOptions) -> ApiResult<(Entries, 
         Moment::Exact(revision) => {
             wait(call, revision).await?;
             let entries = at(call, revision).await.map_err(|error| match error {
-                Past::Gone => ApiError::expired(format!(
-                    "The resourceVersion for the provided list is too old: {revision}"
-                )),
+                Past::Gone => ApiError::expired("The resourceVersion for the provided list is too old."),
                 Past::Other(error) => error,
             })?;
             (entries, revision, None, limit)

@@ -287,17 +287,23 @@ impl ListOptions {
                 let at = Path::new("sendInitialEvents");
                 errors.push(Error::forbidden(&at, "sendInitialEvents is forbidden for list"));
             }
-            (true, Some(_)) if matching != "NotOlderThan" => {
-                errors.push(Error::forbidden(
-                    &at,
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ));
-            }
-            (true, None) if !matching.is_empty() => {
-                errors.push(Error::forbidden(
-                    &at,
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                ));
+            (true, initial) => {
+                if initial.is_some() && matching != "NotOlderThan" {
+                    let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                    errors.push(Error::forbidden(&at, detail));
+                }
+                if initial.is_none() && !matching.is_empty() {
+                    let detail =
+                        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                    errors.push(Error::forbidden(&at, detail));
+                }
+                if !matches!(matching, "" | "NotOlderThan") {
+                    errors.push(Error::not_supported(&at, matching, &["NotOlderThan"]));
+                }
+                if !matching.is_empty() && !self.continue_token.is_empty() {
+                    let detail = "resourceVersionMatch is forbidden when continue is provided";
+                    errors.push(Error::forbidden(&at, detail));
+                }
             }
             (false, None) if !matching.is_empty() => {
                 if self.resource_version.is_empty() {

@@ -120,6 +120,7 @@ async fn attempt(
             object: Some(&mut *new),
             old: Some(old),
             body: None,
+            changed_outside: false,
         };
         call.server.admission.mutate(&mut attributes).await?;
     }
@@ -237,6 +238,7 @@ async fn check(
             object: Some(new),
             old: Some(old),
             body: None,
+            changed_outside: false,
         };
         call.server.admission.validate(&attributes).await?;
     }
