@@ -13,6 +13,7 @@ pub mod containers;
 pub mod policy;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -57,12 +58,12 @@ impl Admission for PodSecurity {
 
     async fn validate(&self, attributes: &Attributes<'_>) -> ApiResult<()> {
         if let Some(namespace) = attributes.object::<Namespace>() {
-            return changed_namespace(attributes, namespace);
+            return changed_namespace(attributes, namespace).await;
         }
         let ctx = attributes.ctx;
         let namespace = match ctx.server.cached::<Namespace>("", ctx.namespace) {
             Some(namespace) => namespace,
-            None => ctx.server.fresh("", ctx.namespace).await?,
+            None => Arc::new(ctx.server.fresh::<Namespace>("", ctx.namespace).await?),
         };
         let (Ok(policy) | Err((policy, _))) = Policy::of(namespace.metadata.labels.as_ref());
         if let Some(pod) = attributes.object::<Pod>() {
@@ -152,7 +153,7 @@ fn matters(new: &Pod, old: &Pod) -> bool {
 }
 
 /// The labels of a namespace have to make sense; pods that are there already and violate them are told of.
-fn changed_namespace(attributes: &Attributes<'_>, namespace: &Namespace) -> ApiResult<()> {
+async fn changed_namespace(attributes: &Attributes<'_>, namespace: &Namespace) -> ApiResult<()> {
     let new = Policy::of(namespace.metadata.labels.as_ref());
     let old = attributes
         .old::<Namespace>()
@@ -175,7 +176,7 @@ fn changed_namespace(attributes: &Attributes<'_>, namespace: &Namespace) -> ApiR
     if now == before || now.level == Level::Privileged || relaxed {
         return Ok(());
     }
-    let pods = attributes.ctx.server.cached_list::<Pod>(namespace.name());
+    let pods = attributes.ctx.server.fresh_list::<Pod>(namespace.name()).await?;
     for warning in warnings_of(namespace.name(), now, &pods) {
         attributes.ctx.warn(warning);
     }
