@@ -4,8 +4,8 @@
 //! Every story runs in a namespace of its own, with every version of kubectl there is.
 
 mod access;
-mod apply;
 mod admission;
+mod apply;
 mod errors;
 mod first_steps;
 mod manifests;

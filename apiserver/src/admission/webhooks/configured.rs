@@ -119,7 +119,10 @@ impl<K: Configuration> Configured<K> {
             return hooks.clone();
         }
         let configurations = server.cached_list::<K>("");
-        let hooks = configurations.iter().flat_map(|configuration| configuration.hooks()).map(Arc::new);
+        let hooks = configurations
+            .iter()
+            .flat_map(|configuration| configuration.hooks())
+            .map(Arc::new);
         let hooks: Arc<Vec<_>> = Arc::new(hooks.collect());
         *known = Some((entries, hooks.clone()));
         hooks
