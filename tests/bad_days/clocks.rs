@@ -76,7 +76,7 @@ pub fn the_wall_clock_is_set_forward_and_back(stage: &Stage) -> Result<()> {
     let short = kubectl.run(&format!("create token default --duration={SHORT_TOKEN}"))?;
     ensure!(code_with(stage, &short)? == "403", "the short token is not known");
     let store_lease = StoreLease::grant(stage)?;
-    kubectl.run("wait --for=condition=Ready nodes --all --timeout=60s")?;
+    kubectl.run("wait --for=condition=Ready nodes --all --timeout=120s")?;
     let constants = Constants::of(stage)?;
     let events = kubectl.run("get events -o name")?;
 
@@ -97,7 +97,7 @@ pub fn the_wall_clock_is_set_forward_and_back(stage: &Stage) -> Result<()> {
             leases_are_renewed(stage, offset)?;
             start_pod(stage, name)?;
             kubectl.run(&format!("scale deployment timeless --replicas={}", number + 3))?;
-            kubectl.run("rollout status deployment/timeless --timeout=60s")?;
+            kubectl.run("rollout status deployment/timeless --timeout=120s")?;
             let fresh = kubectl.run("create token default")?;
             ensure!(code_with(stage, &fresh)? == "403", "a fresh token is refused");
             // By the time it ends it may well be over in the real world.
@@ -150,7 +150,7 @@ fn start_pod(stage: &Stage, name: &str) -> Result<()> {
     ))?;
     stage
         .kubectl
-        .run(&format!("wait --for=condition=Ready pod/{name} --timeout=60s"))?;
+        .run(&format!("wait --for=condition=Ready pod/{name} --timeout=120s"))?;
     Ok(())
 }
 

@@ -40,7 +40,7 @@ pub fn ten_thousand_pods_are_listed_while_watched(stage: &Stage) -> Result<()> {
                 result?;
             }
         }
-        let seen = tokio::time::timeout(Duration::from_secs(60), watch)
+        let seen = tokio::time::timeout(Duration::from_secs(180), watch)
             .await
             .context("the watch ends")???;
         ensure!(seen == PODS, "the watch saw {seen} pods");
@@ -53,7 +53,7 @@ pub fn ten_thousand_pods_are_listed_while_watched(stage: &Stage) -> Result<()> {
     })?;
     stage
         .kubectl
-        .run(&format!("delete namespace {NAMESPACE} --timeout=60s"))?;
+        .run(&format!("delete namespace {NAMESPACE} --timeout=120s"))?;
     Ok(())
 }
 

@@ -148,7 +148,7 @@ pub fn every_daemon_is_killed_under_load(stage: &Stage) -> Result<()> {
     // Every control loop works again: a change goes all the way to new containers and back.
     kubectl.run("scale deployment survivor --replicas=3")?;
     kubectl.run("rollout status deployment/survivor --timeout=120s")?;
-    kubectl.run("wait --for=condition=Ready nodes --all --timeout=60s")?;
+    kubectl.run("wait --for=condition=Ready nodes --all --timeout=120s")?;
     kubectl.run("delete deployment,service survivor")?;
     kubectl.run("delete namespace load --timeout=120s")?;
     Ok(())

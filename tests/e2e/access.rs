@@ -37,7 +37,7 @@ fn pod(stage: &Stage, name: &str, command: &str) -> Result<()> {
     ])?;
     stage
         .kubectl
-        .run(&format!("wait --for=condition=Ready pod/{name} --timeout=60s"))?;
+        .run(&format!("wait --for=condition=Ready pod/{name} --timeout=120s"))?;
     Ok(())
 }
 
@@ -125,7 +125,7 @@ fn forward_a_port(stage: &Stage) -> Result<()> {
         .run(&format!("run web --image={ECHO} --port=8080"))?;
     stage
         .kubectl
-        .run("wait --for=condition=Ready pod/web --timeout=60s")?;
+        .run("wait --for=condition=Ready pod/web --timeout=120s")?;
     let mut forward = stage.kubectl.start("port-forward web :8080")?;
     let mut output = BufReader::new(forward.stdout.take().context("output")?);
     let mut line = String::new();
@@ -171,7 +171,7 @@ fn configuration_reaches_the_container(stage: &Stage) -> Result<()> {
                    {{"name":"scratch","emptyDir":{{}}}}]}}}}"#
     );
     kubectl.feed("create -f -", &manifest)?;
-    kubectl.run("wait --for=condition=Ready pod/reader --timeout=60s")?;
+    kubectl.run("wait --for=condition=Ready pod/reader --timeout=120s")?;
     let shell = |script: &str| kubectl.args(&["exec", "reader", "--", "sh", "-c", script]);
     ensure!(
         shell("echo $COLOR $PASSWORD $BOTH")? == "green s3cret green-reader\n",

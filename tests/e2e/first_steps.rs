@@ -1,6 +1,9 @@
 //! Tutorials, section 1: looking around.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use keelson_tests::process::eventually;
 
 use crate::{Stage, Story};
 
@@ -149,24 +152,28 @@ fn the_control_plane_shows_in_kube_system(stage: &Stage) -> Result<()> {
     let all_run = |table: &str| daemons.iter().all(|daemon| runs(table, daemon));
     system.until("get pods", all_run)?;
     stage.kubectl.until("get pods --all-namespaces", all_run)?;
-    let scheduler = system.run("get pods -l component=kube-scheduler,tier=control-plane -o name")?;
-    let scheduler = scheduler.trim();
-    let log = system.run(&format!("logs {scheduler} --tail=3"))?;
-    ensure!((1..=3).contains(&log.lines().count()), "{log}");
-    let described = system.run(&format!("describe {scheduler}"))?;
-    ensure!(
-        described.contains("Controlled By:")
-            && described.contains("Node/")
-            && described.contains("process://"),
-        "{described}"
-    );
-    // It only shows what runs: without it everything goes on, and it comes back.
-    let container = "{.status.containerStatuses[0]['containerID','restartCount']}";
-    let before = system.path(&format!("get {scheduler}"), container)?;
-    system.run(&format!("delete {scheduler} --wait=false"))?;
-    system.until(
-        &format!("get {scheduler} --ignore-not-found -o jsonpath={container}"),
-        |now| now == before,
-    )?;
+    // The same story, told with another kubectl, may just have deleted what is looked at here.
+    eventually("a look at the scheduler", Duration::from_secs(60), || {
+        let log = system.run("logs -l component=kube-scheduler,tier=control-plane --tail=3")?;
+        ensure!((1..=3).contains(&log.lines().count()), "{log}");
+        let described = system.run("describe pods -l component=kube-scheduler")?;
+        ensure!(
+            described.contains("Controlled By:")
+                && described.contains("Node/")
+                && described.contains("process://"),
+            "{described}"
+        );
+        Ok(())
+    })?;
+    // The pod only shows what runs: without it everything goes on, and it comes back.
+    let life = "get pods -l component=kube-scheduler -o \
+                jsonpath={.items[0].metadata.uid}/{.items[0].status.containerStatuses[0]['containerID','restartCount']}";
+    let before = system.until(life, |life| life.contains("process://"))?;
+    let (uid, container) = before.split_once('/').context("a uid")?;
+    system.run("delete pods -l component=kube-scheduler --wait=false")?;
+    system.until(life, |life| {
+        life.split_once('/')
+            .is_some_and(|(now, same)| now != uid && same == container)
+    })?;
     Ok(())
 }

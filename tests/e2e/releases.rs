@@ -77,7 +77,7 @@ fn a_rolling_update_loses_no_request(stage: &Stage) -> Result<()> {
         "selector":{{"matchLabels":{{"app":"web"}}}},"strategy":{{"rollingUpdate":{{"maxUnavailable":0,"maxSurge":1}}}},
         "template":{{"metadata":{{"labels":{{"app":"web"}}}},"spec":{{"containers":[{{"name":"echo","image":"{ECHO}",
         "readinessProbe":{{"httpGet":{{"path":"/","port":8080}},"periodSeconds":1}},
-        "lifecycle":{{"preStop":{{"sleep":{{"seconds":3}}}}}}}}]}}}}}}}}"#
+        "lifecycle":{{"preStop":{{"sleep":{{"seconds":5}}}}}}}}]}}}}}}}}"#
     );
     kubectl.feed("apply -f -", &deployment)?;
     kubectl.run("rollout status deployment/web --timeout=120s")?;

@@ -79,7 +79,7 @@ fn a_cluster_ip_spreads_over_all_pods(stage: &Stage) -> Result<()> {
     ))?;
     stage
         .kubectl
-        .run("wait --for=condition=Ready pod/client --timeout=60s")?;
+        .run("wait --for=condition=Ready pod/client --timeout=120s")?;
     let inside = stage.kubectl.run(&format!("exec client -- wget -q -O - {url}"))?;
     ensure!(inside.contains("elastic-"), "{inside}");
     let slices = stage.kubectl.run("get endpointslices")?;
@@ -122,7 +122,7 @@ fn the_api_answers_at_its_service_address(stage: &Stage) -> Result<()> {
     ))?;
     stage
         .kubectl
-        .run("wait --for=condition=Ready pod/client --timeout=60s")?;
+        .run("wait --for=condition=Ready pod/client --timeout=120s")?;
     let refused = stage.kubectl.refused(
         "exec client -- wget -q -O - --no-check-certificate https://10.96.0.1",
         None,

@@ -63,8 +63,9 @@ fn deploy_look_and_scale(stage: &Stage) -> Result<()> {
     );
     kubectl.run("scale --replicas=2 deployment hello")?;
     kubectl.until("get pods -o name", |pods| pods.lines().count() == 2)?;
-    let described = kubectl.run("describe deployment hello")?;
-    ensure!(described.contains("Scaled up replica set"), "{described}");
+    kubectl.until("describe deployment hello", |described| {
+        described.contains("Scaled up replica set")
+    })?;
     kubectl.run("label deployment hello tier=front")?;
     kubectl.run("annotate deployment hello note=first")?;
     ensure!(
@@ -93,10 +94,10 @@ fn a_deleted_pod_is_replaced(stage: &Stage) -> Result<()> {
     stage
         .kubectl
         .run("rollout status deployment/heal --timeout=120s")?;
-    let after = stage
-        .kubectl
-        .run("get pods -o name --field-selector=status.phase=Running")?;
-    ensure!(!after.is_empty() && after != before, "{after}");
+    stage.kubectl.until(
+        "get pods -o name --field-selector=status.phase=Running",
+        |after| !after.is_empty() && after != before,
+    )?;
     Ok(())
 }
 
@@ -141,25 +142,45 @@ fn a_pod_too_many_is_removed(stage: &Stage) -> Result<()> {
 }
 
 fn watch_prints_changes_as_they_come(stage: &Stage) -> Result<()> {
+    // What is printed first tells that the watch has begun.
+    stage
+        .kubectl
+        .run("run first --image=keelson.local/no-such-image:1 --image-pull-policy=Never")?;
     let mut watch = stage.kubectl.start("get pods -w")?;
-    let lines = BufReader::new(watch.stdout.take().context("the watch's output")?).lines();
+    let output = BufReader::new(watch.stdout.take().context("the watch's output")?);
+    let (sender, lines) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut seen: Vec<String> = Vec::new();
+    let mut until = |pod: &str, state: &str| -> Result<()> {
+        let holds = |line: &String| line.starts_with(pod) && line.contains(state);
+        while !seen.iter().any(holds) {
+            let line = lines
+                .recv_timeout(Duration::from_secs(60))
+                .with_context(|| format!("no {state} of {pod} in {seen:#?}"))?;
+            seen.push(line);
+        }
+        Ok(())
+    };
+    until("first", "")?;
     stage.kubectl.run(&format!("run seen --image={ECHO}"))?;
     stage
         .kubectl
-        .run("wait --for=condition=Ready pod/seen --timeout=60s")?;
+        .run("wait --for=condition=Ready pod/seen --timeout=120s")?;
     stage.kubectl.run("delete pod seen --grace-period=1")?;
-    std::thread::sleep(Duration::from_secs(1));
+    let told = ["Pending", "ContainerCreating", "Running", "Terminating"]
+        .into_iter()
+        .try_for_each(|state| until("seen", state));
     watch.kill()?;
     watch.wait()?;
-    let seen: Vec<String> = lines.map_while(Result::ok).collect();
-    for state in ["Pending", "ContainerCreating", "Running", "Terminating"] {
-        ensure!(
-            seen.iter()
-                .any(|line| line.contains("seen") && line.contains(state)),
-            "no {state} in {seen:#?}"
-        );
-    }
-    Ok(())
+    drop(lines);
+    let _ended = reader.join();
+    told
 }
 
 fn a_crashing_container_backs_off(stage: &Stage) -> Result<()> {
@@ -182,11 +203,9 @@ fn a_crashing_container_backs_off(stage: &Stage) -> Result<()> {
         .kubectl
         .path("get pod crash", "{.status.containerStatuses[0].restartCount}")?;
     ensure!(restarts.parse::<u32>()? >= 1, "{restarts} restarts");
-    let described = stage.kubectl.run("describe pod crash")?;
-    ensure!(
-        described.contains("Back-off restarting failed container"),
-        "{described}"
-    );
+    stage.kubectl.until("describe pod crash", |described| {
+        described.contains("Back-off restarting failed container")
+    })?;
     Ok(())
 }
 

@@ -35,7 +35,7 @@ fn renewed(dir: &std::path::Path, begun: Instant) -> Result<()> {
     let kubectl = Kubectl::new(version.clone(), &current);
     let outdated = Kubectl::new(version, &first);
     kubectl.run(&format!("create deployment steady --image={ECHO} --replicas=1"))?;
-    kubectl.run("rollout status deployment/steady --timeout=60s")?;
+    kubectl.run("rollout status deployment/steady --timeout=120s")?;
     let life = "{.items[*].status.containerStatuses[0]['containerID','restartCount']}";
     let before = kubectl.path("get pods -l app=steady", life)?;
     let ready = "{.items[*].status.conditions[?(@.type==\"Ready\")]['status','lastTransitionTime']}";
@@ -62,11 +62,11 @@ fn renewed(dir: &std::path::Path, begun: Instant) -> Result<()> {
     );
     // Every daemon's client and server: controllers, scheduler, kubelet, proxy, and the apiserver's way to the kubelet.
     kubectl.run("scale deployment steady --replicas=2")?;
-    kubectl.run("rollout status deployment/steady --timeout=60s")?;
+    kubectl.run("rollout status deployment/steady --timeout=120s")?;
     kubectl.run(&format!(
         "run caller --image={TOOLBOX} --restart=Never --command -- sleep 600"
     ))?;
-    kubectl.run("wait --for=condition=Ready pod/caller --timeout=60s")?;
+    kubectl.run("wait --for=condition=Ready pod/caller --timeout=120s")?;
     kubectl.run("expose deployment steady --port=80 --target-port=8080")?;
     let ip = kubectl.path("get svc steady", "{.spec.clusterIP}")?;
     eventually("the service's answer", Duration::from_secs(30), || {

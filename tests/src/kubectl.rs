@@ -222,9 +222,9 @@ impl Kubectl {
     /// Waits until a command's output satisfies `wanted`.
     ///
     /// # Errors
-    /// With the last output, when it does not within a minute.
+    /// With the last output, when it does not within two minutes.
     pub fn until(&self, words: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        eventually(&format!("kubectl {words}"), Duration::from_secs(60), || {
+        eventually(&format!("kubectl {words}"), Duration::from_secs(120), || {
             let output = self.run(words)?;
             if wanted(&output) {
                 Ok(output)
