@@ -206,6 +206,8 @@ fn kubelet(cluster: &Cluster) -> anyhow::Result<Value> {
         "root-dir": paths.dir.join("kubelet"),
         "pod-logs-dir": paths.dir.join("pod-logs"),
         "host-processes": paths.state(),
+        // They are imported, not pulled.
+        "image-gc-exempt": format!("{}/", crate::images::REGISTRY),
         "pod-infra-container-image": crate::images::PAUSE,
         "cgroup-root": cluster.cgroup_root(),
         "cluster-dns": dns,

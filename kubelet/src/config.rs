@@ -99,8 +99,23 @@ pub struct Config {
     #[arg(long, value_delimiter = ',', value_parser = reservation)]
     pub kube_reserved: Vec<(String, Amount)>,
     /// When the node is under pressure, as in memory.available<100Mi,nodefs.available<10%
-    #[arg(long, value_delimiter = ',', default_value = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%", value_parser = threshold)]
+    #[arg(long, value_delimiter = ',', default_value = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%", value_parser = threshold)]
     pub eviction_hard: Vec<Threshold>,
+    /// How long the node keeps saying that it is under pressure once it no longer is
+    #[arg(long, default_value = "5m", value_parser = keelson_daemon::duration::parse)]
+    pub eviction_pressure_transition_period: Duration,
+    /// How full the images' disk may be, in percent, before unused images are removed
+    #[arg(long, default_value_t = 85, value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub image_gc_high_threshold: u64,
+    /// How full it may be afterwards
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub image_gc_low_threshold: u64,
+    /// How long an image stays at least before it is removed for being unused
+    #[arg(long, default_value = "2m", value_parser = keelson_daemon::duration::parse)]
+    pub minimum_image_ttl_duration: Duration,
+    /// Beginnings of names of images that are never removed, as there is no registry to fetch them from again
+    #[arg(long, value_delimiter = ',')]
+    pub image_gc_exempt: Vec<String>,
 
     /// Address to serve on
     #[arg(long, default_value = "0.0.0.0")]

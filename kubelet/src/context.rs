@@ -19,6 +19,7 @@ use crate::containers::sandbox::{self, SandboxInputs};
 use crate::cri::Runtime;
 use crate::events::Events;
 use crate::images::Images;
+use crate::node::facts::{self, FsUsage};
 use crate::objects::PodExt;
 use crate::paths::Paths;
 use crate::pods::static_pods::is_static;
@@ -62,6 +63,8 @@ pub struct Context {
     pub statuses: StatusWriter,
     /// The node as the apiserver has it.
     pub node: RwLock<Option<Arc<Node>>>,
+    /// Where the runtime keeps images.
+    pub image_root: OnceLock<PathBuf>,
     /// What stands for static pods in the apiserver, by their UID.
     pub mirrors: RwLock<HashMap<String, Arc<Pod>>>,
 }
@@ -79,6 +82,11 @@ impl Context {
         } else {
             Some(pod.clone())
         }
+    }
+
+    /// The file system of images: the runtime's, once it has said where that is.
+    pub fn image_disk(&self) -> FsUsage {
+        facts::file_system(self.image_root.get().unwrap_or(&self.config.root_dir))
     }
 
     /// What a pod may know of itself.

@@ -6,6 +6,7 @@
 //! | [`pods`] | a worker per pod around a pure core: decide, act, report |
 //! | [`containers`] | from a pod's spec to what CRI is told |
 //! | [`cri`] | the runtime, behind a trait |
+//! | [`eviction`] | taking room back from pods when the node is short of it |
 //! | [`images`], [`volumes`], [`probes`], [`logs`], [`cgroups`] | what pods need besides |
 //! | [`node`] | the Node object, its status and lease |
 //! | [`server`] | the HTTPS API: logs, exec, attach, port-forward, stats |
@@ -22,6 +23,7 @@ pub mod containers;
 pub mod context;
 pub mod cri;
 pub mod events;
+pub mod eviction;
 pub mod images;
 pub mod logs;
 pub mod node;

@@ -1,6 +1,7 @@
 //! Putting the parts together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -22,7 +23,9 @@ use crate::containers::resources::Limits;
 use crate::context::Context;
 use crate::cri::{CriClient, Runtime};
 use crate::events::{Events, Level};
+use crate::eviction;
 use crate::images::Images;
+use crate::images::gc::ImageCollector;
 use crate::logs::rotate;
 use crate::node::{facts, register};
 use crate::paths::Paths;
@@ -126,6 +129,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         files: config.container_log_max_files,
     };
     tokio::spawn(rotate::run(runtime.clone(), limits, shutdown.clone()));
+    if let Some(root) = image_root(runtime.as_ref()).await {
+        let _ = context.image_root.set(root);
+    }
+    let images = Arc::new(ImageCollector::new(context.clone()));
+    tokio::spawn(images.clone().run(shutdown.clone()));
+    tokio::spawn(eviction::run(
+        context.clone(),
+        manager.clone(),
+        images,
+        shutdown.clone(),
+    ));
     let synced = move || pods.has_synced();
     pleg::run(runtime, manager, pulse, synced, shutdown.clone()).await;
     notify::stopping();
@@ -202,7 +216,15 @@ fn assemble(
         paths,
         node: parking_lot::RwLock::default(),
         mirrors: parking_lot::RwLock::default(),
+        image_root: OnceLock::new(),
     })
+}
+
+/// Where the runtime keeps images.
+async fn image_root(runtime: &dyn Runtime) -> Option<PathBuf> {
+    let info = runtime.image_fs_info().await.ok()?;
+    let place = info.image_filesystems.into_iter().next()?.fs_id?.mountpoint;
+    (!place.is_empty()).then(|| place.into())
 }
 
 async fn first_look(

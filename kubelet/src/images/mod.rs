@@ -1,6 +1,7 @@
 //! Images: whether to fetch one, with whose credentials, and how long to wait after a failure.
 
 pub mod auth;
+pub mod gc;
 pub mod reference;
 
 use std::sync::Arc;

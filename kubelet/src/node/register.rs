@@ -42,6 +42,7 @@ pub async fn run(context: Arc<Context>, pulse: Pulse, shutdown: CancellationToke
         pulse,
         version: cri::VersionResponse::default(),
         sent: None,
+        pressures: status::Pressures::default(),
         ready: None,
     };
     tokio::join!(
@@ -74,6 +75,7 @@ struct Keeper {
     version: cri::VersionResponse,
     /// The status as last sent, and when.
     sent: Option<(Map<String, Value>, Instant)>,
+    pressures: status::Pressures,
     ready: Option<bool>,
 }
 
@@ -140,7 +142,10 @@ impl Keeper {
             .unwrap_or_default();
         let conditions = status::merge(
             &old,
-            status::conditions(&self.context.config, readings),
+            self.pressures.settle(
+                status::conditions(&self.context.config, readings),
+                self.context.config.eviction_pressure_transition_period,
+            ),
             Timestamp::now(),
         );
         self.tell(&conditions);

@@ -1,6 +1,8 @@
 //! How the node is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -29,6 +31,8 @@ pub struct Readings {
     pub memory: u64,
     /// The file system of pods' files.
     pub disk: facts::FsUsage,
+    /// The file system of images.
+    pub images: facts::FsUsage,
     /// How many processes there may be, and are.
     pub pids: (u64, u64),
     /// What keeps the node from running pods.
@@ -52,10 +56,12 @@ pub fn conditions(config: &Config, readings: &Readings) -> Vec<NodeCondition> {
             .threshold(signal)
             .is_some_and(|threshold| left < threshold.limit(capacity))
     };
-    let disk = readings.disk;
+    let (disk, images) = (readings.disk, readings.images);
     let memory = below("memory.available", readings.memory_available, readings.memory);
     let full = below("nodefs.available", disk.available, disk.capacity)
-        || below("nodefs.inodesFree", disk.inodes_free, disk.inodes);
+        || below("nodefs.inodesFree", disk.inodes_free, disk.inodes)
+        || below("imagefs.available", images.available, images.capacity)
+        || below("imagefs.inodesFree", images.inodes_free, images.inodes);
     let (limit, running) = readings.pids;
     let crowded = below("pid.available", limit.saturating_sub(running), limit);
     let pressure = |kind, holds, bad: (&str, &str), good: (&str, &str)| {
@@ -109,6 +115,32 @@ pub fn conditions(config: &Config, readings: &Readings) -> Vec<NodeCondition> {
     ]
 }
 
+/// Pressures that were felt lately. A node that has just driven pods out has room again; were it to say so at once, the
+/// same pods would come back.
+#[derive(Debug, Default)]
+pub struct Pressures(HashMap<String, (NodeCondition, Instant)>);
+
+impl Pressures {
+    /// The conditions, with each pressure going on for `period` after it was last felt.
+    pub fn settle(&mut self, made: Vec<NodeCondition>, period: Duration) -> Vec<NodeCondition> {
+        let settled = made.into_iter().map(|condition| {
+            if !condition.type_.ends_with("Pressure") {
+                return condition;
+            }
+            if condition.status == "True" {
+                self.0
+                    .insert(condition.type_.clone(), (condition.clone(), Instant::now()));
+                return condition;
+            }
+            match self.0.get(&condition.type_) {
+                Some((felt, at)) if at.elapsed() < period => felt.clone(),
+                _ => condition,
+            }
+        });
+        settled.collect()
+    }
+}
+
 /// The node's conditions with ours in place; one that did not change keeps the time of its last change.
 pub fn merge(old: &[NodeCondition], made: Vec<NodeCondition>, now: Timestamp) -> Vec<NodeCondition> {
     let now = Time(keelson_api::time::to_seconds(now));
@@ -160,13 +192,22 @@ pub async fn read(context: &Context, pulse: &Pulse) -> (Readings, Option<cri::St
         trouble.push(format!("PLEG is not healthy: {text}"));
     }
     let readings = Readings {
+        trouble,
+        ..instruments(context)
+    };
+    (readings, answer)
+}
+
+/// What the node has left.
+pub fn instruments(context: &Context) -> Readings {
+    Readings {
         memory_available: facts::meminfo("MemAvailable"),
         memory: facts::meminfo("MemTotal"),
         disk: facts::file_system(&context.config.root_dir),
+        images: context.image_disk(),
         pids: facts::pids(),
-        trouble,
-    };
-    (readings, answer)
+        trouble: Vec::new(),
+    }
 }
 
 /// The whole status, apart from conditions.
@@ -266,12 +307,29 @@ mod tests {
             memory_available: 2 << 30,
             memory: 4 << 30,
             disk,
+            images: facts::FsUsage::default(),
             pids: (10, 1),
             trouble: vec!["x".into()],
         };
         let made = conditions(&config, &readings);
         let states: Vec<_> = made.iter().map(|condition| condition.status.as_str()).collect();
         assert_eq!(states, ["False", "True", "False", "False"]);
+        let mut pressures = Pressures::default();
+        let hour = Duration::from_secs(3600);
+        pressures.settle(made.clone(), hour);
+        let relieved = conditions(
+            &config,
+            &Readings {
+                disk: facts::FsUsage {
+                    available: 50,
+                    ..disk
+                },
+                ..readings
+            },
+        );
+        assert_eq!(relieved[1].status, "False");
+        assert_eq!(pressures.settle(relieved.clone(), hour)[1], made[1], "not yet");
+        assert_eq!(pressures.settle(relieved.clone(), Duration::ZERO), relieved);
         let later = merge(
             &merge(&[], made.clone(), Timestamp::UNIX_EPOCH),
             made,

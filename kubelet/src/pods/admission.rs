@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
+use crate::eviction;
 use crate::objects::PodExt;
-use crate::pods::qos;
+use crate::pods::qos::{self, QosClass};
 use crate::pods::status::PodFailure;
 use crate::quantity;
 
@@ -14,6 +15,7 @@ use crate::quantity;
 /// # Errors
 /// Why it is refused: the pod fails with this reason.
 pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Result<(), PodFailure> {
+    spares(pod, node)?;
     fits(pod, others, node)?;
     let labels = node.metadata.labels.clone().unwrap_or_default();
     if !matches_node(pod, &labels, node.metadata.name.as_deref().unwrap_or_default()) {
@@ -26,10 +28,41 @@ pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Result<(), PodFailu
 }
 
 fn refused(reason: &str, text: &str) -> PodFailure {
-    PodFailure {
-        reason: reason.into(),
-        message: format!("Pod was rejected: {text}"),
+    PodFailure::new(reason, format!("Pod was rejected: {text}"))
+}
+
+/// A node that is short of something takes no pods that would need it, but for critical ones.
+fn spares(pod: &Pod, node: &Node) -> Result<(), PodFailure> {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let under = |kind: &str| {
+        conditions
+            .iter()
+            .any(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    let pressures: Vec<&str> = ["MemoryPressure", "DiskPressure", "PIDPressure"]
+        .into_iter()
+        .filter(|kind| under(kind))
+        .collect();
+    if pressures.is_empty() || eviction::is_critical(pod) {
+        return Ok(());
     }
+    // Those that asked for memory were promised it, and others may say that they can do with little.
+    let tolerates = pod.spec().tolerations.iter().flatten().any(|toleration| {
+        let key = toleration.key.as_deref().unwrap_or_default();
+        let effect = toleration.effect.as_deref().unwrap_or_default();
+        let exists = toleration.operator.as_deref() == Some("Exists");
+        (key == "node.kubernetes.io/memory-pressure" || key.is_empty() && exists)
+            && matches!(effect, "" | "NoSchedule")
+    });
+    if pressures == ["MemoryPressure"] && (qos::class(pod) != QosClass::BestEffort || tolerates) {
+        return Ok(());
+    }
+    let text = format!("The node had condition: [{}]. ", pressures.join(" "));
+    Err(refused("Evicted", &text))
 }
 
 fn fits(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Result<(), PodFailure> {

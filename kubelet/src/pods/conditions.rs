@@ -47,6 +47,16 @@ pub fn scheduled() -> PodCondition {
     condition("PodScheduled", true, "", String::new())
 }
 
+/// The kubelet ends the pod for the node's sake.
+pub fn disrupted(message: &str) -> PodCondition {
+    condition(
+        "DisruptionTarget",
+        true,
+        "TerminationByKubelet",
+        message.to_owned(),
+    )
+}
+
 /// Init containers are through.
 pub fn initialized(
     pod: &Pod,

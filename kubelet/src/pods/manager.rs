@@ -19,6 +19,7 @@ use crate::pods::admission;
 use crate::pods::kill;
 use crate::pods::runtime::{self, Ended};
 use crate::pods::static_pods::is_mirror;
+use crate::pods::status::PodFailure;
 use crate::pods::worker::{Desired, Mailbox, Worker};
 
 struct Entry {
@@ -122,7 +123,7 @@ impl PodManager {
         });
     }
 
-    fn refuse(&self, pod: &Pod, entries: &HashMap<String, Entry>) -> Option<crate::pods::status::PodFailure> {
+    fn refuse(&self, pod: &Pod, entries: &HashMap<String, Entry>) -> Option<PodFailure> {
         if pod.is_over() || pod.is_deleted() || self.recovered.lock().contains(pod.uid()) {
             return None;
         }
@@ -142,6 +143,13 @@ impl PodManager {
                 desired.removed = true;
                 desired.pod = Arc::new(last);
             });
+        }
+    }
+
+    /// A pod is to fail.
+    pub fn fail(&self, uid: &str, failure: PodFailure) {
+        if let Some(entry) = self.entries.lock().get(uid) {
+            entry.mailbox.send(|desired| desired.failed = Some(failure));
         }
     }
 

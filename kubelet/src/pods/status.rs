@@ -1,6 +1,7 @@
 //! The status a pod gets in the API, from its spec, what the runtime has and what probes say.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -35,6 +36,22 @@ pub struct PodFailure {
     pub reason: String,
     /// For people.
     pub message: String,
+    /// Its containers have no more time than this to end.
+    pub grace: Option<Duration>,
+    /// The node ends it, not its own doing (KEP-3329).
+    pub disrupted: bool,
+}
+
+impl PodFailure {
+    /// A failure with a reason and a message.
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+            grace: None,
+            disrupted: false,
+        }
+    }
 }
 
 /// What a status is made from.
@@ -464,7 +481,7 @@ fn conditions_of(
         .filter(|(container, _)| init_kind(container) == ContainerKind::Sidecar)
         .map(|(_, status)| status)
         .collect();
-    let made = [
+    let mut made = vec![
         conditions::ready_to_start(
             !inputs.stopped
                 && inputs
@@ -477,7 +494,10 @@ fn conditions_of(
         conditions::containers_ready(phase, &sidecars, regular),
         conditions::scheduled(),
     ];
-    conditions::merge(pod, made.into(), inputs.now)
+    if let Some(failed) = inputs.failed.filter(|failed| failed.disrupted) {
+        made.push(conditions::disrupted(&failed.message));
+    }
+    conditions::merge(pod, made, inputs.now)
 }
 
 #[cfg(test)]

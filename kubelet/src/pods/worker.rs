@@ -357,10 +357,7 @@ impl Worker {
         self.context
             .events
             .pod(pod, Level::Normal, "DeadlineExceeded", message);
-        Some(PodFailure {
-            reason: "DeadlineExceeded".into(),
-            message: message.into(),
-        })
+        Some(PodFailure::new("DeadlineExceeded", message))
     }
 
     fn deadline_left(&self, pod: &Pod) -> Option<Duration> {
@@ -573,7 +570,10 @@ impl Worker {
             self.retry = RETRY.0;
             return Duration::ZERO;
         }
-        let grace = kill::grace_of(pod);
+        let mut grace = kill::grace_of(pod);
+        if let Some(least) = self.failed.as_ref().and_then(|failed| failed.grace) {
+            grace = grace.min(least);
+        }
         let ips = self.ips(pod, &view);
         let ip = ips.first().cloned().unwrap_or_default();
         let context = self.context.clone();

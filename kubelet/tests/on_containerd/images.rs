@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use crate::support::{Node, free_port};
+use crate::support::{ECHO, Node, ctr, free_port};
 use crate::{shell, state};
 
 const USER: &str = "keelson";
@@ -94,25 +94,6 @@ impl Drop for Registry {
     }
 }
 
-fn ctr(args: &[&str]) {
-    let socket = std::env::var("KEELSON_TEST_CRI").expect("a runtime");
-    let output = Command::new("ctr")
-        .args([
-            "--address",
-            socket.trim_start_matches("unix://"),
-            "--namespace",
-            "k8s.io",
-        ])
-        .args(args)
-        .output()
-        .expect("ctr");
-    assert!(
-        output.status.success(),
-        "ctr {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 fn secret(name: &str, place: &str, password: &str) -> Value {
     let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let config = json!({"auths": {place: {"auth": base64(&format!("{USER}:{password}"))}}}).to_string();
@@ -177,5 +158,42 @@ async fn secrets_open_a_registry() {
     registry.process = Registry::process(&config);
     registry.answers().await;
     node.wait_ready("strict").await;
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unused_images_are_removed() {
+    let Some(mut node) = Node::start().await else {
+        return;
+    };
+    let copy = node.dir.path().join("echo.tar").display().to_string();
+    ctr(&["images", "export", &copy, ECHO]);
+    let there = || {
+        ctr(&["images", "list", "--quiet"])
+            .lines()
+            .any(|name| name == ECHO)
+    };
+    // Any disk is too full for this kubelet.
+    let flags = [
+        "--image-gc-high-threshold=0",
+        "--image-gc-low-threshold=0",
+        "--minimum-image-ttl-duration=0s",
+        "--image-gc-exempt=keelson.local/toolbox,keelson.local/pause",
+        "--eviction-hard=memory.available<1Mi",
+    ];
+    node.run_pod("user", json!({"containers": [{"name": "c", "image": ECHO}]}));
+    node.wait_ready("user").await;
+    node.restart_with(&flags).await;
+    node.run_pod(
+        "other",
+        json!({"containers": [{"name": "c", "command": shell("sleep 1000")}]}),
+    );
+    node.wait_ready("other").await;
+    assert!(there(), "it is in use");
+    node.delete_pod("user").await;
+    node.restart_with(&flags).await;
+    node.wait_for("the unused image to go", |_| (!there()).then_some(()))
+        .await;
+    ctr(&["images", "import", &copy]);
     node.finish().await;
 }

@@ -5,10 +5,12 @@
 //! - `hooks`: what runs after a container's start and before its end
 //! - `sidecars`: init containers that go on, and containers that join later
 //! - `images`: pulling from a registry that asks for a password
+//! - `eviction`: what happens to pods that use too much, and on a node that is short of memory
 //! - `figures`: what the kubelet says that containers use
 
 #![allow(missing_docs)]
 
+mod eviction;
 mod figures;
 mod hooks;
 mod images;

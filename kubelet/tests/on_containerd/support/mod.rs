@@ -24,6 +24,7 @@ pub struct Node {
     pub pki: Pki,
     pub dir: tempfile::TempDir,
     endpoint: String,
+    flags: Vec<String>,
     shutdown: CancellationToken,
     task: Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
 }
@@ -35,6 +36,27 @@ pub const ECHO: &str = "keelson.local/echo:1";
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
+}
+
+/// Runs containerd's client and returns what it printed.
+pub fn ctr(args: &[&str]) -> String {
+    let socket = std::env::var("KEELSON_TEST_CRI").expect("a runtime");
+    let output = std::process::Command::new("ctr")
+        .args([
+            "--address",
+            socket.trim_start_matches("unix://"),
+            "--namespace",
+            "k8s.io",
+        ])
+        .args(args)
+        .output()
+        .expect("ctr");
+    assert!(
+        output.status.success(),
+        "ctr {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 impl Node {
@@ -61,6 +83,7 @@ impl Node {
             pki,
             dir,
             endpoint,
+            flags: vec!["--eviction-hard=memory.available<1Mi".into()],
             shutdown: CancellationToken::new(),
             task: None,
         };
@@ -80,7 +103,7 @@ impl Node {
     /// Starts the kubelet, again after [`Node::stop_kubelet`].
     pub fn start_kubelet(&mut self) {
         let path = |name: &str| self.dir.path().join(name).display().to_string();
-        let config = Config::parse_from([
+        let common = [
             "kubelet".to_owned(),
             format!("--kubeconfig={}", path("kubeconfig")),
             "--hostname-override=test-node".into(),
@@ -97,10 +120,17 @@ impl Node {
             format!("--pod-manifest-path={}", path("manifests")),
             "--cluster-dns=10.96.0.10".into(),
             "--cluster-domain=cluster.local".into(),
-            "--eviction-hard=memory.available<1Mi".into(),
-        ]);
+        ];
+        let config = Config::parse_from(common.into_iter().chain(self.flags.iter().cloned()));
         self.shutdown = CancellationToken::new();
         self.task = Some(tokio::spawn(keelson_kubelet::run(config, self.shutdown.clone())));
+    }
+
+    /// Starts the kubelet anew with other flags than the usual ones.
+    pub async fn restart_with(&mut self, flags: &[&str]) {
+        self.stop_kubelet().await;
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.start_kubelet();
     }
 
     /// Stops the kubelet; pods go on.
