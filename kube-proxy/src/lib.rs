@@ -9,6 +9,7 @@
 //!   build.rs     service ports → table
 //!   render.rs    table → nft's language, whole or as the difference to another
 //! nft.rs       applying rules: one transaction each
+//! health_check.rs  for load balancers: whether this node has endpoints of a service
 //! conntrack.rs forgetting connections to endpoints that are gone
 //! network/     the node's pod network: CNI configuration, routes, kernel settings
 //! metrics.rs   what is measured
@@ -17,6 +18,7 @@
 
 pub mod config;
 mod conntrack;
+mod health_check;
 mod metrics;
 pub mod network;
 pub mod nft;

@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, families};
+use crate::health_check::HealthChecks;
 use crate::metrics::{ProxyMetrics, now};
 use crate::network::{self, Nodes, cni, routes};
 use crate::rules::{self, Family, Options, ServicePort, Table};
@@ -87,6 +88,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         applied: BTreeMap::new(),
         services: Vec::new(),
         nodes: None,
+        checks: HealthChecks::default(),
+        shutdown: shutdown.clone(),
     };
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
@@ -178,6 +181,8 @@ struct Proxy {
     services: Vec<ServicePort>,
     /// The nodes that the pod network was made for.
     nodes: Option<Nodes>,
+    checks: HealthChecks,
+    shutdown: CancellationToken,
 }
 
 impl Proxy {
@@ -245,15 +250,13 @@ impl Proxy {
 
     async fn sync_rules(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
-        let services = rules::service_ports(
-            &self.informers.services.store().list(),
-            &self.informers.slices.store().list(),
-            &self.node_name,
-        );
+        let known = self.informers.services.store().list();
+        let services = rules::service_ports(&known, &self.informers.slices.store().list(), &self.node_name);
         for family in self.families.clone() {
             let wanted = rules::build(&self.options, family, &services);
             self.bring(family, wanted).await?;
         }
+        self.checks.update(&known, &services, &self.shutdown).await;
         let stale = conntrack::stale(&self.services, &services);
         if !stale.is_empty() {
             conntrack::forget(stale).await;

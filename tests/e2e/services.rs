@@ -21,6 +21,10 @@ pub const STORIES: &[Story] = &[
         the_api_answers_at_its_service_address,
     ),
     ("headless_and_external_name", headless_and_external_name),
+    (
+        "a_health_check_tells_balancers_where_pods_are",
+        a_health_check_tells_balancers_where_pods_are,
+    ),
 ];
 
 fn deploy(stage: &Stage, replicas: u32) -> Result<()> {
@@ -143,5 +147,39 @@ fn headless_and_external_name(stage: &Stage) -> Result<()> {
         table.contains("None") && table.contains("ExternalName") && table.contains("example.test"),
         "{table}"
     );
+    Ok(())
+}
+
+fn a_health_check_tells_balancers_where_pods_are(stage: &Stage) -> Result<()> {
+    deploy(stage, 2)?;
+    stage
+        .kubectl
+        .run("expose deploy/elastic --port=80 --target-port=8080 --type=LoadBalancer")?;
+    stage.kubectl.args(&[
+        "patch",
+        "service",
+        "elastic",
+        "-p",
+        r#"{"spec":{"externalTrafficPolicy":"Local"}}"#,
+    ])?;
+    let port = stage
+        .kubectl
+        .path("get svc elastic", "{.spec.healthCheckNodePort}")?;
+    let url = format!("http://{NODE_IP}:{port}/healthz");
+    let told = |wanted: &str| {
+        eventually(&url, Duration::from_secs(60), || {
+            let answer = run("curl", &["-sS", "-i", "--max-time", "3", &url])?;
+            ensure!(answer.contains(wanted), "{answer}");
+            Ok(answer)
+        })
+    };
+    let answer = told("\"localEndpoints\":2")?;
+    ensure!(
+        answer.contains(" 200 ") && answer.contains("\"name\":\"elastic\""),
+        "{answer}"
+    );
+    stage.kubectl.run("scale deploy/elastic --replicas=0")?;
+    let answer = told("\"localEndpoints\":0")?;
+    ensure!(answer.contains(" 503 "), "{answer}");
     Ok(())
 }
