@@ -61,6 +61,7 @@ impl AuditLog {
                 subresource,
                 namespace,
                 name,
+                ..
             } => Some(json!({
                 "apiGroup": group, "resource": resource, "subresource": subresource,
                 "namespace": namespace, "name": name,

@@ -22,6 +22,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use tokio_util::sync::CancellationToken;
 
 use crate::authentication::User;
+use crate::authorization::{AuthorizationMode, rbac};
 use crate::config::Config;
 use crate::registry::scheduling::priority_class::SYSTEM_CLASSES;
 use crate::state::Server;
@@ -41,6 +42,15 @@ const SERVICE_PORT: i32 = 443;
 /// Looks after the system's objects until `shutdown`.
 pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
     let look_after = async {
+        while server.authorizer.runs(AuthorizationMode::Rbac) && !server.authorizer.ready() {
+            match roles(&server).await {
+                Ok(()) => server.authorizer.set_ready(),
+                Err(error) => {
+                    tracing::warn!(%error, "roles are not as they should be yet");
+                    tokio::time::sleep(HURRY).await;
+                }
+            }
+        }
         loop {
             let wait = match reconcile(&server).await {
                 Ok(()) => PERIOD,
@@ -55,8 +65,15 @@ pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(look_after).await;
 }
 
-async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
+/// Roles and bindings, and the namespaces some of them live in; known to the authorizer before anybody is refused.
+async fn roles(server: &Arc<Server>) -> ApiResult<()> {
     server.catch_up().await?;
+    namespaces(server).await?;
+    rbac::bootstrap::reconcile(server).await?;
+    rbac::follow::catch_up(server).await
+}
+
+async fn namespaces(server: &Arc<Server>) -> ApiResult<()> {
     for name in NAMESPACES {
         if !server.exists::<Namespace>("", name) {
             let namespace = Namespace {
@@ -66,6 +83,12 @@ async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
             created(server.create(&namespace).await)?;
         }
     }
+    server.catch_up().await.map(drop)
+}
+
+async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
+    server.catch_up().await?;
+    namespaces(server).await?;
     for (name, value, description) in SYSTEM_CLASSES {
         if !server.exists::<PriorityClass>("", name) {
             let class = PriorityClass {

@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser};
 use ipnet::IpNet;
 use keelson_daemon::logging::LogArgs;
 
+use crate::authorization::AuthorizationMode;
 use crate::storage::connect::StoreAddress;
 
 /// kube-apiserver: the Kubernetes API over REST and gRPC.
@@ -90,8 +91,8 @@ pub struct Config {
     /// Shortest time after which a watch without a timeout of its own is ended, in seconds.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,
-    /// Who decides what callers may do.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "fixed")]
+    /// Who decides what callers may do, in the order they are asked.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "Node,RBAC")]
     pub authorization_mode: Vec<AuthorizationMode>,
     /// Admission plugins to run besides the default ones.
     #[arg(long, value_delimiter = ',')]
@@ -121,13 +122,6 @@ pub struct Config {
     /// Logging.
     #[command(flatten)]
     pub logging: LogArgs,
-}
-
-/// Who decides what callers may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuthorizationMode {
-    /// The built-in rules: administrators and the components of the cluster.
-    Fixed,
 }
 
 /// A range of ports, both ends included.

@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status};
 use tower::Service as _;
 
 use crate::authentication::User;
-use crate::authorization::{self, Attributes, Target};
+use crate::authorization::attributes::{Attributes, Resource, Selectors};
 use crate::discovery::AggregatedVersion;
 use crate::flow_control::Pool;
 use crate::handlers::managers::Tracking;
@@ -145,21 +145,37 @@ impl Door {
         verb: Verb,
         pool: Pool,
     ) -> ApiResult<Entered> {
+        self.enter_selecting(user, target, verb, pool, Selectors::default())
+            .await
+    }
+
+    async fn enter_selecting(
+        &self,
+        user: &User,
+        target: Option<proto::Target>,
+        verb: Verb,
+        pool: Pool,
+        selectors: Selectors<'_>,
+    ) -> ApiResult<Entered> {
         let target = target.ok_or_else(|| ApiError::bad_request("the request names no target"))?;
         let place = self.server.flow.enter(pool).await?;
-        let attributes = Attributes {
-            verb: verb.as_str(),
-            target: Target::Resource {
+        let attributes = Attributes::resource(
+            verb.as_str(),
+            Resource {
                 group: &target.group,
+                version: &target.version,
                 resource: &target.resource,
                 subresource: &target.subresource,
                 namespace: &target.namespace,
-                name: &target.name,
+                // POST to a collection: the name is in the object.
+                name: match verb {
+                    Verb::Create if target.subresource.is_empty() => "",
+                    _ => &target.name,
+                },
             },
-        };
-        if !authorization::allowed(user, &attributes) {
-            return Err(authorization::forbidden(user, &attributes));
-        }
+        )
+        .selecting(selectors);
+        self.server.authorizer.check(user, &attributes).await?;
         let served = self
             .server
             .find(&target.group, &target.version, &target.resource)
@@ -342,8 +358,12 @@ impl Resources for Door {
         let user = caller(&request)?;
         let request = request.into_inner();
         let run = async {
+            let selectors = Selectors {
+                label: &request.label_selector,
+                field: &request.field_selector,
+            };
             let entered = self
-                .enter(&user, request.target, Verb::List, Pool::Reading)
+                .enter_selecting(&user, request.target, Verb::List, Pool::Reading, selectors)
                 .await?;
             let options = ListOptions {
                 label_selector: request.label_selector,
@@ -402,8 +422,12 @@ impl Resources for Door {
         let request = request.into_inner();
         let view = request.view;
         let run = async {
+            let selectors = Selectors {
+                label: &request.label_selector,
+                field: &request.field_selector,
+            };
             let entered = self
-                .enter(&user, request.target, Verb::Watch, Pool::Unlimited)
+                .enter_selecting(&user, request.target, Verb::Watch, Pool::Unlimited, selectors)
                 .await?;
             let initial = request.send_initial_events;
             let options = ListOptions {
@@ -497,8 +521,18 @@ impl Resources for Door {
         let user = caller(&request)?;
         let request = request.into_inner();
         let run = async {
+            let selectors = Selectors {
+                label: &request.label_selector,
+                field: &request.field_selector,
+            };
             let entered = self
-                .enter(&user, request.target, Verb::DeleteCollection, Pool::Writing)
+                .enter_selecting(
+                    &user,
+                    request.target,
+                    Verb::DeleteCollection,
+                    Pool::Writing,
+                    selectors,
+                )
                 .await?;
             let options = if request.options.is_empty() {
                 Default::default()
@@ -561,7 +595,13 @@ impl Resources for Door {
         &self,
         request: Request<proto::DiscoverRequest>,
     ) -> Result<Response<proto::Object>, Status> {
-        caller(&request)?;
+        let user = caller(&request)?;
+        let attributes = Attributes::path("get", "/apis");
+        self.server
+            .authorizer
+            .check(&user, &attributes)
+            .await
+            .map_err(|error| status(&error))?;
         let discovery = self.server.discovery();
         let parse = |core| {
             serde_json::from_slice::<serde_json::Value>(

@@ -19,6 +19,7 @@ enum Check {
     Log,
     Store,
     Caches,
+    Roles,
     Shutdown,
 }
 
@@ -29,6 +30,7 @@ impl Check {
             Check::Log => "log",
             Check::Store => "etcd",
             Check::Caches => "informer-sync",
+            Check::Roles => "poststarthook/rbac/bootstrap-roles",
             Check::Shutdown => "shutdown",
         }
     }
@@ -43,6 +45,8 @@ impl Check {
             },
             Check::Caches if server.feed.loaded() => Ok(()),
             Check::Caches => Err("objects are being loaded from the store".into()),
+            Check::Roles if server.authorizer.ready() => Ok(()),
+            Check::Roles => Err("the roles of the system are being made".into()),
             Check::Shutdown if server.shutdown.is_cancelled() => Err("process is shutting down".into()),
             Check::Shutdown => Ok(()),
         }
@@ -56,6 +60,7 @@ fn checks(endpoint: &str) -> &'static [Check] {
             Check::Log,
             Check::Store,
             Check::Caches,
+            Check::Roles,
             Check::Shutdown,
         ],
         "livez" => &[Check::Ping, Check::Log],

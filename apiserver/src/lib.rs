@@ -62,6 +62,7 @@ use audit::AuditLog;
 use authentication::Authenticator;
 use authentication::service_account::ServiceAccountTokens;
 use authentication::token_file::TokenFile;
+use authorization::Authorizer;
 use config::Config;
 use connect::KubeletAccess;
 use flow_control::FlowControl;
@@ -89,6 +90,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tracing::info!(%address, advertised = %server.config.advertised(), plugins = ?server.admission.names(), "serving");
 
     let grpc = GrpcDoor::new(server.clone());
+    authorization::start(&server);
     tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
     tokio::spawn(custom::controller::run(server.clone(), shutdown.clone()));
     tokio::spawn(announce(server.clone(), shutdown.clone()));
@@ -138,6 +140,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         &config.enable_admission_plugins,
         &config.disable_admission_plugins,
     )?);
+    let modes = config.authorization_mode.clone();
     let flow = FlowControl::new(
         config.max_requests_inflight,
         config.max_mutating_requests_inflight,
@@ -155,6 +158,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         freshness,
         admission,
         authenticator,
+        authorizer: Authorizer::new(modes),
         flow,
         kubelets,
     }))
@@ -163,7 +167,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
 /// Tells the service manager when requests can be served.
 async fn announce(server: Arc<Server>, shutdown: CancellationToken) {
     let wait = async {
-        while !server.feed.loaded() {
+        while !server.feed.loaded() || !server.authorizer.ready() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         keelson_daemon::notify::ready();

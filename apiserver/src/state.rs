@@ -20,6 +20,7 @@ use crate::admission::chain::Chain;
 use crate::admission::{Attributes, Operation};
 use crate::audit::AuditLog;
 use crate::authentication::{Authenticator, User};
+use crate::authorization::Authorizer;
 use crate::config::Config;
 use crate::connect::{KubeletAccess, Lookup};
 use crate::flow_control::FlowControl;
@@ -57,6 +58,8 @@ pub struct Server {
     pub admission: Chain,
     /// Who is calling.
     pub authenticator: Authenticator,
+    /// Who may do what.
+    pub authorizer: Authorizer,
     /// How much at a time.
     pub flow: FlowControl,
     /// Who did what.

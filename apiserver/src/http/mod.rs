@@ -31,9 +31,10 @@ use keelson_daemon::tls::Peer;
 
 use crate::audit::Noted;
 use crate::authentication::User;
-use crate::authorization::{self, Attributes, Target};
+use crate::authorization::attributes::{Attributes, Resource, Selectors};
 use crate::flow_control::Pool;
 use crate::grpc::GrpcDoor;
+use crate::handlers::options::Query;
 use crate::metrics::Subject;
 use crate::registry::info::Verb;
 use crate::request_info::{RequestInfo, ResourceRequest, query_pairs};
@@ -110,6 +111,11 @@ async fn staircase(
 
     let info = RequestInfo::parse(request.uri().path());
     let query = query_pairs(request.uri().query());
+    let watch = Query(&query).flag("watch");
+    let selectors = (
+        Query(&query).text("labelSelector").to_owned(),
+        Query(&query).text("fieldSelector").to_owned(),
+    );
     let asked = |request| Asked {
         user: user.clone(),
         query,
@@ -128,10 +134,7 @@ async fn staircase(
     let lower_method = request.method().as_str().to_ascii_lowercase();
     let (response, attributes, subject) = match &info {
         RequestInfo::NonResource => {
-            let attributes = Attributes {
-                verb: &lower_method,
-                target: Target::Path(&path),
-            };
+            let attributes = Attributes::path(&lower_method, &path);
             let subject = Subject {
                 verb: static_method(request.method()),
                 ..Subject::default()
@@ -142,21 +145,25 @@ async fn staircase(
             (answered, attributes, subject)
         }
         RequestInfo::Resource(wanted) => {
-            let watch = asks_to_watch(request.uri().query());
             let verb = wanted.verb(request.method(), watch);
-            let attributes = Attributes {
-                verb: match verb {
+            let attributes = Attributes::resource(
+                match verb {
                     Some(verb) => verb.as_str(),
                     None => &lower_method,
                 },
-                target: Target::Resource {
+                Resource {
                     group: &wanted.group,
+                    version: &wanted.version,
                     resource: &wanted.resource,
                     subresource: &wanted.subresource,
                     namespace: &wanted.namespace,
                     name: &wanted.name,
                 },
-            };
+            )
+            .selecting(Selectors {
+                label: &selectors.0,
+                field: &selectors.1,
+            });
             let subject = subject(wanted, verb, request.method());
             let answered: BoxFuture<'_, _> = Box::pin(resource(
                 &server,
@@ -193,9 +200,7 @@ async fn non_resource(
     asked: Asked,
 ) -> ApiResult<Response<Body>> {
     let _place = server.flow.enter(Pool::Reading).await?;
-    if !authorization::allowed(user, attributes) {
-        return Err(authorization::forbidden(user, attributes));
-    }
+    server.authorizer.check(user, attributes).await?;
     paths::serve(server, &asked).await
 }
 
@@ -216,19 +221,12 @@ async fn resource(
     };
     let _place = server.flow.enter(pool).await?;
     let _running = (pool != Pool::Unlimited).then(|| server.metrics.enter(pool == Pool::Writing));
-    if !authorization::allowed(user, attributes) {
-        return Err(authorization::forbidden(user, attributes));
-    }
+    server.authorizer.check(user, attributes).await?;
     resources::serve(server, wanted, verb, asked).await
 }
 
 fn is_grpc(request: &Request<Incoming>) -> bool {
     negotiate::media_type(request.headers()).starts_with("application/grpc")
-}
-
-fn asks_to_watch(query: Option<&str>) -> bool {
-    let pairs = query_pairs(query);
-    crate::handlers::options::Query(&pairs).flag("watch")
 }
 
 fn static_method(method: &Method) -> &'static str {

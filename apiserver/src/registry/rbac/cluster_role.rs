@@ -1,14 +1,19 @@
 //! ClusterRoles.
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use keelson_api::field::Errors;
+use keelson_api::status::ApiError;
 use serde_json::Value;
 
-use super::{GROUP, Reach, policy_rules};
+use super::{GROUP, Reach, only_ownership, policy_rules};
+use crate::authorization::rbac::escalation::{NewRole, check_role};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{cells, selectors};
-use crate::registry::strategy::{Column, NameRule, RequestContext, ResourceInfo, Scope, Strategy};
+use crate::registry::strategy::{
+    Column, NameRule, RequestContext, Reservation, ResourceInfo, Scope, Strategy,
+};
 
 /// The kind's strategy.
 pub struct ClusterRoleKind;
@@ -24,6 +29,7 @@ static INFO: ResourceInfo = ResourceInfo {
     ..ResourceInfo::base()
 };
 
+#[async_trait]
 impl Strategy for ClusterRoleKind {
     type Object = ClusterRole;
 
@@ -37,6 +43,39 @@ impl Strategy for ClusterRoleKind {
 
     fn validate_update(&self, _ctx: &RequestContext<'_>, new: &ClusterRole, _old: &ClusterRole) -> Errors {
         validate(new)
+    }
+
+    async fn begin_create(
+        &self,
+        ctx: &RequestContext<'_>,
+        role: &mut ClusterRole,
+    ) -> Result<Reservation, ApiError> {
+        let wanted = NewRole {
+            name: role.metadata.name.as_deref().unwrap_or_default(),
+            existing: "",
+            rules: role.rules.as_deref().unwrap_or(&[]),
+            aggregates: role.aggregation_rule.is_some(),
+        };
+        check_role(ctx, wanted).await?;
+        Ok(Reservation::none())
+    }
+
+    async fn begin_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut ClusterRole,
+        old: &ClusterRole,
+    ) -> Result<Reservation, ApiError> {
+        if !only_ownership(new, old) {
+            let wanted = NewRole {
+                name: ctx.name,
+                existing: ctx.name,
+                rules: new.rules.as_deref().unwrap_or(&[]),
+                aggregates: new.aggregation_rule.is_some() || old.aggregation_rule.is_some(),
+            };
+            check_role(ctx, wanted).await?;
+        }
+        Ok(Reservation::none())
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -7,6 +7,7 @@ pub mod role_binding;
 
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
 use keelson_api::field::Errors;
+use keelson_api::object::Kind;
 use keelson_api::validation;
 
 use super::common::loc::Loc;
@@ -62,6 +63,21 @@ fn policy_rules(errors: &mut Errors, policies: &[PolicyRule], reach: Reach) {
             );
         }
     }
+}
+
+/// Whether nothing has changed but who owns the object and what keeps it from being removed: the garbage collector's
+/// business, which gives nobody anything.
+fn only_ownership<K: Kind + Clone + PartialEq>(new: &K, old: &K) -> bool {
+    let (new_meta, old_meta) = (new.meta(), old.meta());
+    if new_meta.owner_references == old_meta.owner_references && new_meta.finalizers == old_meta.finalizers {
+        return false;
+    }
+    let mut same = new.clone();
+    let meta = same.meta_mut();
+    meta.owner_references.clone_from(&old_meta.owner_references);
+    meta.finalizers.clone_from(&old_meta.finalizers);
+    meta.managed_fields.clone_from(&old_meta.managed_fields);
+    same == *old
 }
 
 fn default_binding(reference: &mut RoleRef, subjects: &mut Option<Vec<Subject>>) {

@@ -1,13 +1,16 @@
 //! Roles.
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::Role;
 use keelson_api::field::Errors;
+use keelson_api::status::ApiError;
 use serde_json::Value;
 
-use super::{GROUP, Reach, policy_rules};
+use super::{GROUP, Reach, only_ownership, policy_rules};
+use crate::authorization::rbac::escalation::{NewRole, check_role};
 use crate::registry::common::cells;
-use crate::registry::strategy::{Column, NameRule, RequestContext, ResourceInfo, Strategy};
+use crate::registry::strategy::{Column, NameRule, RequestContext, Reservation, ResourceInfo, Strategy};
 
 /// The kind's strategy.
 pub struct RoleKind;
@@ -22,6 +25,7 @@ static INFO: ResourceInfo = ResourceInfo {
     ..ResourceInfo::base()
 };
 
+#[async_trait]
 impl Strategy for RoleKind {
     type Object = Role;
 
@@ -35,6 +39,35 @@ impl Strategy for RoleKind {
 
     fn validate_update(&self, _ctx: &RequestContext<'_>, new: &Role, _old: &Role) -> Errors {
         validate(new)
+    }
+
+    async fn begin_create(&self, ctx: &RequestContext<'_>, role: &mut Role) -> Result<Reservation, ApiError> {
+        let wanted = NewRole {
+            name: role.metadata.name.as_deref().unwrap_or_default(),
+            existing: "",
+            rules: role.rules.as_deref().unwrap_or(&[]),
+            aggregates: false,
+        };
+        check_role(ctx, wanted).await?;
+        Ok(Reservation::none())
+    }
+
+    async fn begin_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut Role,
+        old: &Role,
+    ) -> Result<Reservation, ApiError> {
+        if !only_ownership(new, old) {
+            let wanted = NewRole {
+                name: ctx.name,
+                existing: ctx.name,
+                rules: new.rules.as_deref().unwrap_or(&[]),
+                aggregates: false,
+            };
+            check_role(ctx, wanted).await?;
+        }
+        Ok(Reservation::none())
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,13 +1,16 @@
 //! RoleBindings.
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use keelson_api::field::Errors;
+use keelson_api::status::ApiError;
 use serde_json::Value;
 
-use super::{GROUP, binding, default_binding, same_role, subject_texts};
+use super::{GROUP, binding, default_binding, only_ownership, same_role, subject_texts};
+use crate::authorization::rbac::escalation::check_binding;
 use crate::registry::common::cells;
-use crate::registry::strategy::{Column, NameRule, RequestContext, ResourceInfo, Strategy};
+use crate::registry::strategy::{Column, NameRule, RequestContext, Reservation, ResourceInfo, Strategy};
 
 /// Kinds of roles that may be bound.
 const KINDS: &[&str] = &["ClusterRole", "Role"];
@@ -25,6 +28,7 @@ static INFO: ResourceInfo = ResourceInfo {
     ..ResourceInfo::base()
 };
 
+#[async_trait]
 impl Strategy for RoleBindingKind {
     type Object = RoleBinding;
 
@@ -44,6 +48,28 @@ impl Strategy for RoleBindingKind {
         let mut errors = validate(new);
         same_role(&mut errors, &new.role_ref, &old.role_ref);
         errors
+    }
+
+    async fn begin_create(
+        &self,
+        ctx: &RequestContext<'_>,
+        object: &mut RoleBinding,
+    ) -> Result<Reservation, ApiError> {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        check_binding(ctx, name, &object.role_ref).await?;
+        Ok(Reservation::none())
+    }
+
+    async fn begin_update(
+        &self,
+        ctx: &RequestContext<'_>,
+        new: &mut RoleBinding,
+        old: &RoleBinding,
+    ) -> Result<Reservation, ApiError> {
+        if !only_ownership(new, old) {
+            check_binding(ctx, ctx.name, &new.role_ref).await?;
+        }
+        Ok(Reservation::none())
     }
 
     fn columns(&self) -> &'static [Column] {
