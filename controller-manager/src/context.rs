@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use keelson_api::labels;
 use keelson_api::object::Kind;
 use keelson_api::owners::controller_ref;
@@ -105,6 +106,8 @@ informers! {
     default_service_accounts: ServiceAccount, named("default"), [], whole;
     /// The config maps that carry the cluster's root certificate.
     root_ca_config_maps: ConfigMap, named(crate::rootca::NAME), [], whole;
+    /// Every role of the cluster.
+    cluster_roles: ClusterRole, all(), [], whole;
     /// The nodes' heartbeats.
     node_leases: Lease, within("kube-node-lease"), [], whole;
 }

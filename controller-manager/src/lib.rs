@@ -19,6 +19,7 @@
 //! volumeprotection/      volumes and claims in use stay until nothing uses them
 //! serviceaccount/         the account `default` in every namespace
 //! rootca/                 the cluster's root certificate in every namespace
+//! clusterroleaggregation/ cluster roles made of other cluster roles
 //! nodeipam/               pod ranges for nodes
 //! nodelifecycle/          silent nodes: conditions, taints
 //! tainteviction/          pods that do not tolerate their node's taints
@@ -30,6 +31,7 @@
 //! keys into a queue when informers report changes, and carries out what the core decided.
 #![forbid(unsafe_code)]
 
+pub mod clusterroleaggregation;
 pub mod common;
 pub mod config;
 pub mod context;

@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam,
+    clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam,
     nodelifecycle, podgc, replicaset, replicationcontroller, resourcequota, rootca, serviceaccount,
     statefulset, tainteviction, volumeprotection,
 };
@@ -39,6 +39,7 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "namespace-controller", "", "namespaces" => namespace::run;
     "serviceaccount-controller", "", "serviceaccounts" => serviceaccount::run;
     "root-ca-certificate-publisher-controller", "", "configmaps" => rootca::run;
+    "clusterrole-aggregation-controller", "rbac.authorization.k8s.io", "clusterroles" => clusterroleaggregation::run;
     "node-ipam-controller", "", "nodes" => nodeipam::run;
     "node-lifecycle-controller", "", "nodes" => nodelifecycle::run;
     "taint-eviction-controller", "", "nodes" => tainteviction::run;

@@ -9,6 +9,7 @@ mod apply;
 mod errors;
 mod first_steps;
 mod manifests;
+mod permissions;
 mod releases;
 mod services;
 mod workloads;
@@ -44,6 +45,7 @@ fn stories() -> impl Iterator<Item = Story> {
         admission::STORIES,
         errors::STORIES,
         apply::STORIES,
+        permissions::STORIES,
     ]
     .into_iter()
     .flatten()

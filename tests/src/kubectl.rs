@@ -1,5 +1,6 @@
 //! Stock kubectl, in the versions there are.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -115,6 +116,28 @@ impl Kubectl {
             namespace: Some(namespace.to_owned()),
             ..self.clone()
         }
+    }
+
+    /// The same cluster and namespace for somebody who has nothing but a token. The kubeconfig made for that lies beside
+    /// the first one.
+    ///
+    /// # Errors
+    /// When the first kubeconfig cannot be read, or the new one cannot be written.
+    pub fn with_token(&self, token: &str) -> Result<Self> {
+        let mut config: Value = serde_json::from_str(&self.run("config view --raw --minify -o json")?)
+            .context("the kubeconfig")?;
+        config["users"][0]["user"] = serde_json::json!({"token": token});
+        let text = config.to_string();
+        let mut hasher = std::hash::DefaultHasher::new();
+        text.hash(&mut hasher);
+        let kubeconfig = self
+            .kubeconfig
+            .with_file_name(format!("token-{:016x}.kubeconfig", hasher.finish()));
+        std::fs::write(&kubeconfig, text)?;
+        Ok(Self {
+            kubeconfig,
+            ..self.clone()
+        })
     }
 
     /// The version's minor number, 27 for 1.27.

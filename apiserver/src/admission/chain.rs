@@ -11,6 +11,7 @@ pub fn default_plugins() -> Vec<Box<dyn Admission>> {
         Box::new(super::namespace_lifecycle::NamespaceLifecycle),
         Box::new(super::limit_ranger::LimitRanger),
         Box::new(super::service_account::ServiceAccount),
+        Box::new(super::node_restriction::NodeRestriction),
         Box::new(super::taint_nodes_by_condition::TaintNodesByCondition),
         Box::new(super::pod_security::PodSecurity),
         Box::new(super::priority::Priority),

@@ -10,6 +10,7 @@ pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod persistent_volume_claim_resize;
 pub mod pod_security;
+pub mod node_restriction;
 pub mod priority;
 pub mod refusal;
 pub mod resource_quota;

@@ -2,6 +2,7 @@
 //!
 //! A caller that shows nothing is `system:anonymous`; one that shows something wrong is refused with 401.
 
+pub mod impersonation;
 pub mod jwt;
 pub mod service_account;
 pub mod token_file;
@@ -22,6 +23,8 @@ use crate::state::Server;
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of everybody else.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The name of everybody who shows nothing.
+pub const ANONYMOUS: &str = "system:anonymous";
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 
@@ -55,7 +58,7 @@ impl User {
     /// Nobody in particular.
     pub fn anonymous() -> Self {
         Self {
-            name: "system:anonymous".into(),
+            name: ANONYMOUS.into(),
             groups: vec![UNAUTHENTICATED.into()],
             ..Self::default()
         }
@@ -106,6 +109,31 @@ impl Authenticator {
         match peer {
             Peer::Anonymous if self.anonymous => Ok(User::anonymous()),
             _ => Err(unauthorized()),
+        }
+    }
+
+    /// Whose token it is, and for which of `audiences` it is meant. Tokens that know nothing of audiences are for this server.
+    ///
+    /// # Errors
+    /// With the reason, when it is nobody's.
+    pub async fn review(
+        &self,
+        server: &Server,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<(User, Vec<String>), String> {
+        if let Some(user) = self.tokens.as_ref().and_then(|tokens| tokens.user(token)) {
+            let own = server.config.audiences();
+            let common: Vec<String> = audiences.iter().filter(|a| own.contains(a)).cloned().collect();
+            return if common.is_empty() {
+                Err("the token is for other audiences".into())
+            } else {
+                Ok((user, common))
+            };
+        }
+        match &self.service_accounts {
+            Some(service_accounts) => service_accounts.review(server, token, audiences).await,
+            None => Err("invalid bearer token".into()),
         }
     }
 

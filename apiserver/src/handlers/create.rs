@@ -10,7 +10,7 @@ use rand::Rng as _;
 
 use super::{Call, Outcome, body, encode, managers};
 use crate::admission::{Attributes, Operation};
-use crate::registry::info::NameRule;
+use crate::registry::info::{Lifetime, NameRule};
 use crate::storage::entry::with_version;
 use crate::storage::store::Written;
 
@@ -45,6 +45,9 @@ pub async fn create_object(call: &Call<'_>, mut object: Box<dyn Object>) -> ApiR
         ));
     }
     strategy.default(object)?;
+    if call.info().lifetime == Lifetime::Answered {
+        return answer(call, object).await;
+    }
     managers::created(call, object)?;
 
     let mut name = object.name().to_owned();
@@ -98,6 +101,21 @@ pub async fn create_object(call: &Call<'_>, mut object: Box<dyn Object>) -> ApiR
             Err(error)
         }
     }
+}
+
+/// Answers a question. Nothing is written.
+async fn answer(call: &Call<'_>, question: &mut dyn Object) -> ApiResult<Outcome> {
+    let (strategy, ctx) = (call.strategy(), call.context(""));
+    let errors = strategy.validate_create(&ctx, question)?;
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(
+            &call.info().group_kind(),
+            question.name(),
+            &errors,
+        ));
+    }
+    strategy.answer(&ctx, question).await?;
+    Ok(Outcome::object(201, Bytes::from(question.encode()?)))
 }
 
 /// Fills in the namespace and refuses one that is not the request's.

@@ -151,7 +151,7 @@ impl<'a> Call<'a> {
     /// The lease new bytes are written under.
     async fn lease(&self) -> ApiResult<i64> {
         match self.info().lifetime {
-            crate::registry::info::Lifetime::Forever => Ok(0),
+            crate::registry::info::Lifetime::Forever | crate::registry::info::Lifetime::Answered => Ok(0),
             crate::registry::info::Lifetime::Events => Ok(self
                 .server
                 .store

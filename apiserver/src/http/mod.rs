@@ -30,7 +30,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::tls::Peer;
 
 use crate::audit::Noted;
-use crate::authentication::User;
+use crate::authentication::{User, impersonation};
 use crate::authorization::attributes::{Attributes, Resource, Selectors};
 use crate::flow_control::Pool;
 use crate::grpc::GrpcDoor;
@@ -101,6 +101,12 @@ async fn staircase(
     ));
     let user = match authenticated.await {
         Ok(user) => user,
+        Err(error) if is_grpc(&request) => return crate::grpc::refusal(&error),
+        Err(error) => return refusal(&error, encoding),
+    };
+    let acting = impersonation::act_as(&server.authorizer, request.headers(), &user).await;
+    let user = match acting {
+        Ok(acting) => acting.unwrap_or(user),
         Err(error) if is_grpc(&request) => return crate::grpc::refusal(&error),
         Err(error) => return refusal(&error, encoding),
     };

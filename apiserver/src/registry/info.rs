@@ -117,6 +117,8 @@ pub enum Lifetime {
     Forever,
     /// For `--event-ttl`.
     Events,
+    /// Not at all: it is a question, and what is created is the answer.
+    Answered,
 }
 
 /// What a caller wants to do, in the words authorization and discovery use.

@@ -5,6 +5,8 @@ pub mod allocators;
 pub mod apiextensions;
 pub mod apiregistration;
 pub mod apps;
+pub mod authentication;
+pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
 pub mod catalog;
@@ -76,6 +78,14 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(rbac::cluster_role::ClusterRoleKind),
         Arc::new(rbac::role_binding::RoleBindingKind),
         Arc::new(rbac::cluster_role_binding::ClusterRoleBindingKind),
+        // authentication.k8s.io
+        Arc::new(authentication::token_review::TokenReviewKind),
+        Arc::new(authentication::self_subject_review::SelfSubjectReviewKind),
+        // authorization.k8s.io
+        Arc::new(authorization::subject_access_review::SubjectAccessReviewKind),
+        Arc::new(authorization::local_subject_access_review::LocalSubjectAccessReviewKind),
+        Arc::new(authorization::self_subject_access_review::SelfSubjectAccessReviewKind),
+        Arc::new(authorization::self_subject_rules_review::SelfSubjectRulesReviewKind),
         // networking.k8s.io
         Arc::new(networking::ingress::IngressKind),
         Arc::new(networking::ingress_class::IngressClassKind),

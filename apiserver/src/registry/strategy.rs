@@ -265,6 +265,11 @@ pub trait Strategy: Send + Sync + 'static {
         usual_reset_fields(self.info(), subresource)
     }
 
+    /// Writes the answer into the question, for kinds that are [`Lifetime::Answered`].
+    async fn answer(&self, _ctx: &RequestContext<'_>, _question: &mut Self::Object) -> ApiResult<()> {
+        Ok(())
+    }
+
     /// Whoever carries out a [`SubresourceForm::Handler`] subresource.
     fn handler(&self, _subresource: &str) -> Option<Arc<dyn Subresource>> {
         None
@@ -417,6 +422,10 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     /// See [`Strategy::reset_fields`].
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         usual_reset_fields(self.info(), subresource)
+    }
+    /// See [`Strategy::answer`].
+    async fn answer(&self, _ctx: &RequestContext<'_>, _question: &mut dyn Object) -> ApiResult<()> {
+        Ok(())
     }
     /// See [`Strategy::handler`].
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>>;
@@ -576,6 +585,10 @@ impl<S: Strategy> ErasedStrategy for S {
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         Strategy::reset_fields(self, subresource)
+    }
+
+    async fn answer(&self, ctx: &RequestContext<'_>, question: &mut dyn Object) -> ApiResult<()> {
+        Strategy::answer(self, ctx, typed_mut(question)?).await
     }
 
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {

@@ -226,7 +226,7 @@ impl Graph {
 }
 
 /// Everything a pod's kubelet reads on its behalf.
-fn used(pod: &Pod, spec: &PodSpec) -> Vec<(Thing, String)> {
+pub fn used(pod: &Pod, spec: &PodSpec) -> Vec<(Thing, String)> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let mut uses = Vec::new();
     let mut add = |thing: Thing, name: Option<&str>| {

@@ -1,0 +1,86 @@
+//! LocalSubjectAccessReviews: may somebody do this in one namespace? Whoever may ask is decided by namespace, too.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::authorization::v1::LocalSubjectAccessReview;
+use keelson_api::field::Errors;
+use keelson_api::status::{ApiError, ApiResult};
+use serde_json::Value;
+
+use super::{GROUP, has_subject, no_metadata, question, subject};
+use crate::registry::common::cells;
+use crate::registry::common::loc::Loc;
+use crate::registry::common::rules;
+use crate::registry::strategy::{Column, Lifetime, RequestContext, ResourceInfo, Strategy, Verb};
+
+/// The kind's strategy.
+pub struct LocalSubjectAccessReviewKind;
+
+static INFO: ResourceInfo = ResourceInfo {
+    group: GROUP,
+    kind: "LocalSubjectAccessReview",
+    plural: "localsubjectaccessreviews",
+    singular: "localsubjectaccessreview",
+    verbs: &[Verb::Create],
+    storage_prefix: "localsubjectaccessreviews",
+    lifetime: Lifetime::Answered,
+    ..ResourceInfo::base()
+};
+
+#[async_trait]
+impl Strategy for LocalSubjectAccessReviewKind {
+    type Object = LocalSubjectAccessReview;
+
+    fn info(&self) -> &'static ResourceInfo {
+        &INFO
+    }
+
+    fn validate_create(&self, _ctx: &RequestContext<'_>, review: &LocalSubjectAccessReview) -> Errors {
+        let mut errors = Errors::new();
+        let mut metadata = review.metadata.clone();
+        metadata.namespace = None;
+        no_metadata(&mut errors, &metadata);
+        question(&review.spec).validate(&mut errors);
+        has_subject(&mut errors, &review.spec);
+        if let Some(path) = &review.spec.non_resource_attributes {
+            let at = Loc::new("spec.nonResourceAttributes");
+            errors.push(at.invalid(rules::shown(path), "disallowed on this kind of request"));
+        }
+        errors
+    }
+
+    fn validate_update(
+        &self,
+        _ctx: &RequestContext<'_>,
+        _new: &LocalSubjectAccessReview,
+        _old: &LocalSubjectAccessReview,
+    ) -> Errors {
+        Errors::new()
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[Column::name()];
+        COLUMNS
+    }
+
+    fn cells(&self, review: &LocalSubjectAccessReview, _now: Timestamp) -> Vec<Value> {
+        vec![cells::name(&review.metadata)]
+    }
+
+    async fn answer(&self, ctx: &RequestContext<'_>, review: &mut LocalSubjectAccessReview) -> ApiResult<()> {
+        let asked = review.spec.resource_attributes.as_ref();
+        if asked
+            .and_then(|asked| asked.namespace.as_deref())
+            .unwrap_or_default()
+            != ctx.namespace
+        {
+            return Err(ApiError::bad_request(format!(
+                "spec.resourceAttributes.namespace must match namespace: {}",
+                ctx.namespace
+            )));
+        }
+        let user = subject(&review.spec);
+        review.status = Some(question(&review.spec).answer(ctx.server, &user).await);
+        Ok(())
+    }
+}
