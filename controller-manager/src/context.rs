@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -108,6 +109,8 @@ informers! {
     root_ca_config_maps: ConfigMap, named(crate::rootca::NAME), [], whole;
     /// Every role of the cluster.
     cluster_roles: ClusterRole, all(), [], whole;
+    /// Every request for a certificate.
+    certificate_signing_requests: CertificateSigningRequest, all(), [], whole;
     /// The nodes' heartbeats.
     node_leases: Lease, within("kube-node-lease"), [], whole;
 }

@@ -19,6 +19,7 @@
 //! volumeprotection/      volumes and claims in use stay until nothing uses them
 //! serviceaccount/         the account `default` in every namespace
 //! rootca/                 the cluster's root certificate in every namespace
+//! certificates/           certificates for those who ask: approved, signed, cleaned up
 //! clusterroleaggregation/ cluster roles made of other cluster roles
 //! nodeipam/               pod ranges for nodes
 //! nodelifecycle/          silent nodes: conditions, taints
@@ -31,6 +32,7 @@
 //! keys into a queue when informers report changes, and carries out what the core decided.
 #![forbid(unsafe_code)]
 
+pub mod certificates;
 pub mod clusterroleaggregation;
 pub mod common;
 pub mod config;

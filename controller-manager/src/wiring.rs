@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam,
+    certificates, clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam,
     nodelifecycle, podgc, replicaset, replicationcontroller, resourcequota, rootca, serviceaccount,
     statefulset, tainteviction, volumeprotection,
 };
@@ -40,6 +40,9 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "serviceaccount-controller", "", "serviceaccounts" => serviceaccount::run;
     "root-ca-certificate-publisher-controller", "", "configmaps" => rootca::run;
     "clusterrole-aggregation-controller", "rbac.authorization.k8s.io", "clusterroles" => clusterroleaggregation::run;
+    "certificatesigningrequest-approving-controller", "certificates.k8s.io", "certificatesigningrequests" => certificates::approving::run;
+    "certificatesigningrequest-signing-controller", "certificates.k8s.io", "certificatesigningrequests" => certificates::signing::run;
+    "certificatesigningrequest-cleaner-controller", "certificates.k8s.io", "certificatesigningrequests" => certificates::cleaner::run;
     "node-ipam-controller", "", "nodes" => nodeipam::run;
     "node-lifecycle-controller", "", "nodes" => nodelifecycle::run;
     "taint-eviction-controller", "", "nodes" => tainteviction::run;

@@ -2,6 +2,7 @@
 //!
 //! A plugin is a file of this folder and a line in [`chain::default_plugins`].
 
+pub mod certificates;
 pub mod chain;
 pub mod default_ingress_class;
 pub mod default_storage_class;

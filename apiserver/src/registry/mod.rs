@@ -10,6 +10,7 @@ pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
 pub mod catalog;
+pub mod certificates;
 pub mod common;
 pub mod coordination;
 pub mod core;
@@ -86,6 +87,8 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(authorization::local_subject_access_review::LocalSubjectAccessReviewKind),
         Arc::new(authorization::self_subject_access_review::SelfSubjectAccessReviewKind),
         Arc::new(authorization::self_subject_rules_review::SelfSubjectRulesReviewKind),
+        // certificates.k8s.io
+        Arc::new(certificates::certificate_signing_request::CertificateSigningRequestKind),
         // networking.k8s.io
         Arc::new(networking::ingress::IngressKind),
         Arc::new(networking::ingress_class::IngressClassKind),
