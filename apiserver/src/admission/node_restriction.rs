@@ -5,6 +5,7 @@
 //! <https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::TokenRequestSpec;
@@ -330,7 +331,7 @@ async fn token(attributes: &Attributes<'_>, node: &str) -> ApiResult<Judged> {
     let name = bound.name.unwrap_or_default();
     let pod = match ctx.server.cached::<Pod>(ctx.namespace, &name) {
         Some(pod) if pod.uid() == uid => pod,
-        _ => ctx.server.fresh::<Pod>(ctx.namespace, &name).await?,
+        _ => Arc::new(ctx.server.fresh::<Pod>(ctx.namespace, &name).await?),
     };
     if pod.uid() != uid {
         return Ok(Err(format!(

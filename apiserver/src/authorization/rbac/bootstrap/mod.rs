@@ -279,7 +279,7 @@ async fn ensure<K: Kept>(server: &Arc<Server>, wanted: K) -> ApiResult<()> {
             .await?;
         return create().await;
     }
-    if completed(&found, &wanted) == found {
+    if completed(found.as_ref(), &wanted) == *found {
         return Ok(());
     }
     tracing::info!(kind = K::KIND, namespace, name, "completed");
