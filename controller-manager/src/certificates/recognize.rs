@@ -68,11 +68,6 @@ impl Asked {
         Ok(asked)
     }
 
-    /// Names besides the subject.
-    pub fn names(&self) -> (&[String], &[IpAddr]) {
-        (&self.dns_names, &self.addresses)
-    }
-
     /// The subject's names.
     pub fn subject(&self) -> (&str, &[String]) {
         (&self.common_name, &self.organizations)
