@@ -4,9 +4,9 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    certificates, clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace, nodeipam,
-    nodelifecycle, podgc, replicaset, replicationcontroller, resourcequota, rootca, serviceaccount,
-    statefulset, tainteviction, volumeprotection,
+    certificates, clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice,
+    garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc, replicaset, replicationcontroller,
+    resourcequota, rootca, serviceaccount, statefulset, tainteviction, volumeprotection,
 };
 
 /// A controller: a name for `--controllers`, and what runs until the context shuts down.

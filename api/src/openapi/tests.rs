@@ -164,6 +164,7 @@ fn upstream_resources() -> Option<Vec<Resource>> {
                             verbs: list(&below["verbs"]),
                         })
                         .collect(),
+                    custom: None,
                 });
             }
         }

@@ -12,7 +12,7 @@ use serde_saphyr::{DuplicateKeyPolicy, Error};
 use super::managers::{self, Forms};
 use super::update::{Base, update_with};
 use super::{Call, Outcome, body, create};
-use crate::authorization;
+use crate::authorization::attributes::{Attributes, Resource};
 
 /// How often an object that comes and goes is tried to be created or changed.
 const ATTEMPTS: usize = 4;
@@ -53,19 +53,18 @@ async fn create(call: &Call<'_>, config: &Value) -> ApiResult<Outcome> {
     if given("/metadata/resourceVersion").is_some() {
         return Err(ApiError::conflict(&call.group_resource(), call.name, MODIFIED));
     }
-    let attributes = authorization::Attributes {
-        verb: "create",
-        target: authorization::Target::Resource {
+    let attributes = Attributes::resource(
+        "create",
+        Resource {
             group: call.served.group(),
+            version: call.served.version(),
             resource: call.info().plural,
             subresource: call.subresource,
             namespace: call.namespace,
             name: call.name,
         },
-    };
-    if !authorization::allowed(call.user, &attributes) {
-        return Err(authorization::forbidden(call.user, &attributes));
-    }
+    );
+    call.server.authorizer.check(call.user, &attributes).await?;
     create::create_object(call, applied(call, None, config)?).await
 }
 

@@ -339,6 +339,11 @@ pub const ROLES: &[Role] = &[
             rule(READ, RESOURCE, "resourceslices"),
         ],
     ),
+    // Finalizers of storage are patched here, not updated.
+    role(
+        "keelson:storage-protection",
+        &[rule("patch", CORE, "persistentvolumes persistentvolumeclaims")],
+    ),
     // What kube-proxy enforces beside services: it is this cluster's network.
     role(
         "keelson:network",
@@ -374,6 +379,10 @@ pub const BINDINGS: &[Bound] = &[
     bound(
         "system:service-account-issuer-discovery",
         &[To::Group("system:serviceaccounts")],
+    ),
+    bound(
+        "keelson:storage-protection",
+        &[To::User("system:kube-controller-manager")],
     ),
     bound("keelson:network", &[To::User("system:kube-proxy")]),
 ];
