@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::error::StoreError;
 use crate::raft::handle::Membership as Change;
 
+/// Learners that a group takes at a time, as in etcd: each costs the leader as much as a voter.
+const MAX_LEARNERS: usize = 1;
+
 /// The members of the group, as of the last applied entry.
 #[derive(Debug, Clone, Default)]
 pub struct Membership {
@@ -89,10 +92,14 @@ impl Membership {
     /// Checks that a member can be added.
     ///
     /// # Errors
-    /// When it, or one of its URLs, is there already.
+    /// When it, or one of its URLs, is there already, or when there is a learner already.
     pub fn check_add(&self, member: &StoredMember) -> Result<(), StoreError> {
         if self.members.contains_key(&member.id) || self.removed.contains(&member.id) {
             return Err(StoreError::MemberExists);
+        }
+        let learners = self.members.values().filter(|member| member.learner).count();
+        if member.learner && learners >= MAX_LEARNERS {
+            return Err(StoreError::TooManyLearners);
         }
         self.check_urls(member)
     }

@@ -92,6 +92,21 @@ pub enum StoreError {
     /// Promotion of a learner that is still behind.
     #[error("etcdserver: can only promote a learner member which is in sync with leader")]
     LearnerNotReady,
+    /// A learner more than the group takes at a time.
+    #[error("etcdserver: too many learner members in cluster")]
+    TooManyLearners,
+    /// A learner answers only what needs no agreement.
+    #[error("etcdserver: rpc not supported for learner")]
+    LearnerUnsupported,
+    /// A downgrade to something that is no version.
+    #[error("etcdserver: wrong downgrade target version format")]
+    BadDowngradeVersion,
+    /// A downgrade to a version that cannot be reached.
+    #[error("etcdserver: invalid downgrade target version")]
+    InvalidDowngrade,
+    /// There is no downgrade to be cancelled.
+    #[error("etcdserver: no inflight downgrade job")]
+    NoDowngrade,
     /// Leadership cannot go to that member.
     #[error("etcdserver: bad leader transferee")]
     BadTransferee,
@@ -125,11 +140,18 @@ impl StoreError {
             | E::DuplicateKey
             | E::InvalidSortOption
             | E::RequestTooLarge
-            | E::BadMemberUrls => Code::InvalidArgument,
+            | E::BadMemberUrls
+            | E::BadDowngradeVersion
+            | E::InvalidDowngrade => Code::InvalidArgument,
             E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
             E::NoSpace | E::TooManyRequests => Code::ResourceExhausted,
             E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
-            E::NoLeader | E::LeaderChanged | E::Timeout | E::Stopped | E::Unhealthy => Code::Unavailable,
+            E::NoLeader
+            | E::LeaderChanged
+            | E::Timeout
+            | E::Stopped
+            | E::Unhealthy
+            | E::LearnerUnsupported => Code::Unavailable,
             E::Corrupt => Code::DataLoss,
             E::LeaseExists
             | E::NotLeader
@@ -138,6 +160,8 @@ impl StoreError {
             | E::NotEnoughStarted
             | E::NotLearner
             | E::LearnerNotReady
+            | E::TooManyLearners
+            | E::NoDowngrade
             | E::BadTransferee
             | E::AuthNotEnabled => Code::FailedPrecondition,
             E::Unsupported(_) | E::AuthUnsupported => Code::Unimplemented,

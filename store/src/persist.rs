@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use keelson_proto::etcd::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use keelson_proto::etcd::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
 use keelson_proto::store::proposal::Operation;
 
 use crate::engine::Pressure;
@@ -85,7 +85,10 @@ pub struct Worker {
     stored: Applied,
     stored_at: Instant,
     full: bool,
-    alarmed: bool,
+    /// Size from which on the alarm is raised.
+    limit: u64,
+    /// Revision up to which history had been dropped when the alarm was raised.
+    alarmed_at: Option<i64>,
 }
 
 impl Persister {
@@ -128,7 +131,8 @@ pub fn persister(
         stored,
         stored_at,
         full: false,
-        alarmed: false,
+        limit: quota,
+        alarmed_at: None,
     };
     (persister, worker)
 }
@@ -171,6 +175,9 @@ impl Worker {
             if self.is_due() {
                 self.store()?;
             }
+        }
+        if self.state.read(|inner| inner.is_full()) {
+            self.check_quota();
         }
         let pressure = if self.since_stored() > LOOK_EVERY * 2 {
             Pressure::Idle
@@ -232,22 +239,45 @@ impl Worker {
         }
     }
 
-    /// Above the quota the whole group stops taking writes until an administrator disarms the alarm.
+    /// Above the quota the whole group takes only writes that make room. The alarm of this member is lowered when
+    /// history has been dropped since, or the files have become smaller, so that deletions and a compaction are
+    /// enough to go on. sled seldom gives room back, but fills its gaps; the alarm comes again when the files grow.
     fn check_quota(&mut self) {
         let bytes = self.state.engine().disk_bytes();
-        let above = self.quota > 0 && bytes > self.quota;
-        if above && !self.alarmed {
+        let dropped = self.state.dropped_through();
+        let alarm = AlarmMember {
+            member_id: self.raft.member,
+            alarm: AlarmType::Nospace as i32,
+        };
+        let raised = self.state.read(|inner| inner.shared.alarms.contains(&alarm));
+        let action = if raised {
+            let since = *self.alarmed_at.get_or_insert(dropped);
+            if dropped <= since && bytes >= self.quota / 10 * 9 {
+                return;
+            }
+            self.alarmed_at = None;
+            self.limit = bytes.max(self.quota);
+            tracing::info!(
+                bytes,
+                quota = self.quota,
+                "room was made within the quota: writes are accepted"
+            );
+            AlarmAction::Deactivate
+        } else if self.quota > 0 && bytes > self.limit {
+            self.alarmed_at = Some(dropped);
             tracing::error!(
                 bytes,
                 quota = self.quota,
                 "the quota is used up: writes are refused"
             );
-            self.raft.propose_unattended(Operation::Alarm(AlarmRequest {
-                action: AlarmAction::Activate as i32,
-                member_id: self.raft.member,
-                alarm: AlarmType::Nospace as i32,
-            }));
-        }
-        self.alarmed = above;
+            AlarmAction::Activate
+        } else {
+            return;
+        };
+        self.raft.propose_unattended(Operation::Alarm(AlarmRequest {
+            action: action as i32,
+            member_id: alarm.member_id,
+            alarm: alarm.alarm,
+        }));
     }
 }

@@ -294,6 +294,12 @@ impl State {
         Ok(step.through < until)
     }
 
+    /// Revision up to which history has been dropped from the engine.
+    #[must_use]
+    pub fn dropped_through(&self) -> i64 {
+        *self.compaction_done.borrow()
+    }
+
     /// Waits until records before a revision are gone from the engine.
     pub async fn compaction_done(&self, revision: i64) {
         let mut done = self.compaction_done.subscribe();

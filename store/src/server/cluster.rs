@@ -55,6 +55,8 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         check_urls(&request.peer_ur_ls)?;
         // The time makes the identity new, should a member with these URLs have been removed before.
@@ -80,6 +82,8 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let members = self.change(Membership::Remove(request.into_inner().id)).await?;
         Ok(Response::new(MemberRemoveResponse {
             header: self.header(),
@@ -91,6 +95,8 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         check_urls(&request.peer_ur_ls)?;
         let member = StoredMember {
@@ -110,6 +116,7 @@ impl Cluster for ClusterService {
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
         if request.into_inner().linearizable {
+            self.0.refuse_learner()?;
             self.0.raft.linearize().await?;
         }
         let members = self.0.state.read(|inner| inner.shared.membership.to_etcd());
@@ -123,6 +130,8 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let members = self.change(Membership::Promote(request.into_inner().id)).await?;
         Ok(Response::new(MemberPromoteResponse {
             header: self.header(),

@@ -66,9 +66,11 @@ fn complete_ops(headers: &Headers, response: &mut TxnResponse) {
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
         let request = request.into_inner();
         check::range(&request)?;
         if !request.serializable {
+            self.0.refuse_learner()?;
             self.0.raft.linearize().await?;
         }
         let mut response = self.read_range(request).await?;
@@ -77,6 +79,8 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         check::put(&request)?;
         self.check_size(request.encoded_len())?;
@@ -93,6 +97,8 @@ impl Kv for KvService {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         check::delete_range(&request)?;
         self.check_size(request.encoded_len())?;
@@ -106,6 +112,8 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         check::txn(&request, self.0.limits.txn_ops)?;
         let mut response = if is_read_only(&request) {
@@ -128,6 +136,8 @@ impl Kv for KvService {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         match self.0.raft.propose(Operation::Compaction(request)).await? {
             Outcome::Compaction(mut response) => {

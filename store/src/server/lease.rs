@@ -66,6 +66,8 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let mut request = request.into_inner();
         if request.ttl > MAX_TTL {
             return Err(StoreError::LeaseTtlTooLarge.into());
@@ -88,6 +90,8 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         match self.0.raft.propose(Operation::LeaseRevoke(request)).await? {
             Outcome::LeaseRevoke(mut response) => {
@@ -102,14 +106,22 @@ impl Lease for LeaseService {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
+        let wants_leader = super::wants_leader(request.metadata());
         let mut requests = request.into_inner();
         let (out, responses) = mpsc::channel(16);
         let service = self.clone();
         tokio::spawn(async move {
             let shutdown = service.0.shutdown.clone();
+            let mut leader_lost = std::pin::pin!(service.0.clone().leader_lost(wants_leader));
             loop {
                 let request = tokio::select! {
                     request = requests.next() => request,
+                    () = leader_lost.as_mut() => {
+                        let _ = out.send(Err(StoreError::NoLeader.into())).await;
+                        break;
+                    }
                     () = shutdown.cancelled() => {
                         let _ = out.send(Err(StoreError::Stopped.into())).await;
                         break;
@@ -139,6 +151,8 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         self.0.raft.linearize().await?;
         let lease = self.0.state.read(|inner| {
@@ -171,8 +185,10 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
         self.0.raft.linearize().await?;
         let leases = self.0.state.read(|inner| {
             inner

@@ -10,7 +10,7 @@ use keelson_proto::etcd::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
     MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
-    alarm_request::AlarmAction,
+    alarm_request::AlarmAction, downgrade_request::DowngradeAction,
 };
 use keelson_proto::store::proposal::Operation;
 use tokio::sync::mpsc;
@@ -45,6 +45,7 @@ impl Maintenance for MaintenanceService {
     type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
 
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        self.0.refuse_learner()?;
         let request = request.into_inner();
         let (action, kind, member) = (request.action(), request.alarm(), request.member_id);
         match self.0.raft.propose(Operation::Alarm(request)).await? {
@@ -177,6 +178,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
+        self.0.refuse_learner()?;
         let target = request.into_inner().target_id;
         let leadership = &self.0.raft.leadership;
         if leadership.leader() != self.0.raft.member {
@@ -202,7 +204,21 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
-        Err(StoreError::Unsupported("downgrade is not supported").into())
+    /// There is no older version to go back to.
+    async fn downgrade(
+        &self,
+        request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        let request = request.into_inner();
+        if request.action() == DowngradeAction::Cancel {
+            return Err(StoreError::NoDowngrade.into());
+        }
+        let numbers: Vec<&str> = request.version.trim_start_matches('v').split('.').collect();
+        let is_version =
+            (2..=3).contains(&numbers.len()) && numbers.iter().all(|number| number.parse::<u32>().is_ok());
+        if is_version {
+            return Err(StoreError::InvalidDowngrade.into());
+        }
+        Err(StoreError::BadDowngradeVersion.into())
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use keelson_proto::etcd::ResponseHeader;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::StoreError;
 use crate::raft::handle::{Leadership, RaftHandle};
 use crate::state::State;
 use crate::transport::peers::Peers;
@@ -90,4 +91,56 @@ pub struct Api {
     pub token: String,
     /// Ends streams.
     pub shutdown: CancellationToken,
+}
+
+impl Api {
+    /// Refuses what needs agreement while this member only learns.
+    ///
+    /// # Errors
+    /// While it does.
+    pub fn refuse_learner(&self) -> Result<(), StoreError> {
+        let learner = self.state.read(|inner| {
+            let members = &inner.shared.membership.members;
+            members
+                .get(&self.raft.member)
+                .is_some_and(|member| member.learner)
+        });
+        if learner {
+            return Err(StoreError::LearnerUnsupported);
+        }
+        Ok(())
+    }
+
+    /// Refuses a request that wants a leader, as etcd's clients say with a header, while there is none.
+    ///
+    /// # Errors
+    /// While there is none.
+    pub fn require_leader(&self, metadata: &tonic::metadata::MetadataMap) -> Result<(), StoreError> {
+        if wants_leader(metadata) && self.raft.leadership.leader() == 0 {
+            return Err(StoreError::NoLeader);
+        }
+        Ok(())
+    }
+
+    /// Ends when a stream that wants a leader has been without one for too long; never for other streams.
+    pub async fn leader_lost(self: Arc<Self>, wanted: bool) {
+        let mut without = 0;
+        while without < LEADERLESS_TIMEOUTS {
+            tokio::time::sleep(self.limits.election_timeout).await;
+            without = if wanted && self.raft.leadership.leader() == 0 {
+                without + 1
+            } else {
+                0
+            };
+        }
+    }
+}
+
+/// Election timeouts without a leader after which streams that want one are ended, as in etcd.
+const LEADERLESS_TIMEOUTS: u32 = 3;
+
+/// Whether the client wants to be told when there is no leader.
+#[must_use]
+pub fn wants_leader(metadata: &tonic::metadata::MetadataMap) -> bool {
+    metadata.get("hasleader").is_some_and(|value| value == "true")
 }

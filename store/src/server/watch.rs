@@ -26,6 +26,12 @@ impl Watch for WatchService {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        self.0.require_leader(request.metadata())?;
+        self.0.refuse_learner()?;
+        let leader_lost = self
+            .0
+            .clone()
+            .leader_lost(super::wants_leader(request.metadata()));
         let (out, responses) = mpsc::channel(RESPONSES);
         let session = Session::new(
             self.0.state.clone(),
@@ -33,7 +39,7 @@ impl Watch for WatchService {
             self.0.limits.watch,
             out,
         );
-        tokio::spawn(session.run(request.into_inner(), self.0.shutdown.clone()));
+        tokio::spawn(session.run(request.into_inner(), self.0.shutdown.clone(), leader_lost));
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 }

@@ -54,13 +54,18 @@ impl Session {
         }
     }
 
-    /// Serves the stream until the client goes or the member stops.
+    /// Serves the stream until the client goes, the member stops, or `leader_lost` ends.
     pub async fn run(
         mut self,
         requests: impl Stream<Item = Result<WatchRequest, Status>>,
         shutdown: CancellationToken,
+        leader_lost: impl Future<Output = ()>,
     ) {
-        if let Ok(error) = self.serve(requests, shutdown).await {
+        let served = tokio::select! {
+            served = self.serve(requests, shutdown) => served,
+            () = leader_lost => Ok(StoreError::NoLeader),
+        };
+        if let Ok(error) = served {
             // The client may be gone already.
             let _ = self.out.send(Err(error.into())).await;
         }

@@ -156,6 +156,12 @@ impl Watches {
             created.cancel_reason = "mvcc: duplicate watch ID provided on the WatchStream".into();
             return self.send(created);
         }
+        if !request.range_end.is_empty() && request.range_end[..] != [0] && request.key >= request.range_end {
+            created.watch_id = NO_WATCH;
+            created.canceled = true;
+            created.cancel_reason = "mvcc: watcher range is empty".into();
+            return self.send(created);
+        }
         // No key is every key.
         let key = if request.key.is_empty() {
             Bytes::from_static(&[0])
