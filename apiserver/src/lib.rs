@@ -16,6 +16,7 @@
 //! | plugins that change or refuse | [`admission`] |
 //! | what is known about each kind | [`registry`] |
 //! | what definitions add while the server runs | [`custom`] |
+//! | the language of validation rules | [`cel`] |
 //! | the store and the watch cache | [`storage`] |
 //! | tunnels to kubelets and backends | [`connect`] |
 //! | calls to webhooks | [`webhook`] |
@@ -30,6 +31,7 @@ pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
+pub mod cel;
 pub mod config;
 pub mod connect;
 pub mod custom;

@@ -147,9 +147,14 @@ pub struct Conversion {
     /// `None` or `Webhook`
     #[serde(default)]
     pub strategy: String,
-    /// Who converts.
-    #[serde(default)]
-    pub webhook: Option<serde_json::Value>,
+}
+
+impl Conversion {
+    /// Whether versions differ in nothing but their names. Where a webhook says how they differ, only the version that
+    /// is stored is served: an object must not be shown as something it is not.
+    pub fn in_place(&self) -> bool {
+        self.strategy != "Webhook"
+    }
 }
 
 #[derive(Deserialize)]

@@ -155,7 +155,7 @@ impl CustomResources {
             .versions
             .iter()
             .zip(&forms)
-            .filter(|(version, _)| version.served)
+            .filter(|(version, _)| version.served && (version.storage || definition.conversion.in_place()))
             .map(|(_, form)| served(form))
             .collect();
         Change::Serve(Box::new(Prepared {
@@ -219,8 +219,8 @@ impl CustomResources {
         Change::Withdraw(info.storage_prefix)
     }
 
-    /// Forgets definitions that are not among these.
-    pub fn keep_only(&self, names: &[&str]) {
+    /// Forgets definitions that are not among these; where their objects lay.
+    pub fn keep_only(&self, names: &[&str]) -> Vec<&'static str> {
         let gone: Vec<String> = self
             .0
             .defined
@@ -229,9 +229,12 @@ impl CustomResources {
             .filter(|name| !names.contains(&name.as_str()))
             .cloned()
             .collect();
-        for name in gone {
-            self.removed(&name);
-        }
+        gone.iter()
+            .filter_map(|name| match self.removed(name) {
+                Change::Withdraw(prefix) => Some(prefix),
+                _ => None,
+            })
+            .collect()
     }
 
     fn change(&self, group: &'static str, plural: &'static str, forms: Vec<Served>) {

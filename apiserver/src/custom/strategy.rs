@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use keelson_api::apply::Schema as Ownership;
-use keelson_api::field::{Error, Errors, Path};
+use keelson_api::field::{Error, ErrorType, Errors, Path};
 use keelson_api::jsonpath;
 use keelson_api::names::split_api_version;
 use keelson_api::object::{Object, Unstructured};
@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use super::definition::schema_of;
 use super::names::{Form, ScalePaths};
 use super::scale::CustomScale;
-use super::schema::{Schema, check, defaults, prune};
+use super::schema::{Schema, check, defaults, prune, rules};
 use crate::registry::common::cells;
 use crate::registry::info::ResourceInfo;
 use crate::registry::strategy::{
@@ -104,16 +104,28 @@ impl CustomStrategy {
     }
 
     /// The object as the caller's version has it.
-    fn whole(&self, object: &Unstructured) -> Value {
+    fn as_served(&self, object: &Unstructured) -> Value {
         let mut value = object.to_value();
         value["apiVersion"] = self.form.info.api_version().into();
         value
     }
 
     fn validate(&self, new: &Unstructured, old: Option<&Unstructured>) -> Errors {
-        let value = self.whole(new);
-        let old = old.map(|old| self.whole(old));
+        let value = self.as_served(new);
+        let old = old.map(|old| self.as_served(old));
         let mut errors = check::object(&value, old.as_ref(), self.schema());
+        if self.schema().has_validations {
+            if errors.iter().any(blocks_rules) {
+                errors.push(Error::invalid(
+                    &Path::root(),
+                    Value::Null,
+                    "some validation rules were not checked because the object was invalid; correct the existing errors \
+                     to complete validation",
+                ));
+            } else {
+                errors.extend(rules::run(&value, old.as_ref(), self.schema()));
+            }
+        }
         if let Some(scale) = &self.form.scale {
             errors.extend(replicas(&value, scale));
         }
@@ -141,6 +153,14 @@ impl CustomStrategy {
             .map(|complaint| complaint.replacen("field \"", "field \"metadata.", 1))
             .collect())
     }
+}
+
+/// Whether a mistake leaves an object that rules cannot be trusted with.
+fn blocks_rules(error: &Error) -> bool {
+    matches!(
+        error.kind,
+        ErrorType::Required | ErrorType::TooLong | ErrorType::TooMany | ErrorType::TypeInvalid
+    )
 }
 
 /// The number of replicas is one.

@@ -184,7 +184,9 @@ impl Follower {
     fn define_all(&mut self, definitions: Option<&Entries>) -> Vec<Prepared> {
         let definitions: Vec<&Arc<Entry>> = definitions.iter().flat_map(|d| d.values()).collect();
         let names: Vec<&str> = definitions.iter().map(|entry| entry.name()).collect();
-        self.custom.keep_only(&names);
+        for gone in self.custom.keep_only(&names) {
+            self.by_prefix.remove(gone);
+        }
         let mut prepared = Vec::new();
         for entry in definitions {
             match self.custom.written(entry.name(), &entry.object()) {

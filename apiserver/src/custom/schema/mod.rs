@@ -5,6 +5,7 @@
 //! | [`prune`] | removes what the schema does not know |
 //! | [`defaults`] | fills in what is missing |
 //! | [`check`] | finds what breaks the schema, in upstream's words |
+//! | [`rules`] | checks and runs `x-kubernetes-validations` |
 //! | [`formats`] | `date-time`, `uuid`, `ipv4` and their like |
 //!
 //! A schema is compiled when its resource is first used: a thousand definitions nobody asks for cost their bytes alone.
@@ -15,6 +16,7 @@ pub mod defaults;
 pub mod formats;
 pub mod ownership;
 pub mod prune;
+pub mod rules;
 
 use std::collections::BTreeMap;
 
@@ -50,8 +52,8 @@ pub struct Schema {
     pub atomic_map: bool,
     /// Rules for the value itself.
     pub rules: Option<Box<Rules>>,
-    /// `x-kubernetes-validations`, as written.
-    pub validations: Vec<Value>,
+    /// `x-kubernetes-validations`
+    pub validations: Vec<rules::Rule>,
     /// Whether this node or one below it has a default.
     pub has_defaults: bool,
     /// Whether this node or one below it has `x-kubernetes-validations`.
@@ -207,7 +209,9 @@ impl Schema {
             Some("map") => ListType::Map,
             _ => ListType::Atomic,
         };
-        let validations: Vec<Value> = array(map, "x-kubernetes-validations").cloned().collect();
+        let validations: Vec<rules::Rule> = array(map, "x-kubernetes-validations")
+            .map(rules::Rule::read)
+            .collect();
         let below = |has: fn(&Schema) -> bool| {
             properties.values().any(has)
                 || additional.schema().is_some_and(has)

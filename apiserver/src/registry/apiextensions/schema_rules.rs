@@ -4,7 +4,7 @@ use keelson_api::field::{Error, Errors, Path};
 use serde_json::Value;
 
 use super::structural_rules;
-use crate::custom::schema::{Schema, check, pattern_of, prune};
+use crate::custom::schema::{Schema, check, pattern_of, prune, rules};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const REASONS: [&str; 4] = [
@@ -18,6 +18,8 @@ const REASONS: [&str; 4] = [
 pub struct Context {
     /// `status` is a subresource.
     pub has_status: bool,
+    /// The schema has been accepted before: what its rules cost is not counted anew.
+    pub unchanged: bool,
 }
 
 /// Checks `openAPIV3Schema`.
@@ -32,9 +34,10 @@ pub fn check(schema: &Value, path: &Path, context: &Context) -> Errors {
             "nullable cannot be true at the root",
         ));
     }
+    let compiled = Schema::compile(schema);
     let mut structural = structural_rules::check(schema, path);
     if structural.is_empty() {
-        defaults(schema, &Schema::compile(schema), path, true, &mut structural);
+        defaults(schema, &compiled, path, true, &mut structural);
     }
     errors.extend(structural);
     let walk = Walk {
@@ -42,6 +45,10 @@ pub fn check(schema: &Value, path: &Path, context: &Context) -> Errors {
         no_defaults: None,
     };
     walk.node(schema, path, true, &mut errors);
+    // Types of expressions follow from the schema: what is wrong with it would be told twice.
+    if errors.is_empty() {
+        errors.extend(rules::check(&compiled, path, context.unchanged));
+    }
     errors
 }
 

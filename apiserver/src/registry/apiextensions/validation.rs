@@ -44,7 +44,7 @@ pub fn create(definition: &CustomResourceDefinition) -> Errors {
             "must be spec.names.plural+\".\"+spec.group",
         ));
     }
-    errors.extend(spec(&definition.spec));
+    errors.extend(spec(&definition.spec, None));
     errors.extend(status(definition));
     errors.extend(stored_versions(definition));
     errors.extend(approval(definition));
@@ -54,7 +54,7 @@ pub fn create(definition: &CustomResourceDefinition) -> Errors {
 /// Checks a changed definition.
 pub fn update(new: &CustomResourceDefinition, old: &CustomResourceDefinition) -> Errors {
     let path = Path::new("spec");
-    let mut errors = spec(&new.spec);
+    let mut errors = spec(&new.spec, Some(&old.spec));
     let mut same = |path: Path, new: &str, old: &str| {
         if new != old {
             errors.push(Error::invalid(&path, new, IMMUTABLE));
@@ -93,9 +93,16 @@ pub fn status(definition: &CustomResourceDefinition) -> Errors {
     })
 }
 
-/// Formats that nothing checks are worth a word.
+/// Formats that nothing checks are worth a word, and so are versions that cannot be served.
 pub fn warnings(definition: &CustomResourceDefinition) -> Vec<String> {
     let mut warnings = Vec::new();
+    let conversion = definition.spec.conversion.as_ref();
+    if conversion.is_some_and(|conversion| conversion.strategy == "Webhook") {
+        warnings.push(
+            "spec.conversion.strategy: this server calls no conversion webhooks; only the storage version is served"
+                .to_owned(),
+        );
+    }
     for (index, version) in definition.spec.versions.iter().enumerate() {
         let path = Path::new("spec").child("versions").index(index).child("schema");
         let Some(schema) = schema_of(version) else {
@@ -199,7 +206,7 @@ fn joined(path: &Path, value: &str, complaints: Vec<String>, before: &str) -> Op
     (!complaints.is_empty()).then(|| Error::invalid(path, value, format!("{before}{}", complaints.join(","))))
 }
 
-fn spec(spec: &CustomResourceDefinitionSpec) -> Errors {
+fn spec(spec: &CustomResourceDefinitionSpec, old: Option<&CustomResourceDefinitionSpec>) -> Errors {
     let path = Path::new("spec");
     let mut errors = Errors::new();
     let group = path.child("group");
@@ -230,7 +237,7 @@ fn spec(spec: &CustomResourceDefinitionSpec) -> Errors {
             "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead",
         ));
     }
-    versions(spec, &path.child("versions"), &mut errors);
+    versions(spec, old, &path.child("versions"), &mut errors);
     let at = path.child("names");
     let required = [
         ("plural", spec.names.plural.as_str()),
@@ -250,7 +257,12 @@ fn spec(spec: &CustomResourceDefinitionSpec) -> Errors {
     errors
 }
 
-fn versions(spec: &CustomResourceDefinitionSpec, path: &Path, errors: &mut Errors) {
+fn versions(
+    spec: &CustomResourceDefinitionSpec,
+    old: Option<&CustomResourceDefinitionSpec>,
+    path: &Path,
+    errors: &mut Errors,
+) {
     let mut seen = BTreeSet::new();
     let mut unique = true;
     for (index, version) in spec.versions.iter().enumerate() {
@@ -262,7 +274,8 @@ fn versions(spec: &CustomResourceDefinitionSpec, path: &Path, errors: &mut Error
             dns1035_label(&version.name),
             "",
         ));
-        one_version(version, &path, errors);
+        let before = old.and_then(|old| old.versions.iter().find(|one| one.name == version.name));
+        one_version(version, before, &path, errors);
     }
     // The list itself is long and says little.
     let shown: Vec<&str> = spec
@@ -286,7 +299,12 @@ fn versions(spec: &CustomResourceDefinitionSpec, path: &Path, errors: &mut Error
     }
 }
 
-fn one_version(version: &CustomResourceDefinitionVersion, path: &Path, errors: &mut Errors) {
+fn one_version(
+    version: &CustomResourceDefinitionVersion,
+    old: Option<&CustomResourceDefinitionVersion>,
+    path: &Path,
+    errors: &mut Errors,
+) {
     deprecation(version, path, errors);
     let schema = schema_of(version);
     let at = path.child("schema").child("openAPIV3Schema");
@@ -297,7 +315,12 @@ fn one_version(version: &CustomResourceDefinitionVersion, path: &Path, errors: &
                 .subresources
                 .as_ref()
                 .is_some_and(|subresources| subresources.status.is_some());
-            errors.extend(schema_rules::check(schema, &at, &Context { has_status }));
+            let unchanged = old.is_some_and(|old| old.schema == version.schema);
+            let context = Context {
+                has_status,
+                unchanged,
+            };
+            errors.extend(schema_rules::check(schema, &at, &context));
         }
     }
     if let Some(scale) = version
