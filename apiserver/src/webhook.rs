@@ -3,6 +3,8 @@
 //! A webhook is at a URL, or at a service: then any ready endpoint of the service answers, and shows a certificate for
 //! the service's name.
 
+mod trust;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,6 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use keelson_api::status::ApiResult;
-use keelson_daemon::tls::{PemSource, client_config};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
@@ -104,21 +105,22 @@ async fn find(server: &Arc<Server>, config: &WebhookClientConfig) -> ApiResult<P
     })
 }
 
-/// What the webhook's certificate has to be signed by.
-fn trusted(authority: Option<&[u8]>) -> Result<PemSource, String> {
-    if let Some(bundle) = authority.filter(|bundle| !bundle.is_empty()) {
-        return Ok(PemSource::Inline(bundle.to_vec()));
+/// The authorities a webhook's certificate has to be signed by, as PEM: its own, or the machine's.
+fn authorities(own: Option<&[u8]>) -> Result<Vec<u8>, String> {
+    if let Some(bundle) = own.filter(|bundle| !bundle.is_empty()) {
+        return Ok(bundle.to_vec());
     }
-    let system = SYSTEM_AUTHORITIES
+    let Some(path) = SYSTEM_AUTHORITIES
         .iter()
         .map(Path::new)
-        .find(|path| path.exists());
-    match system {
-        Some(path) => Ok(PemSource::File(path.to_owned())),
-        None => {
-            Err("x509: certificate signed by unknown authority (no caBundle, and no system roots)".to_owned())
-        }
-    }
+        .find(|path| path.exists())
+    else {
+        return Err(
+            "x509: certificate signed by unknown authority (no caBundle, and no system roots)".to_owned(),
+        );
+    };
+    std::fs::read(path)
+        .map_err(|error| format!("unable to load root certificates: {}: {error}", path.display()))
 }
 
 async fn exchange(
@@ -128,7 +130,7 @@ async fn exchange(
     timeout: Duration,
 ) -> Result<Bytes, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let tls = client_config(Some(trusted(authority)?), None).map_err(|error| text(&error))?;
+    let tls = trust::trusting(&authorities(authority)?)?;
     let tcp = TcpStream::connect((place.host.as_str(), place.port))
         .await
         .map_err(|error| format!("dial tcp {}:{}: connect: {error}", place.host, place.port))?;
@@ -164,3 +166,6 @@ async fn exchange(
     connection.abort();
     answered
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,10 @@ pub const STORIES: &[Story] = &[
     ("a_crowd_does_not_exceed_a_quota", a_crowd_does_not_exceed_a_quota),
     ("pod_security_warns_and_refuses", pod_security_warns_and_refuses),
     ("a_claim_in_use_stays", a_claim_in_use_stays),
+    (
+        "a_replication_controller_leaves_its_pods",
+        a_replication_controller_leaves_its_pods,
+    ),
 ];
 
 const RARE_KINDS: &str = include_str!("../manifests/rare-kinds.yaml");
@@ -143,5 +147,28 @@ fn a_claim_in_use_stays(stage: &Stage) -> Result<()> {
     let finalizers = kubectl.run("get pvc data -o jsonpath={.metadata.finalizers[0]}")?;
     ensure!(finalizers == "kubernetes.io/pvc-protection", "{finalizers}");
     kubectl.run("delete pvc data")?;
+    Ok(())
+}
+
+fn a_replication_controller_leaves_its_pods(stage: &Stage) -> Result<()> {
+    let kubectl = &stage.kubectl;
+    let controller = format!(
+        r#"{{"apiVersion":"v1","kind":"ReplicationController","metadata":{{"name":"old"}},"spec":{{"replicas":1,
+        "selector":{{"a":"b"}},"template":{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{{"name":"c",
+        "image":"{ECHO}"}}]}}}}}}}}"#
+    );
+    kubectl.feed("create -f -", &controller)?;
+    kubectl.until("get pods -l a=b -o name", |pods| pods.lines().count() == 1)?;
+    // Nobody says what is to become of the pods: as ever, they stay.
+    let path = format!(
+        "/api/v1/namespaces/{}/replicationcontrollers/old",
+        stage.namespace
+    );
+    kubectl.run(&format!("delete --raw {path}"))?;
+    kubectl.until("get rc -o name", |controllers| controllers.trim().is_empty())?;
+    let owners = kubectl.run("get pods -l a=b -o jsonpath={.items[*].metadata.ownerReferences}")?;
+    ensure!(owners.trim().is_empty(), "{owners}");
+    let pods = kubectl.run("get pods -l a=b -o name")?;
+    ensure!(pods.lines().count() == 1, "{pods}");
     Ok(())
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::answer::{self, Body, answer, encode, full, maybe_gzip, with_warnings};
 use super::negotiate::{self, Encoding, Form, Shape};
-use super::{Asked, list, read_body, watch};
+use super::{Asked, list, read_body, watch, websocket};
 use crate::connect;
 use crate::handlers::options::{ListOptions, Query, WriteOptions};
 use crate::handlers::patch::PatchType;
@@ -123,7 +123,8 @@ async fn object(
     wish: Wish,
 ) -> ApiResult<Response<Body>> {
     let q = Query(query);
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
+    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     match verb {
         Verb::Get => {
             let outcome = handlers::get::get(&call, q.text("resourceVersion")).await?;
@@ -137,7 +138,16 @@ async fn object(
         Verb::Watch => {
             let options = ListOptions::parse(q)?;
             let begun = handlers::watch::watch(&call, &options).await?;
-            Ok(watch::respond(&call, begun, wish))
+            if !websocket::asked_for(&parts.headers) {
+                return Ok(watch::respond(&call, begun, wish));
+            }
+            // Messages are JSON whatever else may have been asked for.
+            let form = Form {
+                encoding: Encoding::Json,
+                ..wish.form
+            };
+            let lines = watch::lines(&call, begun, Wish { form, ..wish });
+            websocket::respond(&parts.headers, upgrade, lines)
         }
         Verb::Create => {
             let call = call.with_options(q.write_options("CreateOptions", agent(&parts.headers))?);

@@ -32,6 +32,12 @@ pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish) -> Response<Body> {
         Encoding::Yaml => "application/yaml;stream=watch",
         Encoding::Protobuf => protobuf::STREAM_TYPE,
     };
+    let body = streamed(lines(call, watch, wish));
+    with_warnings(answer(200, content_type, body), &call.warnings())
+}
+
+/// The lines of a watch, in pieces of one or several whole ones.
+pub fn lines(call: &Call<'_>, watch: Watch, wish: Wish) -> Pieces {
     let running = call.server.metrics.watch(call.served.group(), call.info().plural);
     let lines = Lines {
         served: call.served.clone(),
@@ -39,9 +45,7 @@ pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish) -> Response<Body> {
         include: wish.include,
         told_columns: false,
     };
-    let shutdown = call.server.shutdown.clone();
-    let body = streamed(stream(lines, watch, running, shutdown));
-    with_warnings(answer(200, content_type, body), &call.warnings())
+    stream(lines, watch, running, call.server.shutdown.clone())
 }
 
 /// Turns signals into lines.

@@ -91,5 +91,5 @@ impl Filter {
 }
 
 fn gvr(info: &ResourceInfo) -> String {
-    format!("{}, Resource={}", info.api_version(), info.plural)
+    format!("{}/{}, Resource={}", info.group, info.version, info.plural)
 }
