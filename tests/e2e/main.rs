@@ -6,6 +6,7 @@
 mod access;
 mod admission;
 mod apply;
+mod custom;
 mod errors;
 mod first_steps;
 mod manifests;
@@ -46,6 +47,7 @@ fn stories() -> impl Iterator<Item = Story> {
         errors::STORIES,
         apply::STORIES,
         permissions::STORIES,
+        custom::STORIES,
     ]
     .into_iter()
     .flatten()

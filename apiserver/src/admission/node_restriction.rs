@@ -92,7 +92,7 @@ impl Admission for NodeRestriction {
 /// What speaks against it, if anything.
 type Judged = Result<(), String>;
 
-fn bound_to<'a>(pod: &'a Pod) -> &'a str {
+fn bound_to(pod: &Pod) -> &str {
     pod.spec
         .as_ref()
         .and_then(|spec| spec.node_name.as_deref())

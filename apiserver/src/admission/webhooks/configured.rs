@@ -90,9 +90,12 @@ impl Configuration for ValidatingWebhookConfiguration {
     }
 }
 
+/// The webhooks read from the entries of one moment.
+type Known = (Entries, Arc<Vec<Arc<Hook>>>);
+
 /// Every webhook of a kind, by the name of its configuration, read anew when any of them has changed.
 pub struct Configured<K> {
-    known: Mutex<Option<(Entries, Arc<Vec<Arc<Hook>>>)>>,
+    known: Mutex<Option<Known>>,
     kind: std::marker::PhantomData<fn() -> K>,
 }
 

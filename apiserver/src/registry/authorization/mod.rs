@@ -7,8 +7,6 @@ pub mod self_subject_access_review;
 pub mod self_subject_rules_review;
 pub mod subject_access_review;
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, ResourceAttributes, SubjectAccessReviewSpec, SubjectAccessReviewStatus,
 };
@@ -192,7 +190,7 @@ fn subject(spec: &SubjectAccessReviewSpec) -> User {
         name: text(&spec.user).to_owned(),
         uid: text(&spec.uid).to_owned(),
         groups: spec.groups.clone().unwrap_or_default(),
-        extra: spec.extra.clone().unwrap_or_else(BTreeMap::new),
+        extra: spec.extra.clone().unwrap_or_default(),
     }
 }
 

@@ -145,12 +145,7 @@ fn validate(level: &PriorityLevelConfiguration) -> Errors {
         let detail = format!("spec of '{name}' must equal the fixed value");
         errors.push(at.invalid(rules::shown(spec), detail));
     }
-    if (name == EXEMPT) != (spec.type_ == "Exempt") && name == EXEMPT {
-        errors.push(at.child("type").invalid(
-            spec.type_.as_str(),
-            "must be 'Exempt' if and only if name is 'exempt'",
-        ));
-    } else if spec.type_ == "Exempt" && name != EXEMPT {
+    if (name == EXEMPT) != (spec.type_ == "Exempt") {
         errors.push(at.child("type").invalid(
             spec.type_.as_str(),
             "must be 'Exempt' if and only if name is 'exempt'",
