@@ -1,8 +1,11 @@
 //! A wall clock that can be set while a cluster runs, by preloading libfaketime into its daemons.
 //!
 //! Only the daemons' wall clock moves. Their monotonic clock, the files' times and the container runtime (Go asks
-//! the kernel itself) keep the real time, as does the test.
+//! the kernel itself) keep the real time, as does the test. The runtime is started without the library altogether: in
+//! its shims, which come and go by the dozen, the library's set-up of shared memory fails now and then.
 
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,7 +43,26 @@ impl WallClock {
             folder: tempfile::Builder::new().prefix("keelson-clock-").tempdir()?,
         };
         clock.set(Offset::None)?;
+        clock.spare("containerd")?;
         Ok(clock)
+    }
+
+    /// Puts a program in front of the one of this name that starts it without the library.
+    fn spare(&self, program: &str) -> Result<()> {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let real = std::env::split_paths(&folders)
+            .map(|folder| folder.join(program))
+            .find(|path| path.is_file())
+            .with_context(|| format!("{program} is not installed"))?;
+        std::fs::create_dir_all(self.programs())?;
+        let wrapper = self.programs().join(program);
+        let script = format!(
+            "#!/bin/sh\nunset LD_PRELOAD FAKETIME_SHARED\nexec {} \"$@\"\n",
+            real.display()
+        );
+        std::fs::write(&wrapper, script)?;
+        std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
+        Ok(())
     }
 
     /// Sets the clock, for all daemons within [`NOTICED`].
@@ -62,15 +84,23 @@ impl WallClock {
 
     /// What has to be in a daemon's environment.
     #[must_use]
-    pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
-        let yes = || PathBuf::from("1");
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let yes = || OsString::from("1");
+        let mut programs = self.programs().into_os_string();
+        programs.push(":");
+        programs.push(std::env::var_os("PATH").unwrap_or_default());
         vec![
-            ("LD_PRELOAD", self.library.clone()),
-            ("FAKETIME_TIMESTAMP_FILE", self.file()),
+            ("PATH", programs),
+            ("LD_PRELOAD", self.library.clone().into()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file().into()),
             ("FAKETIME_CACHE_DURATION", yes()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", yes()),
             ("NO_FAKE_STAT", yes()),
         ]
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.folder.path().join("bin")
     }
 
     fn file(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! A one-machine cluster of the binaries beside the test program.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -49,7 +50,7 @@ impl Cluster {
     ///
     /// # Errors
     /// With keeladm's words, when the cluster does not come up.
-    pub fn up_with(environment: Vec<(&'static str, PathBuf)>) -> Result<Self> {
+    pub fn up_with(environment: Vec<(&'static str, OsString)>) -> Result<Self> {
         let binaries = binaries()?;
         let directory = tempfile::Builder::new().prefix("keelson-e2e-").tempdir()?;
         let cluster = Self {

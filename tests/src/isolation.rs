@@ -14,12 +14,14 @@ const MARK: &str = "KEELSON_ISOLATED";
 pub const NODE_IP: &str = "172.30.0.1";
 
 /// Runs this same program again as a child of an init process in fresh network, mount and process
-/// namespaces, and does not return; inside of them, sets up the network and returns.
+/// namespaces, and does not return; inside of them, sets up the network and shared memory of its own and returns.
 ///
 /// # Errors
 /// When the namespaces cannot be made: not root, or `unshare` is missing.
 pub fn isolate() -> Result<()> {
     if std::env::var_os(MARK).is_some() {
+        // Names there may contain process numbers, and those repeat in every namespace of processes.
+        run("mount", &["-t", "tmpfs", "tmpfs", "/dev/shm"])?;
         return set_up_network();
     }
     ensure!(
