@@ -12,7 +12,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
 use super::Call;
-use crate::registry::info::group_version;
+use crate::registry::info::{Alias, group_version};
 
 /// Bytes a manager's name may have.
 const MAX_NAME: usize = 128;
@@ -199,15 +199,15 @@ impl<'c, 'a> Forms<'c, 'a> {
         split_api_version(version) == (info.group, info.version)
     }
 
-    fn serve_as(&self, value: &mut Value, version: &str) -> ApiResult<()> {
+    /// The version, if it is another than the stored one.
+    fn alias(&self, version: &str) -> Option<&'static Alias> {
         let (group, name) = split_api_version(version);
-        let alias = self
-            .call
-            .info()
-            .aliases
-            .iter()
-            .find(|alias| (alias.group, alias.version) == (group, name));
-        if let Some(alias) = alias {
+        let mut aliases = self.call.info().aliases.iter();
+        aliases.find(|alias| (alias.group, alias.version) == (group, name))
+    }
+
+    fn serve_as(&self, value: &mut Value, version: &str) -> ApiResult<()> {
+        if let Some(alias) = self.alias(version) {
             (alias.from_storage)(value);
             value["apiVersion"] = version.into();
         }
@@ -215,15 +215,9 @@ impl<'c, 'a> Forms<'c, 'a> {
     }
 
     fn store_from(&self, value: &mut Value, version: &str) -> ApiResult<()> {
-        let (group, name) = split_api_version(version);
-        let info = self.call.info();
-        let alias = info
-            .aliases
-            .iter()
-            .find(|alias| (alias.group, alias.version) == (group, name));
-        if let Some(alias) = alias {
+        if let Some(alias) = self.alias(version) {
             (alias.to_storage)(value)?;
-            value["apiVersion"] = info.api_version().into();
+            value["apiVersion"] = self.call.info().api_version().into();
         }
         Ok(())
     }

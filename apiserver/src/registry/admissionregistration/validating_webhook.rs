@@ -6,7 +6,6 @@ use keelson_api::field::Errors;
 use serde_json::Value;
 
 use super::webhooks::{self, Defaults, view};
-use crate::registry::common::cells;
 use crate::registry::common::meta::{self, Spec};
 use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Scope, Strategy};
 
@@ -77,20 +76,12 @@ impl Strategy for ValidatingWebhookConfigurationKind {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            Column::name(),
-            Column::new("Webhooks", "How many webhooks there are.").of("integer"),
-            Column::new("Age", "Time since the object was created."),
-        ];
-        COLUMNS
+        webhooks::COLUMNS
     }
 
     fn cells(&self, configuration: &ValidatingWebhookConfiguration, now: Timestamp) -> Vec<Value> {
-        vec![
-            cells::name(&configuration.metadata),
-            configuration.webhooks.as_ref().map_or(0, Vec::len).into(),
-            cells::age(&configuration.metadata, now),
-        ]
+        let count = configuration.webhooks.as_ref().map_or(0, Vec::len);
+        webhooks::cells(&configuration.metadata, count, now)
     }
 }
 

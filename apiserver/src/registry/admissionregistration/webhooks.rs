@@ -1,22 +1,37 @@
 //! What mutating and validating webhooks have in common.
 
+use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, RuleWithOperations, ServiceReference, WebhookClientConfig,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use keelson_api::field::Errors;
 use keelson_api::validation;
+use serde_json::Value;
 
 use super::matching;
 use crate::registry::common::defaults::fill;
 use crate::registry::common::loc::Loc;
-use crate::registry::common::{rules, selectors};
+use crate::registry::common::{cells, rules, selectors};
+use crate::registry::strategy::Column;
 
 /// Versions of AdmissionReview that are spoken.
 const REVIEW_VERSIONS: &[&str] = &["v1", "v1beta1"];
 const TIMEOUT_DEFAULT: i32 = 10;
 const TIMEOUT_MAX: i32 = 30;
 const HTTPS: i32 = 443;
+
+/// The table of both kinds of configurations.
+pub const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Webhooks", "How many webhooks there are.").of("integer"),
+    Column::new("Age", "Time since the object was created."),
+];
+
+/// The row of a configuration with so many webhooks.
+pub fn cells(meta: &ObjectMeta, webhooks: usize, now: Timestamp) -> Vec<Value> {
+    vec![cells::name(meta), webhooks.into(), cells::age(meta, now)]
+}
 
 /// Kinds of webhooks differ in little: this is what they share.
 pub struct Webhook<'a> {

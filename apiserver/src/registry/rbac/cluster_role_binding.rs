@@ -7,9 +7,8 @@ use keelson_api::field::Errors;
 use keelson_api::status::ApiError;
 use serde_json::Value;
 
-use super::{GROUP, binding, default_binding, only_ownership, same_role, subject_texts};
+use super::{BINDING_COLUMNS, GROUP, binding, binding_cells, default_binding, only_ownership, same_role};
 use crate::authorization::rbac::escalation::check_binding;
-use crate::registry::common::cells;
 use crate::registry::strategy::{
     Column, NameRule, RequestContext, Reservation, ResourceInfo, Scope, Strategy,
 };
@@ -81,27 +80,12 @@ impl Strategy for ClusterRoleBindingKind {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            Column::name(),
-            Column::new("Role", "The role that is given."),
-            Column::new("Age", "Time since the object was created."),
-            Column::new("Users", "Users the role is given to.").wide(),
-            Column::new("Groups", "Groups the role is given to.").wide(),
-            Column::new("ServiceAccounts", "Service accounts the role is given to.").wide(),
-        ];
-        COLUMNS
+        BINDING_COLUMNS
     }
 
     fn cells(&self, object: &ClusterRoleBinding, now: Timestamp) -> Vec<Value> {
-        let [users, groups, accounts] = subject_texts(object.subjects.as_deref().unwrap_or(&[]));
-        vec![
-            cells::name(&object.metadata),
-            format!("{}/{}", object.role_ref.kind, object.role_ref.name).into(),
-            cells::age(&object.metadata, now),
-            users.into(),
-            groups.into(),
-            accounts.into(),
-        ]
+        let subjects = object.subjects.as_deref().unwrap_or(&[]);
+        binding_cells(&object.metadata, &object.role_ref, subjects, now)
     }
 }
 

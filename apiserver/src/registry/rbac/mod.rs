@@ -5,13 +5,17 @@ pub mod cluster_role_binding;
 pub mod role;
 pub mod role_binding;
 
+use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keelson_api::field::Errors;
 use keelson_api::object::Kind;
 use keelson_api::validation;
+use serde_json::Value;
 
 use super::common::loc::Loc;
-use super::common::rules;
+use super::common::{cells, rules};
+use super::strategy::Column;
 
 /// The group's name, which references to roles carry.
 pub const GROUP: &str = "rbac.authorization.k8s.io";
@@ -147,6 +151,28 @@ fn same_role(errors: &mut Errors, new: &RoleRef, old: &RoleRef) {
     if new != old {
         errors.push(Loc::new("roleRef").invalid(rules::shown(new), "cannot change roleRef"));
     }
+}
+
+/// The table of both kinds of bindings.
+const BINDING_COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Role", "The role that is given."),
+    Column::new("Age", "Time since the object was created."),
+    Column::new("Users", "Users the role is given to.").wide(),
+    Column::new("Groups", "Groups the role is given to.").wide(),
+    Column::new("ServiceAccounts", "Service accounts the role is given to.").wide(),
+];
+
+fn binding_cells(meta: &ObjectMeta, role: &RoleRef, subjects: &[Subject], now: Timestamp) -> Vec<Value> {
+    let [users, groups, accounts] = subject_texts(subjects);
+    vec![
+        cells::name(meta),
+        format!("{}/{}", role.kind, role.name).into(),
+        cells::age(meta, now),
+        users.into(),
+        groups.into(),
+        accounts.into(),
+    ]
 }
 
 /// Users, groups and service accounts of a binding, each as one text.
