@@ -675,6 +675,10 @@ impl WatchState {
         for signal in std::mem::take(&mut self.backlog) {
             batch.events.push(match signal {
                 Signal::Bookmark(revision) => self.bookmark(revision, ""),
+                Signal::Failed(error) => proto::WatchEvent {
+                    r#type: proto::EventType::Error as i32,
+                    object: error.to_json().into(),
+                },
                 Signal::Event(kind, happened) => {
                     let line = happened.line(kind);
                     let object = line.slice(kind.opening().len()..line.len() - CLOSING.len());

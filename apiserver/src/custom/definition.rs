@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::conversion::Converter;
 use crate::registry::info::Scope;
 
 /// The resource that definitions are.
@@ -34,8 +35,6 @@ pub struct Definition {
     pub terminating: bool,
     /// How versions are converted.
     pub conversion: Conversion,
-    /// Versions that objects in the store may be in.
-    pub stored_versions: Vec<String>,
     /// The spec as JSON.
     pub spec: Bytes,
 }
@@ -146,14 +145,15 @@ pub struct SelectableField {
 pub struct Conversion {
     /// `None` or `Webhook`
     #[serde(default)]
-    pub strategy: String,
+    strategy: String,
+    #[serde(default)]
+    webhook: Option<Converter>,
 }
 
 impl Conversion {
-    /// Whether versions differ in nothing but their names. Where a webhook says how they differ, only the version that
-    /// is stored is served: an object must not be shown as something it is not.
-    pub fn in_place(&self) -> bool {
-        self.strategy != "Webhook"
+    /// Who knows how versions differ; `None` where they differ in nothing but their names.
+    pub fn webhook(&self) -> Option<&Converter> {
+        self.webhook.as_ref().filter(|_| self.strategy == "Webhook")
     }
 }
 
@@ -187,7 +187,6 @@ struct Spec {
 struct Status {
     accepted_names: Option<Names>,
     conditions: Option<Vec<Condition>>,
-    stored_versions: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -217,7 +216,6 @@ impl Definition {
             established: holds("Established"),
             terminating: holds("Terminating"),
             conversion: spec.conversion,
-            stored_versions: read.status.stored_versions.unwrap_or_default(),
             spec: object.slice_ref(read.spec.get().as_bytes()),
         })
     }
@@ -233,7 +231,6 @@ impl Definition {
             && self.established == other.established
             && self.terminating == other.terminating
             && self.names == other.names
-            && self.stored_versions == other.stored_versions
             && self.spec == other.spec
     }
 }

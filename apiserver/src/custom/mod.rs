@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`definition`] | reads a stored definition |
+//! | [`conversion`] | from one version to another by asking a webhook |
 //! | [`names`] | the names the handlers know a resource by |
 //! | [`strategy`] | one version of a resource behind the contract of the built-in kinds |
 //! | [`schema`] | structural schemas: pruning, defaults, validation |
@@ -14,6 +15,7 @@
 //! that a definition is established finds its resource served.
 
 pub mod controller;
+pub mod conversion;
 pub mod definition;
 pub mod names;
 pub mod openapi;
@@ -33,7 +35,8 @@ use crate::registry::info::group_version;
 use crate::registry::strategy::ErasedStrategy;
 use crate::storage::cache::ResourceCache;
 use definition::Definition;
-use strategy::CustomStrategy;
+use names::Form;
+use strategy::{CustomStrategy, Parts};
 
 /// The custom resources there are. Cheap to clone.
 #[derive(Clone, Default)]
@@ -67,6 +70,8 @@ pub struct Prepared {
     forms: Vec<Served>,
     /// Whether the objects have to be read again before they are served.
     pub load: bool,
+    /// Whether objects come from one version to another as they did before. Where they do not, who watches begins anew.
+    converted_alike: bool,
 }
 
 impl Prepared {
@@ -135,19 +140,24 @@ impl CustomResources {
         }
         let known_cache = known
             .filter(|known| known.definition.uid == definition.uid)
-            .map(|known| (known.storage.cache.clone(), known.definition.spec.clone()));
+            .map(|known| {
+                let before = &known.definition;
+                let converted_alike = before.conversion == definition.conversion;
+                (known.storage.cache.clone(), before.spec.clone(), converted_alike)
+            });
         drop(defined);
         let Some(storage_version) = definition.storage_version().filter(|_| definition.established) else {
             return self.removed(name);
         };
         let forms: Vec<Arc<CustomStrategy>> = self.forms(&definition, storage_version);
         let storage: Arc<dyn ErasedStrategy> = forms[storage_version].clone();
-        let (cache, load) = match known_cache {
-            Some((cache, spec)) => (
+        let (cache, load, converted_alike) = match known_cache {
+            Some((cache, spec, converted_alike)) => (
                 Arc::new(cache.with_strategy(storage)),
                 spec != definition.spec && cache.sizes().0 > 0,
+                converted_alike,
             ),
-            None => (Arc::new(ResourceCache::new(storage)), true),
+            None => (Arc::new(ResourceCache::new(storage)), true, true),
         };
         let served = |form: &Arc<CustomStrategy>| Served::custom(cache.clone(), form.clone());
         let storage = served(&forms[storage_version]);
@@ -155,7 +165,7 @@ impl CustomResources {
             .versions
             .iter()
             .zip(&forms)
-            .filter(|(version, _)| version.served && (version.storage || definition.conversion.in_place()))
+            .filter(|(version, _)| version.served)
             .map(|(_, form)| served(form))
             .collect();
         Change::Serve(Box::new(Prepared {
@@ -164,6 +174,7 @@ impl CustomResources {
             storage,
             forms,
             load,
+            converted_alike,
         }))
     }
 
@@ -172,20 +183,25 @@ impl CustomResources {
             &definition.group,
             &definition.versions[storage_version].name,
         ));
-        definition
+        let forms: Vec<&'static Form> = definition
             .versions
             .iter()
+            .map(|version| names::form(&definition.group, &definition.names, definition.scope, version))
+            .collect();
+        let converter = definition.conversion.webhook().cloned().map(Arc::new);
+        forms
+            .iter()
             .enumerate()
-            .map(|(index, version)| {
-                let form = names::form(&definition.group, &definition.names, definition.scope, version);
-                let spec = definition.spec.clone();
-                Arc::new(CustomStrategy::new(
+            .map(|(index, form)| {
+                Arc::new(CustomStrategy::new(Parts {
                     form,
+                    forms: forms.clone(),
                     stored_as,
-                    spec,
-                    index,
-                    definition.terminating,
-                ))
+                    spec: definition.spec.clone(),
+                    version: index,
+                    terminating: definition.terminating,
+                    converter: converter.clone(),
+                }))
             })
             .collect()
     }
@@ -197,8 +213,10 @@ impl CustomResources {
             definition,
             storage,
             forms,
+            converted_alike,
             ..
         } = prepared;
+        let cache = storage.cache.clone();
         let info = storage.info();
         let (group, plural) = (info.group, info.plural);
         self.0
@@ -206,6 +224,9 @@ impl CustomResources {
             .lock()
             .insert(name, Defined { definition, storage });
         self.change(group, plural, forms);
+        if !converted_alike {
+            cache.start_over();
+        }
     }
 
     /// A definition is gone, or no longer established.

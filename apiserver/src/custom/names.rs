@@ -27,6 +27,8 @@ pub struct Form {
     pub paths: Vec<JsonPath>,
     /// Where the selectable fields are.
     pub fields: Vec<(&'static str, JsonPath)>,
+    /// What the JSON of objects in this version begins with.
+    pub opening: String,
     /// The kind of lists.
     pub list_kind: &'static str,
     /// Sent as a warning with every answer.
@@ -143,6 +145,7 @@ fn build(group: &str, names: &Names, scope: Scope, version: &Version) -> Form {
         columns,
         paths,
         fields: selectable,
+        opening: format!(r#"{{"apiVersion":"{group}/{version_name}","#),
         list_kind: keep(&names.list_kind),
         deprecation,
         has_status,

@@ -1,7 +1,8 @@
 //! One version of one custom resource behind the same contract as the built-in kinds.
 //!
-//! Objects are untyped. They carry the storage version's `apiVersion` while the handlers have them; what the caller
-//! sees is put on at the door, as for built-in kinds with several versions.
+//! Objects are untyped. Where versions differ in nothing but their names they carry the storage version's `apiVersion`
+//! while the handlers have them; what the caller sees is put on at the door, as for built-in kinds with several
+//! versions. Where a webhook converts them the handlers have them in the version asked for.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,8 +21,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::definition::schema_of;
-use super::names::{Form, ScalePaths};
+use super::conversion::Converter;
+use super::names::{self, Form, ScalePaths};
 use super::scale::CustomScale;
+use super::schema::ownership::Root;
 use super::schema::{Schema, check, defaults, prune, rules};
 use crate::registry::common::cells;
 use crate::registry::info::ResourceInfo;
@@ -29,39 +32,71 @@ use crate::registry::strategy::{
     Column, ErasedStrategy, Fields, Request, RequestContext, Reservation, Subresource,
 };
 
+/// What a version of a custom resource is made of.
+pub struct Parts {
+    /// The version's names and columns.
+    pub form: &'static Form,
+    /// Those of every version of the definition.
+    pub forms: Vec<&'static Form>,
+    /// `apiVersion` of what is stored.
+    pub stored_as: &'static str,
+    /// The definition's spec.
+    pub spec: Bytes,
+    /// Which of its versions this is.
+    pub version: usize,
+    /// Nothing is created any more while the definition goes.
+    pub terminating: bool,
+    /// Who knows how versions differ, where they do.
+    pub converter: Option<Arc<Converter>>,
+}
+
 /// One version of a custom resource.
 pub struct CustomStrategy {
     form: &'static Form,
-    /// `apiVersion` of what is stored.
-    stored_as: &'static str,
-    /// The definition's spec.
+    forms: Vec<&'static Form>,
+    /// `apiVersion` of objects while the handlers have them.
+    handled_as: &'static str,
     spec: Bytes,
-    /// Which of its versions this is.
     version: usize,
-    /// Nothing is created any more while the definition goes.
     terminating: bool,
+    converter: Option<Arc<Converter>>,
     schema: OnceLock<Schema>,
+    /// The schemas of the other versions, for what is known of fields managed in them.
+    others: OnceLock<Vec<Root>>,
     tag: OnceLock<String>,
 }
 
 impl CustomStrategy {
     /// The strategy of a version of a definition.
-    pub fn new(
-        form: &'static Form,
-        stored_as: &'static str,
-        spec: Bytes,
-        version: usize,
-        terminating: bool,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let own = names::keep(&parts.form.info.api_version());
         Self {
-            form,
-            stored_as,
-            spec,
-            version,
-            terminating,
+            form: parts.form,
+            forms: parts.forms,
+            handled_as: if parts.converter.is_some() { own } else { parts.stored_as },
+            spec: parts.spec,
+            version: parts.version,
+            terminating: parts.terminating,
+            converter: parts.converter,
             schema: OnceLock::new(),
+            others: OnceLock::new(),
             tag: OnceLock::new(),
         }
+    }
+
+    /// Who knows how the versions differ, where they do.
+    pub fn converter(&self) -> Option<&Arc<Converter>> {
+        self.converter.as_ref()
+    }
+
+    /// The schema of another version.
+    fn other(&self, version: &str) -> Option<&Root> {
+        let index = self.forms.iter().position(|form| form.info.version == version)?;
+        let others = self.others.get_or_init(|| {
+            let compile = |index| Root(Schema::compile(&schema_of(&self.spec, index)));
+            (0..self.forms.len()).map(compile).collect()
+        });
+        others.get(index)
     }
 
     /// The schema, compiled when it is first asked for.
@@ -98,7 +133,7 @@ impl CustomStrategy {
 
     fn untyped(&self, value: Value) -> Result<Unstructured, String> {
         let mut object = Unstructured::from_value(value).map_err(|error| error.message().to_owned())?;
-        self.stored_as.clone_into(&mut object.api_version);
+        self.handled_as.clone_into(&mut object.api_version);
         self.form.info.kind.clone_into(&mut object.kind);
         Ok(object)
     }
@@ -239,9 +274,13 @@ impl ErasedStrategy for CustomStrategy {
 
     fn stored(&self, json: &[u8]) -> Option<Vec<u8>> {
         let before: Value = serde_json::from_slice(json).ok()?;
+        if self.converter.is_some() && before["apiVersion"] != self.handled_as {
+            // It is converted, and then made what it should be, for those who ask for it.
+            return None;
+        }
         let mut value = before.clone();
         self.normalize(&mut value);
-        value["apiVersion"] = self.stored_as.into();
+        value["apiVersion"] = self.handled_as.into();
         (value != before).then(|| value.to_string().into_bytes())
     }
 
@@ -315,19 +354,24 @@ impl ErasedStrategy for CustomStrategy {
         Vec::new()
     }
 
+    fn has_selectable_fields(&self) -> bool {
+        self.forms.iter().any(|form| !form.fields.is_empty())
+    }
+
+    /// The fields of every version: one form of an object serves them all.
     fn selectable_fields(&self, object: &dyn Object) -> Fields {
         let Ok(object) = untyped(object) else {
             return Fields::new();
         };
         let value = object.to_value();
-        self.form
-            .fields
-            .iter()
-            .map(|(name, path)| {
+        let mut fields = Fields::new();
+        for (name, path) in self.forms.iter().flat_map(|form| &form.fields) {
+            if !fields.iter().any(|(known, _)| known == name) {
                 let found = path.find(&value).first().map(|found| jsonpath::print(found));
-                (*name, found.unwrap_or_default())
-            })
-            .collect()
+                fields.push((*name, found.unwrap_or_default()));
+            }
+        }
+        fields
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -391,9 +435,14 @@ impl ErasedStrategy for CustomStrategy {
     async fn after_delete(&self, _ctx: &RequestContext<'_>, _object: &dyn Object) {}
 
     fn ownership(&self, version: &str) -> Option<&dyn Ownership> {
-        // The versions of a definition describe the same objects; one that is not served is none.
-        let (group, _) = split_api_version(version);
-        (group == self.form.info.group).then_some(self)
+        let (group, version) = split_api_version(version);
+        if group != self.form.info.group {
+            return None;
+        }
+        if version == self.form.info.version {
+            return Some(self);
+        }
+        self.other(version).map(|root| root as &dyn Ownership)
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {

@@ -8,7 +8,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::validation;
 use rand::Rng as _;
 
-use super::{Call, Outcome, body, encode, managers};
+use super::{Call, Outcome, body, convert, encode, managers};
 use crate::admission::{Attributes, Operation};
 use crate::registry::info::{Lifetime, NameRule};
 use crate::storage::entry::with_version;
@@ -204,16 +204,17 @@ async fn write(call: &Call<'_>, object: &mut dyn Object, generate: Option<&str>)
     };
     let mut attempts = 0;
     loop {
-        let stored = encode(object)?;
+        let shown = encode(object)?;
         let key = call.store_key(object.name());
         if call.options.dry_run {
             if call.server.store.get(&key).await?.is_some() {
                 return Err(ApiError::already_exists(&call.group_resource(), object.name()));
             }
-            return Ok(stored);
+            return Ok(shown);
         }
-        match call.server.store.create(&key, stored.clone(), lease).await? {
-            Written::Done(revision) => return Ok(with_version(&stored, revision)),
+        let stored = convert::to_store(call, &shown).await?;
+        match call.server.store.create(&key, stored, lease).await? {
+            Written::Done(revision) => return Ok(with_version(&shown, revision)),
             Written::Conflict(_) => match generate {
                 None => return Err(ApiError::already_exists(&call.group_resource(), object.name())),
                 Some(_) if attempts + 1 >= NAME_ATTEMPTS => {

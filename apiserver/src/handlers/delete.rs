@@ -15,10 +15,10 @@ use serde_json::json;
 
 use super::list::{ListAnswer, list};
 use super::options::ListOptions;
-use super::{Call, Current, Outcome, encode};
+use super::{Call, Current, Outcome, convert, encode};
 use crate::admission::{Attributes, Operation};
 use crate::storage::entry::with_version;
-use crate::storage::store::Written;
+use crate::storage::store::{Stored, Written};
 
 /// How often a deletion is tried anew because somebody else changed the object.
 const ATTEMPTS: usize = 10;
@@ -102,46 +102,49 @@ async fn attempt(
         call.server.admission.validate(&attributes).await?;
     }
     let key = call.store_key(call.name);
-    let overtaken = |found: Option<crate::storage::store::Stored>| match found {
-        Some(found) => Ok(Step::Overtaken(Some(
-            call.stored_as_current(&found.value, found.revision)?,
-        ))),
-        None => Ok(Step::Overtaken(None)),
-    };
     match judge(call, options, object)? {
         Verdict::Pending => Ok(Step::Done(Outcome::object(code(options), current.json.clone()))),
         Verdict::Mark(mut marked) => {
-            let stored = encode(marked.as_mut())?;
+            let shown = encode(marked.as_mut())?;
             if dry_run {
                 return Ok(Step::Done(Outcome::object(
                     code(options),
-                    with_version(&stored, current.revision),
+                    with_version(&shown, current.revision),
                 )));
             }
+            let stored = convert::to_store(call, &shown).await?;
             let lease = call.lease().await?;
             match call
                 .server
                 .store
-                .update(&key, current.revision, stored.clone(), lease)
+                .update(&key, current.revision, stored, lease)
                 .await?
             {
                 Written::Done(revision) => Ok(Step::Done(Outcome::object(
                     code(options),
-                    with_version(&stored, revision),
+                    with_version(&shown, revision),
                 ))),
-                Written::Conflict(found) => overtaken(found),
+                Written::Conflict(found) => overtaken(call, found).await,
             }
         }
         Verdict::Remove => {
             if !dry_run {
                 match call.server.store.delete(&key, current.revision).await? {
                     Written::Done(_) => call.strategy().after_delete(&ctx, object).await,
-                    Written::Conflict(found) => return overtaken(found),
+                    Written::Conflict(found) => return overtaken(call, found).await,
                 }
             }
             Ok(Step::Done(removed(call, current)))
         }
     }
+}
+
+/// Somebody else wrote the object first.
+async fn overtaken(call: &Call<'_>, found: Option<Stored>) -> ApiResult<Step> {
+    Ok(Step::Overtaken(match found {
+        Some(found) => Some(call.stored_as_current(found).await?),
+        None => None,
+    }))
 }
 
 /// The object's identity as the caller insists on it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keelson_api::status::ApiResult;
 
 use super::options::resource_version;
-use super::{Call, Outcome};
+use super::{Call, Outcome, convert};
 use crate::storage::entry::Entry;
 
 /// One object. An empty `version` is everything written before the call, `0` whatever is at hand.
@@ -20,8 +20,6 @@ pub async fn entry(call: &Call<'_>, version: &str) -> ApiResult<Arc<Entry>> {
         Some(0) => {}
         Some(revision) => call.server.feed.wait_for(revision).await?,
     }
-    call.served
-        .cache
-        .get(&call.cache_key())
-        .ok_or_else(|| call.not_found())
+    let stored = call.served.cache.get(&call.cache_key());
+    convert::entry(call.server, call.served, stored.ok_or_else(|| call.not_found())?).await
 }

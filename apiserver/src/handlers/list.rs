@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use keelson_api::status::{ApiError, ApiResult};
 
-use super::Call;
 use super::options::{ListOptions, Moment};
+use super::{Call, convert};
 use crate::storage::cache::{Entries, count_after, select};
 use crate::storage::entry::{Entry, EventType};
 use crate::storage::filter::Filter;
@@ -39,40 +39,35 @@ pub async fn list(call: &Call<'_>, options: &ListOptions) -> ApiResult<ListAnswe
     )?;
     options.validate(false)?;
     let (entries, revision, after, limit) = entries(call, options).await?;
-    let mut found = select(&entries, &filter, after.as_deref()).cloned();
-    let items: Vec<_> = match limit {
-        0 => found.collect(),
-        limit => {
-            let items: Vec<_> = found.by_ref().take(limit).collect();
-            let Some(next) = found.next() else {
-                return Ok(ListAnswer {
-                    items,
-                    revision,
-                    continue_token: None,
-                    remaining: None,
-                });
-            };
-            let after = items.last().map_or(&*next.key, |last| &*last.key).to_owned();
-            // A count is cheap to give only where nothing has to be looked at.
-            let remaining = filter.only_scope().then(|| {
-                let count = count_after(&entries, filter.scope(), &after);
-                i64::try_from(count).unwrap_or(i64::MAX)
-            });
-            let continue_token = Some(Position { revision, after }.encode());
-            call.served.cache.keep_snapshot(revision, entries.clone());
-            return Ok(ListAnswer {
-                items,
-                revision,
-                continue_token,
-                remaining,
-            });
-        }
+    // One more than a page shows whether there is a next one.
+    let count = if limit == 0 { usize::MAX } else { limit.saturating_add(1) };
+    let after = after.as_deref();
+    let mut items: Vec<_> = match call.served.converter() {
+        None => select(&entries, &filter, after).take(count).cloned().collect(),
+        Some(_) => convert::select_converted(call, &entries, &filter, after, count).await?,
     };
+    if limit == 0 || items.len() <= limit {
+        return Ok(ListAnswer {
+            items,
+            revision,
+            continue_token: None,
+            remaining: None,
+        });
+    }
+    items.truncate(limit);
+    let after = items.last().map_or_else(String::new, |last| last.key.to_string());
+    // A count is cheap to give only where nothing has to be looked at.
+    let remaining = filter.only_scope().then(|| {
+        let count = count_after(&entries, filter.scope(), &after);
+        i64::try_from(count).unwrap_or(i64::MAX)
+    });
+    let continue_token = Some(Position { revision, after }.encode());
+    call.served.cache.keep_snapshot(revision, entries.clone());
     Ok(ListAnswer {
         items,
         revision,
-        continue_token: None,
-        remaining: None,
+        continue_token,
+        remaining,
     })
 }
 
@@ -183,7 +178,7 @@ async fn at(call: &Call<'_>, revision: i64) -> Result<Entries, Past> {
             };
             let key: Arc<str> = key.into();
             match Entry::new(
-                call.strategy(),
+                cache.strategy().as_ref(),
                 key.clone(),
                 kv.mod_revision,
                 &kv.value,

@@ -7,12 +7,14 @@
 //! | [`managers`] | who manages which fields |
 //! | [`subresource`] | subresources with a kind of their own |
 //! | [`body`] | from a request's bytes to an object |
+//! | [`convert`] | objects whose versions a webhook converts |
 //! | [`options`] | parameters of requests, and what is wrong with them |
 //!
 //! Authorization has happened before a call arrives here; admission happens inside.
 
 pub mod apply;
 pub mod body;
+pub mod convert;
 pub mod create;
 pub mod delete;
 pub mod get;
@@ -38,6 +40,7 @@ use crate::registry::info::ResourceInfo;
 use crate::registry::strategy::{ErasedStrategy, RequestContext, Warnings};
 use crate::state::{Server, cache_key};
 use crate::storage::entry::with_version;
+use crate::storage::store::Stored;
 use options::WriteOptions;
 
 /// One request to an object or a collection, authenticated and authorized.
@@ -180,12 +183,15 @@ impl<'a> Call<'a> {
     async fn current(&self) -> ApiResult<Current> {
         match self.served.cache.get(&self.cache_key()) {
             Some(entry) => {
-                let json = entry.object();
-                let object = self.decode_stored(&json, entry.revision)?;
+                let stored = (!entry.revised()).then(|| entry.object());
+                let shown = convert::entry(self.server, self.served, entry).await?;
+                let json = shown.object();
+                let object = self.decode_stored(&json, shown.revision)?;
                 Ok(Current {
                     object,
                     json,
-                    revision: entry.revision,
+                    stored,
+                    revision: shown.revision,
                     verified: false,
                 })
             }
@@ -196,17 +202,23 @@ impl<'a> Call<'a> {
     /// The object as the store has it.
     async fn current_in_store(&self) -> ApiResult<Option<Current>> {
         match self.server.store.get(&self.store_key(self.name)).await? {
-            Some(stored) => Ok(Some(self.stored_as_current(&stored.value, stored.revision)?)),
+            Some(stored) => self.stored_as_current(stored).await.map(Some),
             None => Ok(None),
         }
     }
 
-    fn stored_as_current(&self, stored: &[u8], revision: i64) -> ApiResult<Current> {
-        let json = with_version(stored, revision);
+    async fn stored_as_current(&self, stored: Stored) -> ApiResult<Current> {
+        let revision = stored.revision;
+        let stored = with_version(&stored.value, revision);
+        let json = match self.served.converter() {
+            Some(_) => with_version(&convert::from_store(self, &stored).await?, revision),
+            None => stored.clone(),
+        };
         let object = self.decode_stored(&json, revision)?;
         Ok(Current {
             object,
             json,
+            stored: Some(stored),
             revision,
             verified: true,
         })
@@ -216,8 +228,10 @@ impl<'a> Call<'a> {
 /// An object that is about to be changed or removed.
 struct Current {
     object: Box<dyn Object>,
-    /// As served.
+    /// As the handlers show it.
     json: Bytes,
+    /// As it is stored, with its version; `None` where that is another form than what was read of it.
+    stored: Option<Bytes>,
     revision: i64,
     /// Whether the store itself said so, during this request.
     verified: bool,
@@ -254,7 +268,7 @@ impl Outcome {
     }
 }
 
-/// JSON of the stored form: without `metadata.resourceVersion`, which the store itself counts.
+/// JSON of the handlers' form: without `metadata.resourceVersion`, which the store itself counts.
 fn encode(object: &mut dyn Object) -> ApiResult<Bytes> {
     let version = object.meta_mut().resource_version.take();
     let json = object.encode();

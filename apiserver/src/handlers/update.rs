@@ -6,11 +6,11 @@ use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::validation;
 
-use super::{Call, Current, Outcome, body, create, encode, managers};
+use super::{Call, Current, Outcome, body, convert, create, encode, managers};
 use crate::admission::{Attributes, Operation};
 use crate::registry::strategy::RequestContext;
 use crate::storage::entry::with_version;
-use crate::storage::store::Written;
+use crate::storage::store::{Stored, Written};
 
 /// How often a change is computed anew because somebody else was faster. Of writers of the same object one succeeds in
 /// every round, so this is also how many may come at once without one of them being turned away.
@@ -245,27 +245,33 @@ async fn check(
     Ok(())
 }
 
-async fn write(call: &Call<'_>, new: &mut dyn Object, current: &Current, pinned: bool) -> ApiResult<Step> {
-    let stored = encode(new)?;
-    let key = call.store_key(call.name);
-    let overtaken = |found: Option<crate::storage::store::Stored>| match found {
+/// Somebody else wrote the object first.
+async fn overtaken(call: &Call<'_>, found: Option<Stored>, pinned: bool) -> ApiResult<Step> {
+    match found {
         _ if pinned => Err(modified(call)),
-        Some(found) => Ok(Step::Overtaken(Some(
-            call.stored_as_current(&found.value, found.revision)?,
-        ))),
+        Some(found) => Ok(Step::Overtaken(Some(call.stored_as_current(found).await?))),
         None => Ok(Step::Overtaken(None)),
-    };
+    }
+}
+
+async fn write(call: &Call<'_>, new: &mut dyn Object, current: &Current, pinned: bool) -> ApiResult<Step> {
+    let shown = encode(new)?;
+    let key = call.store_key(call.name);
     if deletion_completed(call, new) && !call.options.dry_run {
         return match call.server.store.delete(&key, current.revision).await? {
             Written::Done(revision) => {
                 let ctx = call.context(call.name);
                 call.strategy().after_delete(&ctx, new).await;
-                Ok(Step::Done(Outcome::object(200, with_version(&stored, revision))))
+                Ok(Step::Done(Outcome::object(200, with_version(&shown, revision))))
             }
-            Written::Conflict(found) => overtaken(found),
+            Written::Conflict(found) => overtaken(call, found, pinned).await,
         };
     }
-    let unchanged = with_version(&stored, current.revision) == current.json;
+    let stored = match call.options.dry_run {
+        true => shown.clone(),
+        false => convert::to_store(call, &shown).await?,
+    };
+    let unchanged = current.stored.as_ref() == Some(&with_version(&stored, current.revision));
     if unchanged || call.options.dry_run {
         // Only the store can say that nothing has happened in between.
         if !current.verified {
@@ -282,17 +288,17 @@ async fn write(call: &Call<'_>, new: &mut dyn Object, current: &Current, pinned:
         }
         return Ok(Step::Done(Outcome::object(
             200,
-            with_version(&stored, current.revision),
+            with_version(&shown, current.revision),
         )));
     }
     match call
         .server
         .store
-        .update(&key, current.revision, stored.clone(), call.lease().await?)
+        .update(&key, current.revision, stored, call.lease().await?)
         .await?
     {
-        Written::Done(revision) => Ok(Step::Done(Outcome::object(200, with_version(&stored, revision)))),
-        Written::Conflict(found) => overtaken(found),
+        Written::Done(revision) => Ok(Step::Done(Outcome::object(200, with_version(&shown, revision)))),
+        Written::Conflict(found) => overtaken(call, found, pinned).await,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use keelson_api::status::{ApiError, ApiResult};
 use rand::Rng as _;
 
-use super::Call;
+use super::{Call, convert};
 use super::list::wait;
 use super::options::{ListOptions, resource_version};
 use crate::storage::cache::{Start, Watching};
@@ -48,12 +48,15 @@ pub async fn watch(call: &Call<'_>, options: &ListOptions) -> ApiResult<Watch> {
         (None | Some(0), Some(false)) => Start::After(server.feed.reached()),
         (Some(revision), _) => Start::After(revision),
     };
+    let filter = Arc::new(filter);
+    let seen = match call.served.converter() {
+        Some(_) => Arc::new(filter.without_selectors()),
+        None => filter.clone(),
+    };
     let watching = call
         .served
         .cache
-        .watch(Arc::new(filter), start, options.allow_bookmarks, || {
-            server.feed.reached()
-        })
+        .watch(seen, start, options.allow_bookmarks, || server.feed.reached())
         .map_err(|too_old| {
             ApiError::expired(format!(
                 "too old resource version: {} ({})",
@@ -61,6 +64,12 @@ pub async fn watch(call: &Call<'_>, options: &ListOptions) -> ApiResult<Watch> {
                 too_old.oldest
             ))
         });
+    let watching = match watching {
+        Ok(watching) if call.served.converter().is_some() => {
+            Ok(convert::watching(server, call.served, filter, watching).await?)
+        }
+        watching => watching,
+    };
     let initial_end = match (&watching, initial) {
         (Ok(watching), Some(true)) if options.allow_bookmarks => Some(watching.revision),
         _ => None,

@@ -22,7 +22,7 @@ const PIECE: usize = 64 << 10;
 pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response<Body>> {
     let content_type = wish.form.encoding.content_type();
     let response = match (wish.form.shape, wish.form.encoding) {
-        (Shape::Whole, Encoding::Json) if !wish.pretty && call.served.as_stored() => {
+        (Shape::Whole, Encoding::Json) if !wish.pretty && shown_as_stored(call, &list) => {
             whole(call, list, wish.gzip)
         }
         _ => {
@@ -49,6 +49,15 @@ pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Respo
         }
     };
     Ok(with_warnings(response, &call.warnings()))
+}
+
+/// Whether the items can be sent as they are.
+fn shown_as_stored(call: &Call<'_>, list: &ListAnswer) -> bool {
+    let served = call.served;
+    match served.custom_version() {
+        None => served.as_stored(),
+        Some(_) => list.items.iter().all(|entry| served.shows(&entry.object())),
+    }
 }
 
 fn head(kind: &str, api_version: &str, list: &ListAnswer) -> String {

@@ -240,7 +240,7 @@ async fn json_body(headers: &http::HeaderMap, body: Incoming) -> ApiResult<Bytes
 
 /// An object in the version asked for.
 pub fn present(served: &Served, json: Bytes) -> Bytes {
-    if served.as_stored() {
+    if served.shows(&json) {
         return json;
     }
     match serde_json::from_slice::<Value>(&json) {

@@ -58,7 +58,7 @@ struct Lines {
 
 impl Lines {
     fn stored_form(&self) -> bool {
-        self.form.shape == Shape::Whole && self.form.encoding == Encoding::Json && self.served.as_stored()
+        self.form.shape == Shape::Whole && self.form.encoding == Encoding::Json
     }
 
     fn initial(&mut self, entry: &Entry) -> Bytes {
@@ -73,14 +73,15 @@ impl Lines {
                 self.shaped(*kind, line)
             }
             Signal::Bookmark(revision) => self.bookmark(*revision, ""),
+            Signal::Failed(error) => self.framed("ERROR", &error.to_json()),
         }
     }
 
     fn shaped(&mut self, kind: EventType, line: Bytes) -> Bytes {
-        if self.stored_form() {
+        let object = line.slice(kind.opening().len()..line.len() - CLOSING.len());
+        if self.stored_form() && self.served.shows(&object) {
             return line;
         }
-        let object = line.slice(kind.opening().len()..line.len() - CLOSING.len());
         match self.reshape(object) {
             Ok(object) => self.framed(kind.as_str(), &object),
             Err(error) => self.framed("ERROR", &error.to_json()),

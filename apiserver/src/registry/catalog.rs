@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::info::{Alias, ResourceInfo, group_version};
 use super::strategy::ErasedStrategy;
 use crate::custom::CustomResources;
+use crate::custom::conversion::Converter;
 use crate::custom::strategy::CustomStrategy;
 use crate::storage::cache::ResourceCache;
 
@@ -61,13 +62,27 @@ impl Served {
         self.custom.as_ref()
     }
 
-    /// Whether what is served are the stored bytes.
+    /// Whether what is served are the bytes the handlers have.
     pub fn as_stored(&self) -> bool {
         self.alias.is_none()
+            && self.custom.as_ref().is_none_or(|version| {
+                version.converter().is_some() || version.info().version == self.cache.info().version
+            })
+    }
+
+    /// Whether these bytes can be shown as they are. A definition may change the version it stores while somebody watches.
+    pub fn shows(&self, object: &[u8]) -> bool {
+        self.as_stored()
             && self
                 .custom
                 .as_ref()
-                .is_none_or(|version| version.info().version == self.cache.info().version)
+                .is_none_or(|version| object.starts_with(version.form().opening.as_bytes()))
+    }
+
+    /// Whoever brings objects from the version they are stored in into this one. The handlers have such objects in the
+    /// version asked for, and bring them back when they are written.
+    pub fn converter(&self) -> Option<&Arc<Converter>> {
+        self.custom.as_ref()?.converter()
     }
 
     /// Sent as a warning with every answer.
@@ -108,7 +123,7 @@ impl Served {
             object["apiVersion"] = self.info().api_version().into();
             object["kind"] = self.info().kind.into();
         }
-        if self.custom.is_some() {
+        if self.custom.is_some() && self.converter().is_none() {
             object["apiVersion"] = self.cache.info().api_version().into();
         }
         Ok(())
@@ -119,7 +134,7 @@ impl Served {
         if let Some(alias) = self.alias {
             (alias.from_storage)(object);
         }
-        if !self.as_stored() {
+        if self.alias.is_some() || self.custom.is_some() {
             object["apiVersion"] = self.api_version().into();
         }
     }

@@ -355,6 +355,10 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     fn stored(&self, _json: &[u8]) -> Option<Vec<u8>> {
         None
     }
+    /// Whether field selectors may name fields of the kind.
+    fn has_selectable_fields(&self) -> bool {
+        !self.info().selectable_fields.is_empty()
+    }
     /// The kind of lists, where it is not the kind with `List` behind it.
     fn list_kind(&self) -> Option<&'static str> {
         None

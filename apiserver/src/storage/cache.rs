@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use imbl::OrdMap;
+use keelson_api::status::ApiError;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -49,8 +50,18 @@ pub struct Event {
 }
 
 impl Event {
+    /// The same event about objects in another form.
+    pub fn about(&self, entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
+        Self {
+            kind: self.kind,
+            entry,
+            previous,
+            left: OnceLock::new(),
+        }
+    }
+
     /// The event as a watcher with this filter sees it.
-    fn seen_through(&self, filter: &Filter) -> Option<EventType> {
+    pub fn seen_through(&self, filter: &Filter) -> Option<EventType> {
         let before = self.previous.as_deref().is_some_and(|e| filter.matches(e));
         let now = self.kind != EventType::Deleted && filter.matches(&self.entry);
         match (before, now) {
@@ -80,6 +91,8 @@ pub enum Signal {
     Event(EventType, Arc<Event>),
     /// Everything up to this revision has been told.
     Bookmark(i64),
+    /// What happened cannot be told. Nothing follows.
+    Failed(Arc<ApiError>),
 }
 
 struct Watcher {
@@ -166,6 +179,15 @@ impl ResourceCache {
         let mut inner = self.inner.lock();
         inner.entries = entries;
         inner.snapshots.clear();
+    }
+
+    /// Ends every watch. What happened until now is told to nobody who comes later; the objects stay.
+    pub fn start_over(&self) {
+        let mut inner = self.inner.lock();
+        inner.ring.clear();
+        inner.ring_bytes = 0;
+        inner.floor = inner.last_change;
+        inner.watchers.clear();
     }
 
     /// Forgets everything; whoever watches has seen all there will be.
@@ -441,6 +463,7 @@ mod tests {
             .map(|signal| match signal {
                 Signal::Event(kind, event) => (kind.as_str(), event.entry.revision),
                 Signal::Bookmark(revision) => ("BOOKMARK", *revision),
+                Signal::Failed(_) => ("ERROR", 0),
             })
             .collect()
     }

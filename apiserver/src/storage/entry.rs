@@ -57,6 +57,8 @@ pub struct Entry {
     kind: EventType,
     labels: Box<[(Box<str>, Box<str>)]>,
     fields: Box<[(&'static str, Box<str>)]>,
+    /// Whether the store holds other bytes than those shown: of an older version, or from before a default.
+    revised: bool,
     /// Filled only for what the server itself looks at again and again.
     decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -73,7 +75,7 @@ impl Entry {
         let revised = strategy.stored(stored);
         let stored = revised.as_deref().unwrap_or(stored);
         let line = splice(kind, stored, revision).ok_or("there is no metadata")?;
-        let (labels, fields) = if strategy.info().selectable_fields.is_empty() {
+        let (labels, fields) = if !strategy.has_selectable_fields() {
             let head: Head<'_> = serde_json::from_slice(stored).map_err(|e| e.to_string())?;
             let labels = head
                 .metadata
@@ -106,8 +108,20 @@ impl Entry {
             kind,
             labels,
             fields,
+            revised: revised.is_some(),
             decoded: OnceLock::new(),
         })
+    }
+
+    /// Whether a write of the same object would still change what is stored.
+    pub fn revised(&self) -> bool {
+        self.revised
+    }
+
+    /// What somebody keeps beside the object: made when it is first asked for. `None` where something else is kept.
+    pub fn beside<T: Default + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let kept = self.decoded.get_or_init(|| Arc::new(T::default()));
+        kept.clone().downcast().ok()
     }
 
     /// The same object as it was when it was deleted at `revision`.
@@ -119,6 +133,7 @@ impl Entry {
             kind: EventType::Deleted,
             labels: self.labels.clone(),
             fields: self.fields.clone(),
+            revised: self.revised,
             decoded: OnceLock::new(),
         }
     }
@@ -335,6 +350,7 @@ mod tests {
             kind: EventType::Added,
             labels: Box::default(),
             fields: Box::default(),
+            revised: false,
             decoded: OnceLock::new(),
         };
         let text = String::from_utf8(entry.object().to_vec()).expect("text");

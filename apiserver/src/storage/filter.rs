@@ -71,6 +71,15 @@ impl Filter {
         Ok(filter)
     }
 
+    /// The same filter without its selectors: for objects that are yet to be converted.
+    pub fn without_selectors(&self) -> Self {
+        Self {
+            scope: self.scope.clone(),
+            name: self.name.clone(),
+            ..Self::default()
+        }
+    }
+
     /// What keys begin with.
     pub fn scope(&self) -> &str {
         &self.scope

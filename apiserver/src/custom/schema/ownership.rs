@@ -103,7 +103,11 @@ impl apply::Schema for Schema {
     }
 }
 
-/// The object itself: its metadata is that of every object, whatever the definition says of it.
+/// What a field of the object itself is: its metadata is that of every object, whatever the definition says of it.
+fn field_of_object<'s>(schema: &'s Schema, name: &str) -> Option<Child<'s>> {
+    of_every_object(name).or_else(|| apply::Schema::field(schema, name))
+}
+
 impl apply::Schema for CustomStrategy {
     fn atomic_map(&self) -> bool {
         false
@@ -114,7 +118,28 @@ impl apply::Schema for CustomStrategy {
     }
 
     fn field(&self, name: &str) -> Option<Child<'_>> {
-        of_every_object(name).or_else(|| apply::Schema::field(self.schema(), name))
+        field_of_object(self.schema(), name)
+    }
+
+    fn items(&self) -> Option<&dyn apply::Schema> {
+        None
+    }
+}
+
+/// The schema of objects in another version than the one asked for.
+pub struct Root(pub Schema);
+
+impl apply::Schema for Root {
+    fn atomic_map(&self) -> bool {
+        false
+    }
+
+    fn list(&self) -> Lists<'_> {
+        Lists::Atomic
+    }
+
+    fn field(&self, name: &str) -> Option<Child<'_>> {
+        field_of_object(&self.0, name)
     }
 
     fn items(&self) -> Option<&dyn apply::Schema> {

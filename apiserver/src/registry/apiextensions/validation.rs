@@ -93,16 +93,9 @@ pub fn status(definition: &CustomResourceDefinition) -> Errors {
     })
 }
 
-/// Formats that nothing checks are worth a word, and so are versions that cannot be served.
+/// Formats that nothing checks are worth a word.
 pub fn warnings(definition: &CustomResourceDefinition) -> Vec<String> {
     let mut warnings = Vec::new();
-    let conversion = definition.spec.conversion.as_ref();
-    if conversion.is_some_and(|conversion| conversion.strategy == "Webhook") {
-        warnings.push(
-            "spec.conversion.strategy: this server calls no conversion webhooks; only the storage version is served"
-                .to_owned(),
-        );
-    }
     for (index, version) in definition.spec.versions.iter().enumerate() {
         let path = Path::new("spec").child("versions").index(index).child("schema");
         let Some(schema) = schema_of(version) else {
