@@ -3,6 +3,7 @@
 //!
 //! All are looked after for as long as the server runs: what is removed or changed comes back.
 
+mod authenticating;
 mod standing;
 
 use std::net::IpAddr;
@@ -102,6 +103,7 @@ async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
     }
     standing::ensure(server).await?;
     server.catch_up().await?;
+    authenticating::ensure(server).await?;
     let wanted = Wanted::new(&server.config);
     wanted.service(server).await?;
     wanted.endpoints(server).await?;

@@ -8,6 +8,7 @@ use clap::{ArgAction, Parser};
 use ipnet::IpNet;
 use keelson_daemon::logging::LogArgs;
 
+use crate::aggregator::flags::AggregatorArgs;
 use crate::authorization::AuthorizationMode;
 use crate::storage::connect::StoreAddress;
 
@@ -119,6 +120,9 @@ pub struct Config {
     /// File the audit log is appended to, one JSON event a line; - is standard output.
     #[arg(long)]
     pub audit_log_path: Option<PathBuf>,
+    /// Servers of other group versions.
+    #[command(flatten)]
+    pub aggregator: AggregatorArgs,
     /// Logging.
     #[command(flatten)]
     pub logging: LogArgs,

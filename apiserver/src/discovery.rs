@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::aggregator::{Aggregator, Remotes, published};
 use crate::registry::catalog::{Catalog, Served};
 use crate::registry::info::{Verb, group_version};
 use keelson_api::names::compare_versions;
@@ -86,19 +87,20 @@ impl Document {
 /// The documents as they were last asked for.
 #[derive(Default)]
 pub struct Published {
-    current: ArcSwapOption<(u64, Arc<Documents>)>,
+    current: ArcSwapOption<((u64, u64), Arc<Documents>)>,
 }
 
 impl Published {
-    /// The documents of what the catalog has now.
-    pub fn of(&self, catalog: &Catalog) -> Arc<Documents> {
-        let generation = catalog.custom().generation();
+    /// The documents of what the catalog and other servers have now.
+    pub fn of(&self, catalog: &Catalog, aggregator: &Aggregator) -> Arc<Documents> {
+        let others = aggregator.table();
+        let generation = (catalog.custom().generation(), others.generation);
         if let Some(current) = &*self.current.load()
             && current.0 == generation
         {
             return current.1.clone();
         }
-        let documents = Arc::new(Documents::new(catalog));
+        let documents = Arc::new(Documents::new(catalog, &others.remotes));
         self.current
             .store(Some(Arc::new((generation, documents.clone()))));
         documents
@@ -116,8 +118,8 @@ pub struct Documents {
 type Tree<'a> = Vec<(&'a str, Vec<(&'a str, Vec<&'a Served>)>)>;
 
 impl Documents {
-    /// The documents of a catalog.
-    pub fn new(catalog: &Catalog) -> Self {
+    /// The documents of a catalog and of what other servers serve.
+    pub fn new(catalog: &Catalog, others: &Remotes) -> Self {
         let everything = catalog.everything();
         let tree = tree(&everything);
         let mut plain = HashMap::new();
@@ -153,10 +155,16 @@ impl Documents {
                 );
             }
             if !group.is_empty() {
-                let value = api_group(group, versions, true);
-                add(&mut plain, format!("/apis/{group}"), value);
-                groups.push(api_group(group, versions, false));
+                groups.push(api_group(group, versions));
             }
+        }
+        published::add_groups(&mut groups, others);
+        for group in &groups {
+            let mut typed = group.clone();
+            typed["kind"] = "APIGroup".into();
+            typed["apiVersion"] = "v1".into();
+            let path = format!("/apis/{}", group["name"].as_str().unwrap_or_default());
+            add(&mut plain, path, typed);
         }
         add(
             &mut plain,
@@ -168,7 +176,7 @@ impl Documents {
             for core in [true, false] {
                 aggregated.insert(
                     (core, version),
-                    Document::new(aggregated_list(&tree, core, version).to_string()),
+                    Document::new(aggregated_list(&tree, core, version, others).to_string()),
                 );
             }
         }
@@ -303,21 +311,16 @@ fn resource_list(group: &str, version: &str, resources: &[&Served]) -> Value {
     })
 }
 
-fn api_group(group: &str, versions: &[(&str, Vec<&Served>)], typed: bool) -> Value {
+fn api_group(group: &str, versions: &[(&str, Vec<&Served>)]) -> Value {
     let entry = |version: &str| json!({"groupVersion": group_version(group, version), "version": version});
-    let mut value = json!({
+    json!({
         "name": group,
         "versions": versions.iter().map(|(v, _)| entry(v)).collect::<Vec<_>>(),
         "preferredVersion": versions.first().map(|(v, _)| entry(v)),
-    });
-    if typed {
-        value["kind"] = "APIGroup".into();
-        value["apiVersion"] = "v1".into();
-    }
-    value
+    })
 }
 
-fn aggregated_list(tree: &Tree<'_>, core: bool, form: AggregatedVersion) -> Value {
+fn aggregated_list(tree: &Tree<'_>, core: bool, form: AggregatedVersion, others: &Remotes) -> Value {
     let mut items = Vec::new();
     for (group, versions) in tree.iter().filter(|(g, _)| g.is_empty() == core) {
         let versions: Vec<Value> = versions
@@ -332,6 +335,9 @@ fn aggregated_list(tree: &Tree<'_>, core: bool, form: AggregatedVersion) -> Valu
             metadata["name"] = (*group).into();
         }
         items.push(json!({"metadata": metadata, "versions": versions}));
+    }
+    if !core {
+        published::add_aggregated(&mut items, others);
     }
     json!({
         "kind": "APIGroupDiscoveryList",

@@ -16,6 +16,7 @@
 //! | plugins that change or refuse | [`admission`] |
 //! | what is known about each kind | [`registry`] |
 //! | what definitions add while the server runs | [`custom`] |
+//! | what other servers serve | [`aggregator`] |
 //! | the language of validation rules | [`cel`] |
 //! | the store and the watch cache | [`storage`] |
 //! | tunnels to kubelets and backends | [`connect`] |
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod aggregator;
 pub mod audit;
 pub mod authentication;
 pub mod authorization;
@@ -60,6 +62,7 @@ use keelson_daemon::tls::ServerTls;
 use tokio_util::sync::CancellationToken;
 
 use admission::chain::Chain;
+use aggregator::Aggregator;
 use audit::AuditLog;
 use authentication::Authenticator;
 use authentication::service_account::ServiceAccountTokens;
@@ -95,6 +98,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     authorization::start(&server);
     tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
     tokio::spawn(custom::controller::run(server.clone(), shutdown.clone()));
+    tokio::spawn(aggregator::availability::run(server.clone(), shutdown.clone()));
     tokio::spawn(announce(server.clone(), shutdown.clone()));
     server::run(server, grpc, listener, tls, shutdown).await;
     keelson_daemon::notify::stopping();
@@ -150,6 +154,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
     Ok(Arc::new(Server {
         discovery: discovery::Published::default(),
         openapi: openapi::Documents::default(),
+        aggregator: Aggregator::new(&config.aggregator),
         audit: AuditLog::open(config.audit_log_path.as_deref())?,
         shutdown: shutdown.clone(),
         metrics: ServerMetrics::new(),

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::aggregator::{Table, published};
 use crate::discovery::Document;
 use crate::registry::catalog::{Catalog, Served};
 use crate::registry::info::Verb;
@@ -32,14 +33,19 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// `/openapi/v2`, as JSON or in protobuf.
-    pub fn v2(&self, catalog: &Catalog, protobuf: bool) -> Tagged<'_> {
+    /// `/openapi/v2`, as JSON or in protobuf. What other servers serve is part of the JSON alone.
+    pub fn v2(&self, catalog: &Catalog, others: &Table, protobuf: bool) -> Tagged<'_> {
         let resources = resources(catalog);
         let path = if protobuf { "v2.pb" } else { "v2" };
-        let etag = tag(path, &resources);
+        let etag = tag(path, &(&resources, others.generation));
+        let parts: Vec<_> = others
+            .remotes
+            .values()
+            .filter_map(|r| r.openapi_v2.clone())
+            .collect();
         let build = move || match protobuf {
             true => openapi::v2_protobuf(&resources),
-            false => openapi::v2_document(&resources),
+            false => published::with_parts(openapi::v2_document(&resources), &parts),
         };
         Tagged {
             documents: self,
@@ -49,8 +55,8 @@ impl Documents {
         }
     }
 
-    /// `/openapi/v3`: which documents there are, each with its tag in the URL.
-    pub fn v3_index(&self, catalog: &Catalog) -> Document {
+    /// `/openapi/v3`: which documents there are, each with its tag in the URL. Those of other servers are theirs.
+    pub fn v3_index(&self, catalog: &Catalog, others: &Table) -> Document {
         let resources = resources(catalog);
         let mut paths: BTreeMap<String, Vec<&Resource>> = BTreeMap::new();
         for resource in &resources {
@@ -60,7 +66,7 @@ impl Documents {
             }
         }
         paths.extend(LISTS.iter().map(|path| ((*path).to_owned(), Vec::new())));
-        let entries: Map<String, Value> = paths
+        let mut entries: Map<String, Value> = paths
             .into_iter()
             .map(|(path, own)| {
                 let tag = tag(&path, &own);
@@ -68,6 +74,14 @@ impl Documents {
                 (path, url)
             })
             .collect();
+        for ((group, version), remote) in &others.remotes {
+            if let Some(url) = &remote.openapi_v3 {
+                entries.insert(
+                    format!("apis/{group}/{version}"),
+                    json!({"serverRelativeURL": url}),
+                );
+            }
+        }
         Document::new(json!({"paths": entries}).to_string())
     }
 

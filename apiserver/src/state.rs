@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::chain::Chain;
 use crate::admission::{Attributes, Operation};
+use crate::aggregator::Aggregator;
 use crate::audit::AuditLog;
 use crate::authentication::{Authenticator, User};
 use crate::authorization::Authorizer;
@@ -72,6 +73,8 @@ pub struct Server {
     pub discovery: discovery::Published,
     /// OpenAPI documents.
     pub openapi: openapi::Documents,
+    /// Group versions that other servers serve.
+    pub aggregator: Aggregator,
     /// Cancelled when the server stops.
     pub shutdown: CancellationToken,
 }
@@ -93,7 +96,7 @@ impl Server {
 
     /// What discovery says now.
     pub fn discovery(&self) -> Arc<discovery::Documents> {
-        self.discovery.of(&self.catalog)
+        self.discovery.of(&self.catalog, &self.aggregator)
     }
 
     fn cache_of<K: Kind>(&self) -> ApiResult<&Arc<ResourceCache>> {

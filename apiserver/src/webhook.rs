@@ -18,6 +18,7 @@ use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use keelson_api::status::ApiResult;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+pub use trust::trusting;
 
 use crate::connect::proxy;
 use crate::state::Server;
@@ -106,7 +107,7 @@ async fn find(server: &Arc<Server>, config: &WebhookClientConfig) -> ApiResult<P
 }
 
 /// The authorities a webhook's certificate has to be signed by, as PEM: its own, or the machine's.
-fn authorities(own: Option<&[u8]>) -> Result<Vec<u8>, String> {
+pub fn authorities(own: Option<&[u8]>) -> Result<Vec<u8>, String> {
     if let Some(bundle) = own.filter(|bundle| !bundle.is_empty()) {
         return Ok(bundle.to_vec());
     }
@@ -130,7 +131,7 @@ async fn exchange(
     timeout: Duration,
 ) -> Result<Bytes, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let tls = trust::trusting(&authorities(authority)?)?;
+    let tls = trusting(&authorities(authority)?, None)?;
     let tcp = TcpStream::connect((place.host.as_str(), place.port))
         .await
         .map_err(|error| format!("dial tcp {}:{}: connect: {error}", place.host, place.port))?;

@@ -151,6 +151,14 @@ fn apiserver(cluster: &Cluster) -> Value {
         "kubelet-client-certificate": paths.pki("apiserver-kubelet-client.crt"),
         "kubelet-client-key": paths.pki("apiserver-kubelet-client.key"),
         "kubelet-certificate-authority": paths.pki("ca.crt"),
+        "proxy-client-cert-file": paths.pki("front-proxy-client.crt"),
+        "proxy-client-key-file": paths.pki("front-proxy-client.key"),
+        "requestheader-client-ca-file": paths.pki("front-proxy-ca.crt"),
+        "requestheader-allowed-names": crate::pki::FRONT_PROXY,
+        "requestheader-username-headers": "X-Remote-User",
+        "requestheader-group-headers": "X-Remote-Group",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+        "requestheader-uid-headers": "X-Remote-Uid",
         // A node's name need not resolve.
         "kubelet-preferred-address-types": "InternalIP,Hostname",
     })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use keelson_api::status::{ApiError, ApiResult};
@@ -20,6 +20,9 @@ use super::Body;
 
 /// How long a backend may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers to the server's own questions may not be larger than this.
+const ANSWER_MAX: usize = 32 << 20;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -42,6 +45,8 @@ pub struct Backend {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// The name its certificate is for, and it is asked by; `None` for the host itself.
+    pub name: Option<String>,
     /// Plain or TLS.
     pub transport: Transport,
 }
@@ -51,6 +56,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Backend {
     fn authority(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -65,7 +73,8 @@ impl Backend {
             match &self.transport {
                 Transport::Plain => Ok(Box::pin(tcp) as Pin<Box<dyn Stream>>),
                 Transport::Tls(config) => {
-                    let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+                    let name = self.name.as_ref().unwrap_or(&self.host).clone();
+                    let name = ServerName::try_from(name).map_err(std::io::Error::other)?;
                     let connector = tokio_rustls::TlsConnector::from(config.clone());
                     Ok(Box::pin(connector.connect(name, tcp).await?) as Pin<Box<dyn Stream>>)
                 }
@@ -143,6 +152,33 @@ pub async fn forward(
     *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *switched.headers_mut() = response.headers().clone();
     Ok(switched)
+}
+
+/// Asks a backend something that is no client's request; the whole answer.
+///
+/// # Errors
+/// What went wrong, in words.
+pub async fn fetch(backend: &Backend, request: Request<Bytes>) -> Result<(StatusCode, Bytes), String> {
+    let stream = backend.connect().await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let answered = async {
+        let mut request = request.map(Full::new);
+        let host = HeaderValue::from_str(&backend.authority()).map_err(|error| error.to_string())?;
+        request.headers_mut().insert(HOST, host);
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+    }
+    .await;
+    connection.abort();
+    answered
 }
 
 async fn tunnel(client: hyper::upgrade::OnUpgrade, backend: hyper::upgrade::OnUpgrade) {

@@ -64,6 +64,7 @@ impl KubeletAccess {
         Ok(Backend {
             host,
             port: published.unwrap_or(DEFAULT_PORT),
+            name: None,
             transport: Transport::Tls(self.tls.clone()),
         })
     }

@@ -64,6 +64,7 @@ async fn pod_backend(lookup: &dyn Lookup, namespace: &str, name: &ProxyName<'_>)
     Ok(Backend {
         host,
         port,
+        name: None,
         transport: name.transport()?,
     })
 }
@@ -73,6 +74,7 @@ async fn service_backend(lookup: &dyn Lookup, namespace: &str, name: &ProxyName<
     Ok(Backend {
         host,
         port,
+        name: None,
         transport: name.transport()?,
     })
 }

@@ -61,11 +61,7 @@ impl Converter {
             .iter()
             .find(|version| REVIEWS.contains(&version.as_str()))
         else {
-            return Err(ApiError::new(
-                500,
-                "",
-                "no supported conversion review versions",
-            ));
+            return Err(ApiError::new(500, "", "no supported conversion review versions"));
         };
         let review = format!("{GROUP}/{review}");
         let uid = uuid::Uuid::new_v4().to_string();
@@ -86,7 +82,12 @@ impl Converter {
         )
         .await
         .and_then(|answer| converted(&answer, &review, &uid))
-        .map_err(|why| failed(format!("failed: {}", why.trim_start_matches("failed to call webhook: "))))?;
+        .map_err(|why| {
+            failed(format!(
+                "failed: {}",
+                why.trim_start_matches("failed to call webhook: ")
+            ))
+        })?;
         if answer.len() != sent.len() {
             return Err(failed(format!(
                 "returned {} objects, expected {}",
@@ -97,10 +98,14 @@ impl Converter {
         for (number, (index, mut converted)) in sent.into_iter().zip(answer).enumerate() {
             let original = &objects[index];
             check(original, &converted, wanted).map_err(|why| {
-                failed(format!("returned invalid converted object at index {number}: {why}"))
+                failed(format!(
+                    "returned invalid converted object at index {number}: {why}"
+                ))
             })?;
             restore_metadata(original, &mut converted).map_err(|why| {
-                failed(format!("returned invalid metadata in object at index {number}: {why}"))
+                failed(format!(
+                    "returned invalid metadata in object at index {number}: {why}"
+                ))
             })?;
             objects[index] = converted;
         }
@@ -277,9 +282,15 @@ mod tests {
     fn answers_are_held_to_their_questions() {
         assert_eq!(review(Value::Null).expect_err("none"), "no response provided");
         let other = review(json!({"uid": "u2", "result": {"status": "Success"}}));
-        assert_eq!(other.expect_err("a mistake"), r#"expected response.uid="u1", got "u2""#);
+        assert_eq!(
+            other.expect_err("a mistake"),
+            r#"expected response.uid="u1", got "u2""#
+        );
         let failed = review(json!({"uid": "u1", "result": {"status": "Failed"}}));
-        assert_eq!(failed.expect_err("a failure"), "response.result.status was 'Failed', not 'Success'");
+        assert_eq!(
+            failed.expect_err("a failure"),
+            "response.result.status was 'Failed', not 'Success'"
+        );
         let failed = review(json!({"uid": "u1", "result": {"status": "Failed", "message": "no way"}}));
         assert_eq!(failed.expect_err("a failure"), "no way");
         let fine = review(json!({"uid": "u1", "result": {"status": "Success"}, "convertedObjects": [{}]}));
@@ -312,8 +323,11 @@ mod tests {
         after["metadata"]["finalizers"] = json!([]);
         after["metadata"]["generation"] = 7.into();
         restore_metadata(&before, &mut after).expect("good metadata");
-        assert_eq!(after["metadata"], json!({"name": "one", "namespace": "n", "uid": "u", "labels": {"c": "d"},
-            "finalizers": ["f"]}));
+        assert_eq!(
+            after["metadata"],
+            json!({"name": "one", "namespace": "n", "uid": "u", "labels": {"c": "d"},
+            "finalizers": ["f"]})
+        );
         after["metadata"]["labels"] = json!({"c": 1});
         assert!(restore_metadata(&before, &mut after).is_err());
         assert_eq!(

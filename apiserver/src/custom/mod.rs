@@ -102,6 +102,13 @@ impl CustomResources {
             .cloned()
     }
 
+    /// Every version of a resource that is served.
+    pub fn versions(&self, group: &str, plural: &str) -> Vec<Served> {
+        let table = self.0.table.load();
+        let forms = table.by_plural.get(plural).into_iter().flatten();
+        forms.filter(|served| served.group() == group).cloned().collect()
+    }
+
     /// Every resource in every version served.
     pub fn served(&self) -> Vec<Served> {
         self.0

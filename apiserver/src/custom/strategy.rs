@@ -20,8 +20,8 @@ use keelson_api::strict;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::definition::schema_of;
 use super::conversion::Converter;
+use super::definition::schema_of;
 use super::names::{self, Form, ScalePaths};
 use super::scale::CustomScale;
 use super::schema::ownership::Root;
@@ -73,7 +73,11 @@ impl CustomStrategy {
         Self {
             form: parts.form,
             forms: parts.forms,
-            handled_as: if parts.converter.is_some() { own } else { parts.stored_as },
+            handled_as: if parts.converter.is_some() {
+                own
+            } else {
+                parts.stored_as
+            },
             spec: parts.spec,
             version: parts.version,
             terminating: parts.terminating,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{AggregatedVersion, Documents};
+use super::{AggregatedVersion, Documents, Remotes};
 use crate::registry;
 use crate::registry::catalog::Catalog;
 
@@ -25,7 +25,7 @@ const NOT_YET: &[&str] = &[
 ];
 
 fn documents() -> Documents {
-    Documents::new(&Catalog::new(registry::all()))
+    Documents::new(&Catalog::new(registry::all()), &Remotes::new())
 }
 
 fn joined(list: &Value) -> String {

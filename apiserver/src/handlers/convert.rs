@@ -104,9 +104,7 @@ async fn chunk(
         .iter()
         .map(|index| value(&entries[*index].object()))
         .collect::<ApiResult<_>>()?;
-    let converted = converter
-        .convert(server, objects, &served.api_version())
-        .await?;
+    let converted = converter.convert(server, objects, &served.api_version()).await?;
     for (index, object) in open.iter().zip(converted) {
         let entry = &entries[*index];
         let form = Entry::new(
@@ -257,7 +255,8 @@ async fn signals(
 ) -> ApiResult<Vec<Signal>> {
     // A deleted object is the one before it, at another revision.
     let states = |event: &Event| -> Vec<Arc<Entry>> {
-        let entry = (event.kind != EventType::Deleted || event.previous.is_none()).then(|| event.entry.clone());
+        let entry =
+            (event.kind != EventType::Deleted || event.previous.is_none()).then(|| event.entry.clone());
         event.previous.iter().cloned().chain(entry).collect()
     };
     let mut open = Vec::new();

@@ -40,7 +40,11 @@ pub async fn list(call: &Call<'_>, options: &ListOptions) -> ApiResult<ListAnswe
     options.validate(false)?;
     let (entries, revision, after, limit) = entries(call, options).await?;
     // One more than a page shows whether there is a next one.
-    let count = if limit == 0 { usize::MAX } else { limit.saturating_add(1) };
+    let count = if limit == 0 {
+        usize::MAX
+    } else {
+        limit.saturating_add(1)
+    };
     let after = after.as_deref();
     let mut items: Vec<_> = match call.served.converter() {
         None => select(&entries, &filter, after).take(count).cloned().collect(),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use keelson_api::status::{ApiError, ApiResult};
 use rand::Rng as _;
 
-use super::{Call, convert};
 use super::list::wait;
 use super::options::{ListOptions, resource_version};
+use super::{Call, convert};
 use crate::storage::cache::{Start, Watching};
 use crate::storage::filter::Filter;
 

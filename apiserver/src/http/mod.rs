@@ -31,6 +31,7 @@ use hyper::body::Incoming;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::tls::Peer;
 
+use crate::aggregator;
 use crate::audit::Noted;
 use crate::authentication::{User, impersonation};
 use crate::authorization::attributes::{Attributes, Resource, Selectors};
@@ -209,6 +210,9 @@ async fn non_resource(
 ) -> ApiResult<Response<Body>> {
     let _place = server.flow.enter(Pool::Reading).await?;
     server.authorizer.check(user, attributes).await?;
+    if let Some(remote) = server.aggregator.of_path(asked.request.uri().path()) {
+        return Ok(aggregator::proxy::serve(server, user, &remote, asked.request).await);
+    }
     paths::serve(server, &asked).await
 }
 
@@ -221,8 +225,10 @@ async fn resource(
     asked: Asked,
 ) -> ApiResult<Response<Body>> {
     let connects = crate::connect::handles(&wanted.resource, &wanted.subresource) && wanted.group.is_empty();
+    let remote = server.aggregator.find(&wanted.group, &wanted.version);
+    let upgrades = remote.is_some() && asked.request.headers().contains_key(http::header::UPGRADE);
     let pool = match verb {
-        _ if connects => Pool::Unlimited,
+        _ if connects || upgrades => Pool::Unlimited,
         Some(Verb::Watch) => Pool::Unlimited,
         Some(verb) if verb.mutates() => Pool::Writing,
         _ => Pool::Reading,
@@ -230,6 +236,9 @@ async fn resource(
     let _place = server.flow.enter(pool).await?;
     let _running = (pool != Pool::Unlimited).then(|| server.metrics.enter(pool == Pool::Writing));
     server.authorizer.check(user, attributes).await?;
+    if let Some(remote) = remote {
+        return Ok(aggregator::proxy::serve(server, user, &remote, asked.request).await);
+    }
     resources::serve(server, wanted, verb, asked).await
 }
 

@@ -160,17 +160,18 @@ fn discovery(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Resp
 
 fn openapi(server: &Server, path: &str, headers: &HeaderMap) -> Response<Body> {
     let (documents, catalog) = (&server.openapi, &server.catalog);
+    let others = server.aggregator.table();
     match path {
         "/openapi/v2" => {
             let accepted = negotiate::accepted(headers);
             let protobuf = accepted.iter().any(|a| GNOSTIC.contains(&a.media_type));
-            let found = documents.v2(catalog, protobuf);
+            let found = documents.v2(catalog, &others, protobuf);
             let content_type = if protobuf { GNOSTIC[0] } else { "application/json" };
             let etag = found.etag.clone();
             document(headers, content_type, &etag, || found.bytes())
         }
         "/openapi/v3" => {
-            let found = documents.v3_index(catalog);
+            let found = documents.v3_index(catalog, &others);
             document(headers, "application/json", &found.etag, || found.json.clone())
         }
         path => match path

@@ -39,7 +39,7 @@ fn signed() -> (Made, CertificateDer<'static>) {
 }
 
 fn trusts(bundle: &str, shown: &CertificateDer<'_>, name: &str) -> bool {
-    let (verifier, _) = Named::new(bundle.as_bytes()).expect("a verifier");
+    let (verifier, _) = Named::new(bundle.as_bytes(), None).expect("a verifier");
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     verifier
         .verify_server_cert(shown, &[], &name, &[], UnixTime::now())

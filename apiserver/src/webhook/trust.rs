@@ -14,9 +14,10 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// A configuration that trusts the authorities in this PEM text, and the certificates there themselves.
-pub fn trusting(bundle: &[u8]) -> Result<ClientConfig, String> {
-    let (verifier, mut config) = Named::new(bundle)?;
+/// A configuration that trusts the authorities in this PEM text, and the certificates there themselves. `identity` is
+/// the certificate shown and its key.
+pub fn trusting(bundle: &[u8], identity: Option<(PemSource, PemSource)>) -> Result<ClientConfig, String> {
+    let (verifier, mut config) = Named::new(bundle, identity)?;
     config.dangerous().set_certificate_verifier(Arc::new(verifier));
     Ok(config)
 }
@@ -30,7 +31,10 @@ pub struct Named {
 
 impl Named {
     /// The verifier, and a configuration it fits into.
-    pub fn new(bundle: &[u8]) -> Result<(Self, ClientConfig), String> {
+    pub fn new(
+        bundle: &[u8],
+        identity: Option<(PemSource, PemSource)>,
+    ) -> Result<(Self, ClientConfig), String> {
         let failed = |error: &dyn std::fmt::Display| format!("unable to load root certificates: {error}");
         let named: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(bundle)
             .collect::<Result<_, _>>()
@@ -38,7 +42,7 @@ impl Named {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(named.iter().cloned());
         let source = PemSource::Inline(bundle.to_vec());
-        let config = client_config(Some(source), None).map_err(|error| failed(&error))?;
+        let config = client_config(Some(source), identity).map_err(|error| failed(&error))?;
         let provider = config.crypto_provider().clone();
         let paths = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()

@@ -1,7 +1,8 @@
 //! Authorities, certificates and keys of a cluster, as files.
 //!
-//! Two authorities: `ca` for everything that talks to or serves the Kubernetes API, `store-ca` for the store, so
-//! that an API identity opens nothing at the store.
+//! Three authorities: `ca` for everything that talks to or serves the Kubernetes API, `store-ca` for the store, so
+//! that an API identity opens nothing at the store, and `front-proxy-ca` for the one certificate with which the apiserver
+//! tells extension API servers for whom it asks.
 
 mod authority;
 mod certificate;
@@ -20,6 +21,9 @@ pub use certificate::{Purpose, Request};
 pub(crate) const SECRET: u32 = 0o600;
 /// Files everybody may read.
 pub(crate) const PUBLIC: u32 = 0o644;
+
+/// Whom extension API servers believe when it speaks for others.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 
 /// Client identities: the kubeconfig's name, the X.509 common name, the organization.
 #[must_use]
@@ -63,6 +67,12 @@ pub fn ensure(cluster: &Cluster) -> anyhow::Result<Outcome> {
         "keelson-store-ca",
     )?;
 
+    let front_proxy_ca = Authority::ensure(
+        &paths.pki("front-proxy-ca.crt"),
+        &paths.pki("front-proxy-ca.key"),
+        "keelson-front-proxy-ca",
+    )?;
+
     let validity = cluster.parameters.certificate_validity;
     let mut outcome = Outcome::default();
     for request in api_certificates(cluster)? {
@@ -71,6 +81,8 @@ pub fn ensure(cluster: &Cluster) -> anyhow::Result<Outcome> {
     for request in store_certificates(cluster) {
         outcome.count(store_ca.ensure_certificate(paths, &request, validity)?);
     }
+    let front_proxy = Request::client("front-proxy-client", FRONT_PROXY);
+    outcome.count(front_proxy_ca.ensure_certificate(paths, &front_proxy, validity)?);
     ensure_signing_key(&paths.pki("sa.key"), &paths.pki("sa.pub"))?;
     Ok(outcome)
 }

@@ -34,7 +34,7 @@ pub fn operation(operation: Operation) -> &'static str {
 }
 
 /// What to ask the webhook, `None` if the request is none of its business.
-pub fn concerned(hook: &Hook, attributes: &Attributes<'_>) -> ApiResult<Option<Asked>> {
+pub async fn concerned(hook: &Hook, attributes: &Attributes<'_>) -> ApiResult<Option<Asked>> {
     let Some(served) = version(hook, attributes) else {
         return Ok(None);
     };
@@ -54,7 +54,31 @@ pub fn concerned(hook: &Hook, attributes: &Attributes<'_>) -> ApiResult<Option<A
         None => shown(attributes.object.as_deref())?,
     };
     let old = shown(attributes.old)?;
-    Ok(Some(Asked { served, object, old }))
+    let mut asked = Asked { served, object, old };
+    if attributes.body.is_none() {
+        let version = asked.served.api_version();
+        asked.object = converted(attributes, &asked.served, asked.object, &version).await?;
+        asked.old = converted(attributes, &asked.served, asked.old, &version).await?;
+    }
+    Ok(Some(asked))
+}
+
+/// An object in another version of a custom resource whose versions a webhook converts.
+pub async fn converted(
+    attributes: &Attributes<'_>,
+    served: &Served,
+    object: Value,
+    version: &str,
+) -> ApiResult<Value> {
+    let Some(converter) = served.converter().filter(|_| !object.is_null()) else {
+        return Ok(object);
+    };
+    let mut converted = converter
+        .convert(attributes.ctx.server, vec![object], version)
+        .await?;
+    converted
+        .pop()
+        .ok_or_else(|| ApiError::internal("an object got lost while it was converted"))
 }
 
 /// The version of the resource that the webhook's rules name: the stored one, or an equivalent one.
@@ -84,11 +108,15 @@ fn version(hook: &Hook, attributes: &Attributes<'_>) -> Option<Served> {
     if !hook.versions_are_equivalent() {
         return None;
     }
-    let alias = info
+    if let Some(alias) = info
         .aliases
         .iter()
-        .find(|alias| matches(alias.group, alias.version))?;
-    find(alias.group, alias.version)
+        .find(|alias| matches(alias.group, alias.version))
+    {
+        return find(alias.group, alias.version);
+    }
+    let mut versions = catalog.custom().versions(info.group, info.plural).into_iter();
+    versions.find(|served| matches(served.group(), served.version()))
 }
 
 /// A request as rules see it.

@@ -81,7 +81,7 @@ async fn mutate_through(
     hook: &Arc<Hook>,
     attributes: &mut Attributes<'_>,
 ) -> ApiResult<Option<Option<Value>>> {
-    let Some(asked) = matching::concerned(hook, attributes)? else {
+    let Some(asked) = matching::concerned(hook, attributes).await? else {
         return Ok(None);
     };
     let Some(answer) = ask(hook, attributes, &asked).await? else {
@@ -90,6 +90,16 @@ async fn mutate_through(
     let Some(patch) = answer.patch.filter(|patch| !patch.is_empty()) else {
         return Ok(Some(None));
     };
+    let failed = |error: ApiError| failure(hook, error.message());
+    let mut value = asked.object;
+    let changed = json_patch::parse(&patch).and_then(|patch| json_patch::apply(&mut value, &patch));
+    changed.map_err(|error| failure(hook, &error.to_string()))?;
+    let served = asked.served;
+    served.to_storage(&mut value).map_err(failed)?;
+    let own = attributes.ctx.info.api_version();
+    let value = matching::converted(attributes, &served, value, &own)
+        .await
+        .map_err(failed)?;
     let Some(object) = attributes.object.as_deref_mut() else {
         let why = format!(
             "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
@@ -97,12 +107,6 @@ async fn mutate_through(
         );
         return Err(ApiError::internal(why));
     };
-    let failed = |error: ApiError| failure(hook, error.message());
-    let mut value = asked.object;
-    let changed = json_patch::parse(&patch).and_then(|patch| json_patch::apply(&mut value, &patch));
-    changed.map_err(|error| failure(hook, &error.to_string()))?;
-    let served = asked.served;
-    served.to_storage(&mut value).map_err(failed)?;
     object
         .become_decoded(value.to_string().as_bytes())
         .map_err(failed)?;
@@ -131,7 +135,7 @@ impl Admission for ValidatingAdmissionWebhook {
         let hooks = self.configured.hooks(attributes.ctx.server);
         let mut questions = Vec::new();
         for hook in hooks.iter() {
-            if let Some(asked) = matching::concerned(hook, attributes)? {
+            if let Some(asked) = matching::concerned(hook, attributes).await? {
                 questions.push((hook, asked));
             }
         }
