@@ -14,6 +14,7 @@
 //! | [`jsonpath`] | paths into JSON: printer columns, scale paths, selectable fields |
 //! | [`openapi`] | the documents that describe the API to clients |
 //! | [`protobuf`] | objects as the Go components send and want them |
+//! | [`packed`] | objects whose managed fields stay text |
 //! | [`apply`] | server-side apply: managed fields, conflicts, merging by schema |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch |
 //! | [`owners`], [`conditions`], [`pods`], [`deletion`], [`labels`] | what controllers keep asking of objects |
@@ -35,6 +36,7 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod owners;
+pub mod packed;
 pub mod patch;
 pub mod pods;
 pub mod protobuf;

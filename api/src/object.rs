@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::apply::Tree;
 use crate::names::{GroupKind, GroupResource, Gvk, Gvr};
+use crate::packed;
 use crate::status::{ApiError, ApiResult};
 
 /// Which object of a kind: its namespace (empty if it lives in none) and its name.
@@ -84,6 +85,15 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
     fn to_value(&self) -> ApiResult<Value> {
         serde_json::from_slice(&self.encode()?).map_err(ApiError::internal)
     }
+    /// The same without what is said of its managers.
+    fn to_unmanaged_value(&self) -> ApiResult<Value> {
+        let mut value = self.to_value()?;
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        Ok(value)
+    }
+
     /// From JSON. The kind must fit.
     fn decode(bytes: &[u8]) -> ApiResult<Self>
     where
@@ -217,7 +227,7 @@ where
     }
 
     fn encode(&self) -> ApiResult<Vec<u8>> {
-        serde_json::to_vec(self)
+        serde_json::to_vec(&packed::whole(self))
             .map_err(|e| ApiError::internal(format_args!("cannot encode {}: {e}", T::KIND)))
     }
 
@@ -226,7 +236,12 @@ where
     }
 
     fn to_value(&self) -> ApiResult<Value> {
-        serde_json::to_value(self)
+        serde_json::to_value(packed::whole(self))
+            .map_err(|e| ApiError::internal(format_args!("cannot encode {}: {e}", T::KIND)))
+    }
+
+    fn to_unmanaged_value(&self) -> ApiResult<Value> {
+        serde_json::to_value(packed::unmanaged(self))
             .map_err(|e| ApiError::internal(format_args!("cannot encode {}: {e}", T::KIND)))
     }
 
@@ -327,7 +342,7 @@ impl Unstructured {
         // Metadata has string keys and plain values: its encoding cannot fail.
         map.insert(
             "metadata".into(),
-            serde_json::to_value(&self.metadata).unwrap_or_default(),
+            serde_json::to_value(packed::metadata(&self.metadata)).unwrap_or_default(),
         );
         Value::Object(map)
     }
@@ -388,18 +403,18 @@ impl Object for Unstructured {
 impl Serialize for Unstructured {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Wire<'a> {
+        struct Wire<'a, M> {
             #[serde(rename = "apiVersion")]
             api_version: &'a str,
             kind: &'a str,
-            metadata: &'a ObjectMeta,
+            metadata: M,
             #[serde(flatten)]
             fields: &'a Map<String, Value>,
         }
         Wire {
             api_version: &self.api_version,
             kind: &self.kind,
-            metadata: &self.metadata,
+            metadata: packed::metadata(&self.metadata),
             fields: &self.fields,
         }
         .serialize(serializer)

@@ -1,9 +1,8 @@
 //! What is different between two objects, as sets of fields.
 
-use super::element;
 use super::elements::{self, Keyed};
 use super::schema::{Lists, Schema};
-use super::set::{Branch, FieldSet};
+use super::set::{Branch, FieldSet, Step};
 use super::tree::{Ref, Sort};
 
 /// What one object has and the other has not.
@@ -50,9 +49,9 @@ pub fn compare(schema: &dyn Schema, old: Option<Ref<'_>>, new: Ref<'_>) -> Resul
     let old = old.map_or(Side::Unwritten, Side::There);
     let root = node(schema, old, Side::There(new))?;
     Ok(Comparison {
-        added: FieldSet::from_branch(root.added.children),
-        modified: FieldSet::from_branch(root.modified.children),
-        removed: FieldSet::from_branch(root.removed.children),
+        added: FieldSet::from_branch(root.added),
+        modified: FieldSet::from_branch(root.modified),
+        removed: FieldSet::from_branch(root.removed),
     })
 }
 
@@ -120,10 +119,10 @@ struct Changes {
 }
 
 impl Changes {
-    fn attach(&mut self, step: impl Fn() -> String, inner: Changes) {
-        self.added.attach(&step, inner.added);
-        self.modified.attach(&step, inner.modified);
-        self.removed.attach(&step, inner.removed);
+    fn attach(&mut self, step: Step<'_>, inner: Changes) {
+        self.added.attach(step, inner.added);
+        self.modified.attach(step, inner.modified);
+        self.removed.attach(step, inner.removed);
     }
 
     /// The place is owned as a whole.
@@ -169,8 +168,8 @@ fn node(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, St
                     Sort::List => list(schema, old, new)?,
                     _ => Changes::default(),
                 };
-                changes.added.children.extend(inner.added.children);
-                changes.removed.children.extend(inner.removed.children);
+                changes.added.append(inner.added);
+                changes.removed.append(inner.removed);
             }
             return Ok(changes);
         }
@@ -212,7 +211,7 @@ fn map(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, Str
         };
         // A field the schema does not know was stored before it was forgotten.
         if let Some(child) = schema.field(name) {
-            changes.attach(|| element::field(name), node(child.schema, a, b)?);
+            changes.attach(Step::Field(name), node(child.schema, a, b)?);
         }
     }
     changes.mark(old, new);
@@ -254,7 +253,7 @@ fn list(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, St
                 inner
             }
         };
-        changes.attach(|| step.to_owned(), inner);
+        changes.attach(Step::Element(step), inner);
     }
     changes.mark(old, new);
     Ok(changes)
@@ -313,7 +312,7 @@ pub(super) fn mentioned(schema: &dyn Schema, config: Ref<'_>) -> Result<FieldSet
                     let mut found = walk(child.schema, inner)?;
                     let nothing = matches!(inner.sort(), Sort::Null | Sort::Map) && inner.is_empty();
                     found.member |= nothing || !child.declared;
-                    branch.attach(|| element::field(name), found);
+                    branch.attach(Step::Field(name), found);
                 }
             }
             Sort::List => {
@@ -332,11 +331,11 @@ pub(super) fn mentioned(schema: &dyn Schema, config: Ref<'_>) -> Result<FieldSet
                         _ => Branch::default(),
                     };
                     found.member = true;
-                    branch.attach(|| first.step.clone(), found);
+                    branch.attach(Step::Element(&first.step), found);
                 }
             }
         }
         Ok(branch)
     }
-    Ok(FieldSet::from_branch(walk(schema, config)?.children))
+    Ok(FieldSet::from_branch(walk(schema, config)?))
 }

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
-use serde_json::Value;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 
 use super::set::FieldSet;
+use crate::packed;
 
 /// How many managers that update an object are told apart; of more, the oldest become one.
 const MAX_UPDATERS: usize = 10;
@@ -113,7 +113,9 @@ impl Managed {
                 return Err("apiVersion must not be empty".to_owned());
             }
             let fields = match &entry.fields_v1 {
-                Some(fields) => FieldSet::read(&fields.0).map_err(|e| format!("error decoding set: {e}"))?,
+                Some(fields) => {
+                    FieldSet::parse(&packed::text(fields)).map_err(|e| format!("error decoding set: {e}"))?
+                }
                 None => FieldSet::default(),
             };
             let entry = Entry {
@@ -137,7 +139,10 @@ impl Managed {
         let entry = |entry: ManagedFieldsEntry| {
             Some(Entry {
                 manager: manager_of(&entry)?,
-                fields: FieldSet::trusted(entry.fields_v1.map_or(Value::Null, |fields| fields.0)),
+                fields: entry
+                    .fields_v1
+                    .map(|fields| FieldSet::stored(&packed::text(&fields)))
+                    .unwrap_or_default(),
                 time: entry.time.map(|time| time.0),
             })
         };
@@ -164,7 +169,7 @@ impl Managed {
         let entry = |entry: Entry| ManagedFieldsEntry {
             api_version: Some(entry.manager.version),
             fields_type: Some(FIELDS_TYPE.to_owned()),
-            fields_v1: Some(FieldsV1(entry.fields.into_value())),
+            fields_v1: Some(packed::fields(entry.fields.into_json())),
             manager: filled(entry.manager.name),
             operation: Some(entry.manager.operation.as_str().to_owned()),
             subresource: filled(entry.manager.subresource),
@@ -268,7 +273,7 @@ fn manager_of(entry: &ManagedFieldsEntry) -> Option<Manager> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn updater(name: &str, second: i64, field: &str) -> Entry {
         Entry {
@@ -295,8 +300,8 @@ mod tests {
         let ancient = &entries[0];
         assert_eq!(ancient.manager.as_deref(), Some(ANCIENT));
         assert_eq!(
-            ancient.fields_v1.as_ref().map(|fields| &fields.0),
-            Some(&json!({"f:f0": {}, "f:f1": {}, "f:f2": {}}))
+            ancient.fields_v1.as_ref().map(packed::text).as_deref(),
+            Some(r#"{"f:f0":{},"f:f1":{},"f:f2":{}}"#)
         );
         assert_eq!(ancient.time.as_ref().map(|time| time.0.as_second()), Some(2));
         assert_eq!(entries[1].manager.as_deref(), Some("m03"));

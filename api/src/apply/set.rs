@@ -1,45 +1,79 @@
 //! Sets of fields, in the form they travel in: `metav1.FieldsV1`.
 //!
 //! A node that is empty is a member of the set; one with steps below is only on the way, unless it holds `"."`. The set
-//! is kept as this very JSON, so that reading and writing managed fields costs nothing beyond the object's own.
+//! is kept as this very text and worked on as text: two sets are gone through side by side, in the order of their steps,
+//! so that reading, writing and changing managed fields takes no more than a pass over what is stored.
 //! Source: KEP-555, structured-merge-diff's `fieldpath`.
 
-use serde_json::{Map, Value};
+use std::cmp::Ordering;
+
+use serde_json::Value;
 
 use super::element;
 use super::schema::Schema;
 
-/// What marks a node that has steps below as a member, too.
-const ITSELF: &str = ".";
+mod text;
 
-type Nodes = Map<String, Value>;
+use text::{ITSELF, Reader, Writer, Written, write_step};
 
 /// A set of fields.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct FieldSet(Nodes);
-
-fn below(value: &Value) -> Option<&Nodes> {
-    value.as_object()
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet {
+    /// The members of the root, without the braces around them.
+    members: String,
 }
 
-fn is_member(nodes: &Nodes) -> bool {
-    nodes.is_empty() || nodes.contains_key(ITSELF)
+/// What becomes of two sets that are gone through side by side.
+struct Rule {
+    /// Whether what only our set has is kept.
+    ours: bool,
+    /// Whether what only their set has is kept.
+    theirs: bool,
+    /// What both have something at: whether the place is a member, from whether it is one of ours and of theirs.
+    /// Nothing is left of it or of what lies below when the answer is `None`.
+    shared: fn(bool, bool) -> Option<bool>,
 }
 
-fn has_children(nodes: &Nodes) -> bool {
-    nodes.keys().any(|step| step != ITSELF)
-}
-
-/// A node from its two halves; `None` if there is nothing to keep.
-fn node(member: bool, mut children: Nodes) -> Option<Value> {
-    children.remove(ITSELF);
-    match (member, children.is_empty()) {
-        (false, true) => None,
-        (true, false) => {
-            children.insert(ITSELF.to_owned(), Value::Object(Nodes::new()));
-            Some(Value::Object(children))
+/// Goes through the two nodes that the readers stand in.
+fn combine<'t>(ours: &mut Reader<'t>, theirs: &mut Reader<'t>, rule: &Rule, out: &mut Writer) {
+    fn pass<'t>(
+        reader: &mut Reader<'t>,
+        step: Written<'t>,
+        keep: bool,
+        out: &mut Writer,
+    ) -> Option<Written<'t>> {
+        let inside = reader.skip();
+        if keep {
+            out.whole(step, inside);
         }
-        _ => Some(Value::Object(children)),
+        reader.step()
+    }
+    let (mut a, mut b) = (ours.step(), theirs.step());
+    loop {
+        let order = match (a, b) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(a), Some(b)) => a.order(b),
+        };
+        match (order, a, b) {
+            (Ordering::Less, Some(step), _) => a = pass(ours, step, rule.ours, out),
+            (Ordering::Greater, _, Some(step)) => b = pass(theirs, step, rule.theirs, out),
+            (_, Some(step), _) => {
+                // Both are asked: that moves them on.
+                let (of_ours, of_theirs) = (ours.member(), theirs.member());
+                if let Some(member) = (rule.shared)(of_ours, of_theirs) {
+                    let node = out.open(step, member);
+                    combine(ours, theirs, rule, out);
+                    out.close(node);
+                } else {
+                    ours.skip();
+                    theirs.skip();
+                }
+                (a, b) = (ours.step(), theirs.step());
+            }
+            _ => return,
+        }
     }
 }
 
@@ -56,331 +90,289 @@ impl FieldSet {
 
     /// From `fieldsV1`. Steps are brought into one form; what cannot be read is an error.
     pub fn read(fields: &Value) -> Result<Self, String> {
-        fn nodes(value: &Value) -> Result<Nodes, String> {
+        fn nodes(value: &Value, out: &mut Writer) -> Result<(), String> {
             let given = value.as_object().ok_or("a set of fields must be an object")?;
-            let mut read = Nodes::new();
-            for (step, inner) in given {
-                if step == ITSELF {
-                    read.insert(step.clone(), Value::Object(Nodes::new()));
-                } else if let Some(step) = element::canonical(step)? {
-                    read.insert(step, Value::Object(nodes(inner)?));
+            // Of steps that turn out to be the same one, the last one stands.
+            let mut steps = std::collections::BTreeMap::new();
+            for (step, inner) in given.iter().filter(|(step, _)| *step != ITSELF) {
+                if let Some(step) = element::canonical(step)? {
+                    steps.insert(step, inner);
                 }
             }
-            Ok(read)
+            let mut written = String::new();
+            for (step, inner) in steps {
+                let member = inner
+                    .as_object()
+                    .is_none_or(|inner| inner.is_empty() || inner.contains_key(ITSELF));
+                written.clear();
+                write_step(&mut written, &step);
+                let node = out.open(Written(&written), member);
+                nodes(inner, out)?;
+                out.close(node);
+            }
+            Ok(())
         }
-        let mut read = nodes(fields)?;
-        read.remove(ITSELF);
-        Ok(Self(read))
+        let mut out = Writer::default();
+        nodes(fields, &mut out)?;
+        Ok(Self {
+            members: out.finish(),
+        })
     }
 
-    /// A set that this module made before.
-    pub(super) fn trusted(fields: Value) -> Self {
-        match fields {
-            Value::Object(nodes) => Self(nodes),
-            _ => Self::default(),
+    /// The same from JSON.
+    pub fn parse(json: &str) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        Self::read(&value)
+    }
+
+    /// A set as an object in the store has it. That is what [`FieldSet::into_json`] wrote; what plainly is not is read
+    /// anew, or is nothing.
+    pub(super) fn stored(json: &str) -> Self {
+        let ours =
+            |members: &&str| members.is_empty() || (members.starts_with('"') && members.ends_with('}'));
+        match json
+            .strip_prefix('{')
+            .and_then(|json| json.strip_suffix('}'))
+            .filter(ours)
+            .filter(|members| !members.bytes().any(|b| b.is_ascii_whitespace()))
+        {
+            Some(members) => Self {
+                members: members.to_owned(),
+            },
+            None => Self::parse(json).unwrap_or_default(),
         }
     }
 
-    /// As `fieldsV1`.
-    pub fn into_value(self) -> Value {
-        Value::Object(self.0)
+    /// As `fieldsV1`: JSON.
+    pub fn into_json(self) -> String {
+        let mut json = self.members;
+        json.insert(0, '{');
+        json.push('}');
+        json
     }
 
-    pub(super) fn from_branch(children: Nodes) -> Self {
-        Self(children)
+    pub(super) fn from_branch(branch: Branch) -> Self {
+        Self {
+            members: branch.children,
+        }
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader::new(&self.members)
+    }
+
+    fn combined(&self, other: &FieldSet, rule: &Rule) -> Self {
+        let mut out = Writer::with_capacity(self.members.len() + other.members.len());
+        combine(&mut self.reader(), &mut other.reader(), rule, &mut out);
+        Self {
+            members: out.finish(),
+        }
     }
 
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.members.is_empty()
     }
 
     /// Adds one path.
     pub fn insert(&mut self, path: &[String]) {
-        fn into(nodes: &mut Nodes, path: &[String]) {
-            let Some((first, rest)) = path.split_first() else {
-                return;
-            };
-            match nodes.get_mut(first) {
-                None => {
-                    let mut inner = Nodes::new();
-                    into(&mut inner, rest);
-                    nodes.insert(first.clone(), Value::Object(inner));
-                }
-                Some(Value::Object(inner)) if rest.is_empty() => {
-                    if !inner.is_empty() {
-                        inner.insert(ITSELF.to_owned(), Value::Object(Nodes::new()));
-                    }
-                }
-                Some(Value::Object(inner)) => {
-                    if inner.is_empty() {
-                        inner.insert(ITSELF.to_owned(), Value::Object(Nodes::new()));
-                    }
-                    into(inner, rest);
-                }
-                Some(_) => {}
-            }
+        let mut one = String::new();
+        for (i, step) in path.iter().enumerate() {
+            one.push_str(if i == 0 { "\"" } else { "{\"" });
+            write_step(&mut one, step);
+            one.push_str("\":");
         }
-        into(&mut self.0, path);
+        if !path.is_empty() {
+            one.push_str("{}");
+            one.extend(std::iter::repeat_n('}', path.len() - 1));
+        }
+        self.union(&Self { members: one });
     }
 
     /// Whether a path is a member.
     pub fn contains(&self, path: &[String]) -> bool {
-        let mut nodes = &self.0;
-        for (i, step) in path.iter().enumerate() {
-            match nodes.get(step).and_then(below) {
-                Some(inner) if i + 1 == path.len() => return is_member(inner),
-                Some(inner) => nodes = inner,
-                None => return false,
-            }
+        let mut view = self.view();
+        let mut member = false;
+        for step in path {
+            (member, view) = view.step(step);
         }
-        false
+        member
     }
 
     /// Adds every member of another set.
     pub fn union(&mut self, other: &FieldSet) {
-        fn merge(ours: &mut Nodes, theirs: &Nodes) {
-            for (step, value) in theirs {
-                let Some(theirs) = below(value) else { continue };
-                match ours.get_mut(step) {
-                    None => {
-                        ours.insert(step.clone(), value.clone());
-                    }
-                    Some(Value::Object(ours)) => {
-                        let member = is_member(ours) || is_member(theirs);
-                        merge(ours, theirs);
-                        if member && !ours.is_empty() {
-                            ours.insert(ITSELF.to_owned(), Value::Object(Nodes::new()));
-                        }
-                    }
-                    Some(_) => {}
-                }
-            }
+        const RULE: Rule = Rule {
+            ours: true,
+            theirs: true,
+            shared: |ours, theirs| Some(ours || theirs),
+        };
+        if self.is_empty() {
+            self.members.clone_from(&other.members);
+        } else if !other.is_empty() {
+            *self = self.combined(other, &RULE);
         }
-        fn without_mark(nodes: &mut Nodes) {
-            nodes.remove(ITSELF);
-        }
-        merge(&mut self.0, &other.0);
-        without_mark(&mut self.0);
     }
 
     /// Takes out every member of another set: those alone, not what lies below them.
     pub fn subtract(&mut self, other: &FieldSet) {
-        fn walk(ours: &mut Nodes, theirs: &Nodes) {
-            for (step, theirs) in theirs {
-                let (Some(theirs), Some(Value::Object(inner))) = (below(theirs), ours.get_mut(step)) else {
-                    continue;
-                };
-                let member = is_member(inner) && !is_member(theirs);
-                let mut children = std::mem::take(inner);
-                children.remove(ITSELF);
-                walk(&mut children, theirs);
-                match node(member, children) {
-                    Some(left) => {
-                        ours.insert(step.clone(), left);
-                    }
-                    None => {
-                        ours.remove(step);
-                    }
-                }
-            }
+        const RULE: Rule = Rule {
+            ours: true,
+            theirs: false,
+            shared: |ours, theirs| Some(ours && !theirs),
+        };
+        if !self.is_empty() && !other.is_empty() {
+            *self = self.combined(other, &RULE);
         }
-        walk(&mut self.0, &other.0);
-    }
-
-    /// Takes out one path of field names, but not what lies below it.
-    pub fn subtract_path(&mut self, path: &[&str]) {
-        fn walk(nodes: &mut Nodes, path: &[&str]) {
-            let Some((name, rest)) = path.split_first() else {
-                return;
-            };
-            let step = element::field(name);
-            let Some(Value::Object(inner)) = nodes.get_mut(&step) else {
-                return;
-            };
-            if rest.is_empty() {
-                if inner.is_empty() {
-                    nodes.remove(&step);
-                } else {
-                    inner.remove(ITSELF);
-                }
-                return;
-            }
-            if inner.is_empty() {
-                return;
-            }
-            walk(inner, rest);
-            if !has_children(inner) {
-                if is_member(inner) && !inner.is_empty() {
-                    inner.clear();
-                } else {
-                    nodes.remove(&step);
-                }
-            }
-        }
-        walk(&mut self.0, path);
     }
 
     /// Takes out every member of another set and everything below it.
     pub fn subtract_below(&mut self, other: &FieldSet) {
-        fn walk(ours: &mut Nodes, theirs: &Nodes) {
-            for (step, theirs) in theirs {
-                let (Some(theirs), Some(Value::Object(inner))) = (below(theirs), ours.get_mut(step)) else {
-                    continue;
-                };
-                if is_member(theirs) {
-                    ours.remove(step);
-                    continue;
-                }
-                let member = is_member(inner);
-                walk(inner, theirs);
-                match (has_children(inner), member) {
-                    (true, _) => {}
-                    (false, true) => inner.clear(),
-                    (false, false) => {
-                        ours.remove(step);
-                    }
-                }
-            }
+        const RULE: Rule = Rule {
+            ours: true,
+            theirs: false,
+            shared: |ours, theirs| (!theirs).then_some(ours),
+        };
+        if !self.is_empty() && !other.is_empty() {
+            *self = self.combined(other, &RULE);
         }
-        walk(&mut self.0, &other.0);
     }
 
     /// The members of both sets.
     pub fn intersection(&self, other: &FieldSet) -> FieldSet {
-        fn walk(ours: &Nodes, theirs: &Nodes) -> Nodes {
-            let mut both = Nodes::new();
-            for (step, value) in ours {
-                let (Some(ours), Some(theirs)) = (below(value), theirs.get(step).and_then(below)) else {
-                    continue;
-                };
-                if step == ITSELF {
-                    continue;
-                }
-                let member = is_member(ours) && is_member(theirs);
-                if let Some(node) = node(member, walk(ours, theirs)) {
-                    both.insert(step.clone(), node);
-                }
-            }
-            both
-        }
-        Self(walk(&self.0, &other.0))
+        const RULE: Rule = Rule {
+            ours: false,
+            theirs: false,
+            shared: |ours, theirs| Some(ours && theirs),
+        };
+        self.combined(other, &RULE)
     }
 
     /// Every member's path, a node's before those below it.
     pub fn paths(&self) -> Vec<Vec<String>> {
-        fn walk(nodes: &Nodes, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
-            let steps = || {
-                nodes
-                    .iter()
-                    .filter(|(step, _)| *step != ITSELF)
-                    .filter_map(|(step, value)| Some((step, below(value)?)))
-            };
-            for (step, inner) in steps() {
-                if is_member(inner) {
+        fn walk(mut reader: Reader<'_>, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+            let mut below = Vec::new();
+            while let Some(step) = reader.step() {
+                let step = step.plain();
+                if reader.member() {
                     let mut whole = path.clone();
                     whole.push(step.clone());
                     found.push(whole);
                 }
+                let inside = reader.skip();
+                if !inside.is_empty() {
+                    below.push((step, inside));
+                }
             }
-            for (step, inner) in steps().filter(|(_, inner)| has_children(inner)) {
-                path.push(step.clone());
-                walk(inner, path, found);
+            for (step, inside) in below {
+                path.push(step);
+                walk(Reader::new(inside), path, found);
                 path.pop();
             }
         }
         let mut found = Vec::new();
-        walk(&self.0, &mut Vec::new(), &mut found);
+        walk(self.reader(), &mut Vec::new(), &mut found);
         found
     }
 
     /// The steps of the first level: each with whether it is a member and what lies below it.
     pub(super) fn view(&self) -> SetView<'_> {
-        SetView(Some(&self.0))
+        SetView(&self.members)
     }
 
     /// The same set and, besides, every field of a struct that the set has something below of.
     pub(super) fn with_named_fields(&self, schema: &dyn Schema) -> FieldSet {
-        fn walk(nodes: &Nodes, schema: Option<&dyn Schema>) -> Nodes {
-            let mut out = Nodes::new();
-            for (step, value) in nodes {
-                let Some(inner) = below(value).filter(|_| step != ITSELF) else {
-                    continue;
-                };
-                let name = element::field_name(step);
+        fn walk(reader: &mut Reader<'_>, schema: Option<&dyn Schema>, out: &mut Writer) {
+            while let Some(step) = reader.step() {
+                let plain = step.plain();
+                let name = element::field_name(&plain);
                 let found = name.and_then(|name| schema?.field(name));
                 let declared = found.as_ref().is_some_and(|field| field.declared);
                 let below = match name {
                     Some(_) => found.map(|field| field.schema),
                     None => schema.and_then(|list| list.items()),
                 };
-                let member = is_member(inner) || declared;
-                if let Some(node) = node(member, walk(inner, below)) {
-                    out.insert(step.clone(), node);
-                }
+                let node = out.open(step, reader.member() || declared);
+                walk(reader, below, out);
+                out.close(node);
             }
-            out
         }
-        Self(walk(&self.0, Some(schema)))
+        let mut out = Writer::with_capacity(self.members.len());
+        walk(&mut self.reader(), Some(schema), &mut out);
+        Self {
+            members: out.finish(),
+        }
     }
 
     /// The set after the schema has changed: of what is now owned as a whole, nothing below remains.
     pub(super) fn settled(&self, schema: &dyn Schema) -> FieldSet {
-        fn walk(nodes: &Nodes, schema: &dyn Schema) -> Nodes {
-            let mut out = Nodes::new();
-            for (step, value) in nodes {
-                let Some(inner) = below(value).filter(|_| step != ITSELF) else {
-                    continue;
-                };
-                let named = element::field_name(step);
-                let there = match named {
+        fn walk(reader: &mut Reader<'_>, schema: &dyn Schema, out: &mut Writer) {
+            while let Some(step) = reader.step() {
+                let plain = step.plain();
+                let there = match element::field_name(&plain) {
                     Some(name) => schema.field(name).map(|field| field.schema),
                     None => schema.items(),
                 };
-                let whole = there.filter(|_| has_children(inner)).is_some_and(|there| {
-                    let elements = inner
-                        .keys()
-                        .any(|step| step != ITSELF && element::field_name(step).is_none());
+                let Some(there) = there else {
+                    out.whole(step, reader.skip());
+                    continue;
+                };
+                let member = reader.member();
+                let mut ahead = *reader;
+                let first = ahead.step();
+                let whole = first.is_some() && {
+                    let mut elements = false;
+                    let mut step = first;
+                    while let Some(one) = step {
+                        elements |= !one.0.starts_with("f:");
+                        ahead.skip();
+                        step = ahead.step();
+                    }
                     if elements {
                         there.list().is_atomic()
                     } else {
                         there.atomic_map()
                     }
-                });
-                let kept = match there {
-                    _ if whole => Some(Value::Object(Nodes::new())),
-                    Some(there) => node(is_member(inner), walk(inner, there)),
-                    None => Some(value.clone()),
                 };
-                if let Some(kept) = kept {
-                    out.insert(step.clone(), kept);
+                if whole {
+                    out.whole(step, "");
+                    reader.skip();
+                } else {
+                    let node = out.open(step, member);
+                    walk(reader, there, out);
+                    out.close(node);
                 }
             }
-            out
         }
-        Self(walk(&self.0, schema))
+        let mut out = Writer::with_capacity(self.members.len());
+        walk(&mut self.reader(), schema, &mut out);
+        Self {
+            members: out.finish(),
+        }
     }
 }
 
 /// A set, or what lies below one of its nodes.
 #[derive(Clone, Copy)]
-pub(super) struct SetView<'s>(Option<&'s Nodes>);
+pub(super) struct SetView<'s>(&'s str);
 
 impl<'s> SetView<'s> {
     /// Whether the step is a member, and what lies below it.
     pub(super) fn step(self, step: &str) -> (bool, SetView<'s>) {
-        match self.0.and_then(|nodes| nodes.get(step)).and_then(below) {
-            Some(inner) => (
-                is_member(inner),
-                SetView(Some(inner).filter(|inner| has_children(inner))),
-            ),
-            None => (false, SetView(None)),
+        let mut wanted = String::with_capacity(step.len());
+        write_step(&mut wanted, step);
+        let mut reader = Reader::new(self.0);
+        while let Some(found) = reader.step() {
+            if found.0 == wanted {
+                return (reader.member(), SetView(reader.skip()));
+            }
+            reader.skip();
         }
+        (false, SetView(""))
     }
 
     /// Whether nothing lies here.
     pub(super) fn is_empty(self) -> bool {
-        self.0.is_none_or(|nodes| !has_children(nodes))
+        self.0.is_empty()
     }
 }
 
@@ -397,7 +389,16 @@ pub fn show_path(path: &[String]) -> String {
 #[derive(Default)]
 pub(super) struct Branch {
     pub(super) member: bool,
-    pub(super) children: Nodes,
+    children: String,
+}
+
+/// A step that something is hung at.
+#[derive(Clone, Copy)]
+pub(super) enum Step<'s> {
+    /// A field or an entry of a map.
+    Field(&'s str),
+    /// An element of a list.
+    Element(&'s str),
 }
 
 impl Branch {
@@ -405,15 +406,41 @@ impl Branch {
     pub(super) fn leaf() -> Self {
         Self {
             member: true,
-            children: Nodes::new(),
+            children: String::new(),
         }
     }
 
-    /// Hangs a branch below this one. `step` is made only when there is something to hang.
-    pub(super) fn attach(&mut self, step: impl FnOnce() -> String, branch: Branch) {
-        if let Some(node) = node(branch.member, branch.children) {
-            self.children.insert(step(), node);
+    /// Hangs a branch below this one, if there is something to hang. Steps come in their order.
+    pub(super) fn attach(&mut self, step: Step<'_>, branch: Branch) {
+        if !branch.member && branch.children.is_empty() {
+            return;
         }
+        let out = &mut self.children;
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.push('"');
+        match step {
+            Step::Field(name) => {
+                out.push_str("f:");
+                write_step(out, name);
+            }
+            Step::Element(step) => write_step(out, step),
+        }
+        out.push_str("\":{");
+        if branch.member && !branch.children.is_empty() {
+            out.push_str("\".\":{},");
+        }
+        out.push_str(&branch.children);
+        out.push('}');
+    }
+
+    /// Takes over what lies below another branch, all of which comes after what lies here.
+    pub(super) fn append(&mut self, branch: Branch) {
+        if !self.children.is_empty() && !branch.children.is_empty() {
+            self.children.push(',');
+        }
+        self.children.push_str(&branch.children);
     }
 }
 

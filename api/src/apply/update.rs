@@ -3,6 +3,7 @@
 //! Source: KEP-555 and structured-merge-diff's `merge`.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,20 +17,22 @@ use super::tree::Tree;
 use super::validate;
 
 /// Fields nobody manages: the server decides them, or they are what the object is.
-const UNMANAGED: &[&[&str]] = &[
-    &["apiVersion"],
-    &["kind"],
-    &["metadata"],
-    &["metadata", "name"],
-    &["metadata", "namespace"],
-    &["metadata", "creationTimestamp"],
-    &["metadata", "selfLink"],
-    &["metadata", "uid"],
-    &["metadata", "clusterName"],
-    &["metadata", "generation"],
-    &["metadata", "managedFields"],
-    &["metadata", "resourceVersion"],
-];
+static UNMANAGED: LazyLock<FieldSet> = LazyLock::new(|| {
+    FieldSet::of_fields(&[
+        &["apiVersion"],
+        &["kind"],
+        &["metadata"],
+        &["metadata", "name"],
+        &["metadata", "namespace"],
+        &["metadata", "creationTimestamp"],
+        &["metadata", "selfLink"],
+        &["metadata", "uid"],
+        &["metadata", "clusterName"],
+        &["metadata", "generation"],
+        &["metadata", "managedFields"],
+        &["metadata", "resourceVersion"],
+    ])
+});
 
 /// The manager of what was there before anybody applied.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -95,19 +98,13 @@ pub fn update(
 
 /// Hands fields to a manager, but for those that nobody manages.
 fn give_managed(managed: &mut Managed, manager: Manager, mut fields: FieldSet, now: Timestamp) {
-    strip(&mut fields);
+    fields.subtract(&UNMANAGED);
     if !fields.is_empty() {
         managed.give(Entry {
             manager,
             fields,
             time: Some(now),
         });
-    }
-}
-
-fn strip(fields: &mut FieldSet) {
-    for path in UNMANAGED {
-        fields.subtract_path(path);
     }
 }
 
@@ -259,7 +256,7 @@ impl Application<'_> {
         };
         self.take_over(&mut managed, schema, &new, converter)?;
         if let Some(entry) = managed.0.iter_mut().find(|entry| entry.manager.is(&self.manager)) {
-            strip(&mut entry.fields);
+            entry.fields.subtract(&UNMANAGED);
         }
         managed.drop_empty();
         let changed = !self.exists || !Tree::of(&new)?.root().same(Tree::of(self.live)?.root());

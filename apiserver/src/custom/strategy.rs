@@ -28,6 +28,7 @@ use super::schema::ownership::Root;
 use super::schema::{Schema, check, defaults, prune, rules};
 use crate::registry::common::cells;
 use crate::registry::info::ResourceInfo;
+use crate::registry::selected::{self, Selected};
 use crate::registry::strategy::{
     Column, ErasedStrategy, Fields, Request, RequestContext, Reservation, Subresource,
 };
@@ -358,24 +359,20 @@ impl ErasedStrategy for CustomStrategy {
         Vec::new()
     }
 
-    fn has_selectable_fields(&self) -> bool {
-        self.forms.iter().any(|form| !form.fields.is_empty())
-    }
-
     /// The fields of every version: one form of an object serves them all.
-    fn selectable_fields(&self, object: &dyn Object) -> Fields {
-        let Ok(object) = untyped(object) else {
-            return Fields::new();
-        };
-        let value = object.to_value();
+    fn selected(&self, json: &[u8]) -> Result<Selected, serde_json::Error> {
+        let labels = selected::labels(json)?;
         let mut fields = Fields::new();
-        for (name, path) in self.forms.iter().flat_map(|form| &form.fields) {
-            if !fields.iter().any(|(known, _)| known == name) {
-                let found = path.find(&value).first().map(|found| jsonpath::print(found));
-                fields.push((*name, found.unwrap_or_default()));
+        if self.forms.iter().any(|form| !form.fields.is_empty()) {
+            let value: Value = serde_json::from_slice(json)?;
+            for (name, path) in self.forms.iter().flat_map(|form| &form.fields) {
+                if !fields.iter().any(|(known, _)| known == name) {
+                    let found = path.find(&value).first().map(|found| jsonpath::print(found));
+                    fields.push((*name, found.unwrap_or_default()));
+                }
             }
         }
-        fields
+        Ok(Selected { labels, fields })
     }
 
     fn columns(&self) -> &'static [Column] {

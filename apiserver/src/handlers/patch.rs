@@ -58,12 +58,31 @@ pub async fn patch(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> ApiResult<
         return super::apply::apply(call, patch).await;
     }
     update_with(call, Base::Present, |old| {
-        let mut value = old.to_value()?;
+        if may_see_managers(kind, patch) {
+            let mut value = old.to_value()?;
+            call.served.from_storage(&mut value);
+            apply(call, kind, &mut value, patch)?;
+            return body::from_value(call, value);
+        }
+        let mut value = old.to_unmanaged_value()?;
         call.served.from_storage(&mut value);
         apply(call, kind, &mut value, patch)?;
-        body::from_value(call, value)
+        let mut new = body::from_value(call, value)?;
+        new.meta_mut()
+            .managed_fields
+            .clone_from(&old.meta().managed_fields);
+        Ok(new)
     })
     .await
+}
+
+/// Whether a patch may look at the managed fields or change them. Few do, and these fields are half of an object.
+fn may_see_managers(kind: PatchType, patch: &[u8]) -> bool {
+    let mentions = |text: &[u8]| memchr::memmem::find(patch, text).is_some();
+    // Escapes may spell anything; operations of a JSON patch may be on all of the metadata, or on all of the object.
+    mentions(b"managedFields")
+        || mentions(b"\\u")
+        || (kind == PatchType::Json && (mentions(b"/metadata\"") || mentions(b"\"\"")))
 }
 
 /// Patches a value in the version asked for.

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod rbac;
 pub mod resource;
 pub mod scheduling;
+pub mod selected;
 pub mod storage;
 pub mod strategy;
 

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use keelson_api::apply::Schema;
 use keelson_api::field::Errors;
 use keelson_api::object::{Kind, Object};
+use keelson_api::packed;
 use keelson_api::status::{ApiError, ApiResult};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -20,6 +21,7 @@ use serde_json::Value;
 pub use super::info::{
     Alias, GET_PATCH_UPDATE, Lifetime, NameRule, ResourceInfo, Scope, SubresourceForm, SubresourceInfo, Verb,
 };
+use super::selected::{self, Selected};
 use crate::authentication::User;
 use crate::state::Server;
 
@@ -205,6 +207,21 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What selectors look at in an object in the store. A kind whose objects change often may read just that.
+    fn selected(&self, json: &[u8]) -> Result<Selected, serde_json::Error> {
+        if Strategy::info(self).selectable_fields.is_empty() {
+            return Ok(Selected {
+                labels: selected::labels(json)?,
+                fields: Fields::new(),
+            });
+        }
+        let object: Self::Object = serde_json::from_slice(json)?;
+        Ok(Selected {
+            fields: self.selectable_fields(&object),
+            labels: object.labels().clone(),
+        })
+    }
+
     /// Columns of the Table form.
     fn columns(&self) -> &'static [Column];
 
@@ -355,10 +372,6 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     fn stored(&self, _json: &[u8]) -> Option<Vec<u8>> {
         None
     }
-    /// Whether field selectors may name fields of the kind.
-    fn has_selectable_fields(&self) -> bool {
-        !self.info().selectable_fields.is_empty()
-    }
     /// The kind of lists, where it is not the kind with `List` behind it.
     fn list_kind(&self) -> Option<&'static str> {
         None
@@ -389,8 +402,8 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     ) -> ApiResult<Errors>;
     /// See [`Strategy::warnings`].
     fn warnings(&self, object: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
-    /// See [`Strategy::selectable_fields`].
-    fn selectable_fields(&self, object: &dyn Object) -> Fields;
+    /// See [`Strategy::selected`].
+    fn selected(&self, json: &[u8]) -> Result<Selected, serde_json::Error>;
     /// See [`Strategy::columns`].
     fn columns(&self) -> &'static [Column];
     /// See [`Strategy::cells`].
@@ -457,11 +470,11 @@ impl<S: Strategy> ErasedStrategy for S {
     }
 
     fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, serde_json::Error> {
-        Ok(Box::new(serde_json::from_slice::<S::Object>(json)?))
+        Ok(Box::new(packed::decode::<S::Object>(json)?))
     }
 
     fn decode_value(&self, value: Value) -> Result<Box<dyn Object>, serde_json::Error> {
-        Ok(Box::new(serde_json::from_value::<S::Object>(value)?))
+        Ok(Box::new(packed::from_value::<S::Object>(value)?))
     }
 
     fn default(&self, object: &mut dyn Object) -> ApiResult<()> {
@@ -515,11 +528,8 @@ impl<S: Strategy> ErasedStrategy for S {
             .unwrap_or_default()
     }
 
-    fn selectable_fields(&self, object: &dyn Object) -> Fields {
-        object
-            .downcast_ref()
-            .map(|o| Strategy::selectable_fields(self, o))
-            .unwrap_or_default()
+    fn selected(&self, json: &[u8]) -> Result<Selected, serde_json::Error> {
+        Strategy::selected(self, json)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,14 +1,12 @@
 //! One object as the server keeps it: the bytes it serves, and what selectors look at.
 
 use std::any::Any;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use keelson_api::object::Kind;
-use serde::Deserialize;
 
+use crate::registry::selected::Selected;
 use crate::registry::strategy::ErasedStrategy;
 
 /// What a watch says about an object.
@@ -75,39 +73,17 @@ impl Entry {
         let revised = strategy.stored(stored);
         let stored = revised.as_deref().unwrap_or(stored);
         let line = splice(kind, stored, revision).ok_or("there is no metadata")?;
-        let (labels, fields) = if !strategy.has_selectable_fields() {
-            let head: Head<'_> = serde_json::from_slice(stored).map_err(|e| e.to_string())?;
-            let labels = head
-                .metadata
-                .labels
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(k, v)| (k.into(), v.into()))
-                .collect();
-            (labels, Box::default())
-        } else {
-            let object = strategy.decode(stored).map_err(|e| e.to_string())?;
-            let labels = object
-                .labels()
-                .iter()
-                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
-                .collect();
-            let fields = strategy.selectable_fields(object.as_ref());
-            (
-                labels,
-                fields
-                    .into_iter()
-                    .map(|(name, value)| (name, value.into()))
-                    .collect(),
-            )
-        };
+        let Selected { labels, fields } = strategy.selected(stored).map_err(|e| e.to_string())?;
         Ok(Self {
             key,
             revision,
             line,
             kind,
-            labels,
-            fields,
+            labels: labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+            fields: fields
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect(),
             revised: revised.is_some(),
             decoded: OnceLock::new(),
         })
@@ -219,18 +195,6 @@ impl Entry {
                 .map_or("", |(_, v)| v),
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    metadata: HeadMeta<'a>,
-}
-
-#[derive(Deserialize, Default)]
-struct HeadMeta<'a> {
-    #[serde(borrow, default)]
-    labels: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
 }
 
 const VERSION: &[u8] = br#""resourceVersion":""#;

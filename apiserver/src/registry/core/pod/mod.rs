@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`defaults`] | what a pod or template becomes when its author leaves things out |
 //! | [`validation`] | what is refused |
+//! | [`selected`] | what selectors look at |
 //! | [`table`] | what `kubectl get pods` shows |
 //! | [`binding`] | `pods/binding`: a pod gets its node |
 //! | [`eviction`] | `pods/eviction`: a deletion that asks the disruption budgets first |
@@ -11,6 +12,7 @@
 pub mod binding;
 pub mod defaults;
 pub mod eviction;
+mod selected;
 pub mod table;
 pub mod validation;
 
@@ -25,8 +27,9 @@ use keelson_api::{conditions, time};
 use serde_json::Value;
 
 use crate::registry::common::meta::{self, Spec};
+use crate::registry::selected::Selected;
 use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, Subresource, SubresourceForm,
+    Column, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, Subresource, SubresourceForm,
     SubresourceInfo, Verb,
 };
 
@@ -221,42 +224,8 @@ impl Strategy for PodStrategy {
             .unwrap_or_default()
     }
 
-    fn selectable_fields(&self, pod: &Pod) -> Fields {
-        let spec = pod.spec.as_ref();
-        let status = pod.status.as_ref();
-        let text = |field: Option<&String>| field.cloned().unwrap_or_default();
-        let address = status
-            .and_then(|s| s.pod_ips.as_ref())
-            .and_then(|ips| ips.first())
-            .map(|ip| ip.ip.clone());
-        vec![
-            ("spec.nodeName", text(spec.and_then(|s| s.node_name.as_ref()))),
-            (
-                "spec.restartPolicy",
-                text(spec.and_then(|s| s.restart_policy.as_ref())),
-            ),
-            (
-                "spec.schedulerName",
-                text(spec.and_then(|s| s.scheduler_name.as_ref())),
-            ),
-            (
-                "spec.serviceAccountName",
-                text(spec.and_then(|s| s.service_account_name.as_ref())),
-            ),
-            (
-                "spec.hostNetwork",
-                spec.and_then(|s| s.host_network).unwrap_or(false).to_string(),
-            ),
-            ("status.phase", text(status.and_then(|s| s.phase.as_ref()))),
-            (
-                "status.podIP",
-                address.unwrap_or_else(|| text(status.and_then(|s| s.pod_ip.as_ref()))),
-            ),
-            (
-                "status.nominatedNodeName",
-                text(status.and_then(|s| s.nominated_node_name.as_ref())),
-            ),
-        ]
+    fn selected(&self, json: &[u8]) -> Result<Selected, serde_json::Error> {
+        selected::pod(json)
     }
 
     fn columns(&self) -> &'static [Column] {
