@@ -19,6 +19,7 @@ pub mod compare;
 pub mod conflict;
 pub mod element;
 mod elements;
+mod fresh;
 pub mod last_applied;
 pub mod managers;
 mod merge;

@@ -227,8 +227,11 @@ where
     }
 
     fn encode(&self) -> ApiResult<Vec<u8>> {
-        serde_json::to_vec(&packed::whole(self))
-            .map_err(|e| ApiError::internal(format_args!("cannot encode {}: {e}", T::KIND)))
+        let mut json = Vec::with_capacity(packed::usual_size(self.metadata()));
+        match serde_json::to_writer(&mut json, &packed::whole(self)) {
+            Ok(()) => Ok(json),
+            Err(e) => Err(ApiError::internal(format_args!("cannot encode {}: {e}", T::KIND))),
+        }
     }
 
     fn tree(&self) -> ApiResult<Tree> {

@@ -34,6 +34,13 @@ pub fn fields(json: String) -> FieldsV1 {
     FieldsV1(Value::String(json))
 }
 
+/// Bytes an object with this metadata usually takes.
+pub fn usual_size(meta: &ObjectMeta) -> usize {
+    let entries = meta.managed_fields.iter().flatten();
+    let sets = entries.filter_map(|entry| entry.fields_v1.as_ref()?.0.as_str());
+    sets.map(|set| set.len() + 200).sum::<usize>() + 2048
+}
+
 /// Reads an object. Errors are those of reading it with serde.
 pub fn decode<K: Kind>(json: &[u8]) -> serde_json::Result<K> {
     let Some((rest, managed)) = cut::managed_fields(json) else {

@@ -50,6 +50,13 @@ pub struct Checked<'a> {
     pub complaints: Vec<String>,
 }
 
+impl Checked<'_> {
+    /// Whether the body did not have to be rewritten.
+    pub fn as_it_was(&self) -> bool {
+        matches!(self.json, Cow::Borrowed(_))
+    }
+}
+
 /// Checks the body of an object of this type. The error is what is wrong with the JSON or its types, in words.
 pub fn check<'a>(definition: &'static Definition, body: &'a [u8]) -> Result<Checked<'a>, String> {
     let outcome = check::text(definition, body)?;

@@ -1,6 +1,7 @@
 //! What is different between two objects, as sets of fields.
 
 use super::elements::{self, Keyed};
+use super::fresh;
 use super::schema::{Lists, Schema};
 use super::set::{Branch, FieldSet, Step};
 use super::tree::{Ref, Sort};
@@ -46,8 +47,13 @@ impl Comparison {
 /// Compares two objects of a kind. Without an old one everything is new, but for the structs every object of the kind
 /// has.
 pub fn compare(schema: &dyn Schema, old: Option<Ref<'_>>, new: Ref<'_>) -> Result<Comparison, String> {
-    let old = old.map_or(Side::Unwritten, Side::There);
-    let root = node(schema, old, Side::There(new))?;
+    let Some(old) = old else {
+        return Ok(Comparison {
+            added: fresh::fields(schema, new)?,
+            ..Comparison::default()
+        });
+    };
+    let root = node(schema, Side::There(old), Side::There(new))?;
     Ok(Comparison {
         added: FieldSet::from_branch(root.added),
         modified: FieldSet::from_branch(root.modified),
@@ -224,7 +230,11 @@ fn list(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, St
         return Ok(Changes::leaf(old, new));
     }
     let mut changes = Changes::default();
-    let (ours, theirs) = (indexed(schema, &kind, old)?, indexed(schema, &kind, new)?);
+    let elements = |side| match side {
+        Side::There(list) => indexed(schema, &kind, list),
+        _ => Ok(Vec::new()),
+    };
+    let (ours, theirs) = (elements(old)?, elements(new)?);
     let items = schema.items().ok_or("the elements of a list have no type")?;
     let (mut ours, mut theirs) = (ours.as_slice(), theirs.as_slice());
     while let Some(step) = first_step(ours, theirs) {
@@ -266,11 +276,12 @@ fn node_or_nothing(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<
     node(schema, old, new)
 }
 
-/// The elements of one side, by their steps.
-fn indexed<'t>(schema: &dyn Schema, kind: &Lists<'_>, side: Side<'t>) -> Result<Vec<Keyed<'t>>, String> {
-    let Side::There(list) = side else {
-        return Ok(Vec::new());
-    };
+/// The elements of a list, by their steps.
+pub(super) fn indexed<'t>(
+    schema: &dyn Schema,
+    kind: &Lists<'_>,
+    list: Ref<'t>,
+) -> Result<Vec<Keyed<'t>>, String> {
     let mut elements = elements::keyed(schema, kind, list)?;
     if !elements.is_sorted_by(|a, b| a.step <= b.step) {
         elements.sort_by(|a, b| a.step.cmp(&b.step));
@@ -321,7 +332,7 @@ pub(super) fn mentioned(schema: &dyn Schema, config: Ref<'_>) -> Result<FieldSet
                     return Ok(Branch::leaf());
                 }
                 let items = schema.items().ok_or("the elements of a list have no type")?;
-                let elements = indexed(schema, &kind, Side::There(value))?;
+                let elements = indexed(schema, &kind, value)?;
                 let mut rest = elements.as_slice();
                 while let Some(first) = rest.first() {
                     let (group, more) = take(rest, &first.step);

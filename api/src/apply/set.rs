@@ -14,7 +14,7 @@ use super::schema::Schema;
 
 mod text;
 
-use text::{ITSELF, Reader, Writer, Written, write_step};
+use text::{ITSELF, Opened, Reader, Writer, Written, write_step};
 
 /// A set of fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -401,6 +401,58 @@ pub(super) enum Step<'s> {
     Element(&'s str),
 }
 
+impl Step<'_> {
+    /// Appends the step as sets have it.
+    fn write(self, out: &mut String) {
+        match self {
+            Step::Field(name) => {
+                out.push_str("f:");
+                write_step(out, name);
+            }
+            Step::Element(step) => write_step(out, step),
+        }
+    }
+}
+
+/// A set that is written from its first step to its last.
+#[derive(Default)]
+pub(super) struct SetWriter {
+    writer: Writer,
+    /// Where steps are spelled.
+    step: String,
+}
+
+impl SetWriter {
+    fn spell(&mut self, step: Step<'_>) {
+        self.step.clear();
+        step.write(&mut self.step);
+    }
+
+    /// Writes a member without anything below.
+    pub(super) fn leaf(&mut self, step: Step<'_>) {
+        self.spell(step);
+        self.writer.whole(Written(&self.step), "");
+    }
+
+    /// Begins a node.
+    pub(super) fn open(&mut self, step: Step<'_>, member: bool) -> Opened {
+        self.spell(step);
+        self.writer.open(Written(&self.step), member)
+    }
+
+    /// Ends the node that was begun last.
+    pub(super) fn close(&mut self, node: Opened) {
+        self.writer.close(node);
+    }
+
+    /// The set.
+    pub(super) fn finish(self) -> FieldSet {
+        FieldSet {
+            members: self.writer.finish(),
+        }
+    }
+}
+
 impl Branch {
     /// The place itself.
     pub(super) fn leaf() -> Self {
@@ -420,13 +472,7 @@ impl Branch {
             out.push(',');
         }
         out.push('"');
-        match step {
-            Step::Field(name) => {
-                out.push_str("f:");
-                write_step(out, name);
-            }
-            Step::Element(step) => write_step(out, step),
-        }
+        step.write(out);
         out.push_str("\":{");
         if branch.member && !branch.children.is_empty() {
             out.push_str("\".\":{},");

@@ -67,7 +67,22 @@ pub fn decode_object(call: &Call<'_>, json: &[u8]) -> ApiResult<Box<dyn Object>>
 }
 
 /// Reads an object of the call's resource from a value in the version asked for.
-pub fn from_value(call: &Call<'_>, mut value: Value) -> ApiResult<Box<dyn Object>> {
+pub fn from_value(call: &Call<'_>, value: Value) -> ApiResult<Box<dyn Object>> {
+    read_value(call, value, true)
+}
+
+/// The same from an object that this patch was laid over. What the patch says is all that may be wrong with it.
+pub fn from_patched(call: &Call<'_>, value: Value, patch: &[u8]) -> ApiResult<Box<dyn Object>> {
+    let info = call.info();
+    let proven = call.served.as_stored()
+        && schema::by_kind(info.group, info.version, info.kind).is_some_and(|definition| {
+            strict::check(definition, patch)
+                .is_ok_and(|checked| checked.complaints.is_empty() && checked.as_it_was())
+        });
+    read_value(call, value, !proven)
+}
+
+fn read_value(call: &Call<'_>, mut value: Value, check: bool) -> ApiResult<Box<dyn Object>> {
     if !value.is_object() {
         return Err(strict::cannot_be_handled(
             call.info().kind,
@@ -82,7 +97,7 @@ pub fn from_value(call: &Call<'_>, mut value: Value) -> ApiResult<Box<dyn Object
     }
     call.served.to_storage(&mut value)?;
     let (info, version) = (call.info(), call.served.version());
-    if let Some(definition) = schema::by_kind(info.group, info.version, info.kind) {
+    if let Some(definition) = schema::by_kind(info.group, info.version, info.kind).filter(|_| check) {
         strict::decode_value(definition, version, &mut value, call.options.field_validation)?
             .into_iter()
             .for_each(|text| call.warn(text));

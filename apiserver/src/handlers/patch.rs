@@ -67,7 +67,10 @@ pub async fn patch(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> ApiResult<
         let mut value = old.to_unmanaged_value()?;
         call.served.from_storage(&mut value);
         apply(call, kind, &mut value, patch)?;
-        let mut new = body::from_value(call, value)?;
+        let mut new = match kind {
+            PatchType::Merge | PatchType::Strategic => body::from_patched(call, value, patch)?,
+            _ => body::from_value(call, value)?,
+        };
         new.meta_mut()
             .managed_fields
             .clone_from(&old.meta().managed_fields);

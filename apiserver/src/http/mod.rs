@@ -279,7 +279,8 @@ fn subject(wanted: &ResourceRequest, verb: Option<Verb>, method: &Method) -> Sub
 ///
 /// What is too large is read on for a while and thrown away: a client that is still writing does not see an answer.
 pub async fn read_body(mut body: Incoming) -> ApiResult<Bytes> {
-    let mut whole = BytesMut::new();
+    let announced = hyper::body::Body::size_hint(&body).lower();
+    let mut whole = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(BODY_LIMIT).min(BODY_LIMIT));
     let mut size = 0;
     while let Some(frame) = body.frame().await {
         let frame =

@@ -175,7 +175,7 @@ pub(super) struct Writer {
 
 /// A node that is being written.
 #[must_use]
-pub(super) struct Opened {
+pub(in crate::apply) struct Opened {
     /// Length of the text before the node.
     before: usize,
     /// Length of the text at the beginning of what is in the node.
