@@ -176,6 +176,14 @@ impl Worker {
                 self.store()?;
             }
         }
+        while !self.stopping.load(Ordering::Acquire)
+            && self.has_room_to_collect()
+            && self.state.engine().collect()?
+        {
+            if self.is_due() && self.has_room() {
+                self.store()?;
+            }
+        }
         if self.state.read(|inner| inner.is_full()) {
             self.check_quota();
         }
@@ -224,6 +232,11 @@ impl Worker {
             want += RESUME_BYTES;
         }
         self.room.free_bytes().is_none_or(|free| free > want)
+    }
+
+    /// Giving back room takes a little first; the reserve is there for it.
+    fn has_room_to_collect(&self) -> bool {
+        self.room.free_bytes().is_none_or(|free| free > RESERVE_BYTES / 2)
     }
 
     fn set_full(&mut self, full: bool) {

@@ -1,12 +1,13 @@
 //! Where the applied state is kept on disk, behind one trait.
 //!
-//! - [`sled`]: the one that is used
+//! - [`sled`]: the one that is used; [`values`]: the files beside it, with everything that is not short
 //! - [`memory`]: for tests and simulations
 //!
 //! The engine lags behind the Raft log and is replayed from it; what [`Engine::commit`] returned for is durable.
 
 pub mod memory;
 pub mod sled;
+pub mod values;
 
 use std::ops::ControlFlow;
 
@@ -69,6 +70,14 @@ pub trait Engine: Send + Sync {
     /// When the state cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
+    /// The values of several keys, in the order of the keys.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    fn get_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
     /// Visits the keys of `[from, to)` in order until the visitor breaks off.
     ///
     /// # Errors
@@ -86,6 +95,15 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the state could not be opened again.
     fn trim(&self, pressure: Pressure) -> Result<(), EngineError>;
+
+    /// Gives back a piece of the disk that holds what is not wanted any more. Whether there may be more to do. As
+    /// for [`Self::commit`], one caller at a time.
+    ///
+    /// # Errors
+    /// When it could not be done; the engine must not be used after that.
+    fn collect(&self) -> Result<bool, EngineError> {
+        Ok(false)
+    }
 
     /// Bytes on disk.
     fn disk_bytes(&self) -> u64;

@@ -1,4 +1,4 @@
-//! The applied state in sled.
+//! The applied state in sled, with the longer values in files beside it ([`super::values`]).
 //!
 //! sled 1.0.0-alpha.124 never lets go of a leaf that was written since it was opened (its eviction after a
 //! flush looks at a mark that the flush has just cleared), so memory would grow with everything ever written.
@@ -7,19 +7,30 @@
 //!
 //! A failed flush leaves sled unusable. The caller checks for free space before it commits.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
+use super::values::append::Append;
+use super::values::record::{self, Place, Stored};
+use super::values::{TALLIES, Tally, Values};
 use super::{Batch, Engine, EngineError, Pressure, Visitor};
 
-/// Records in a leaf, sled's unit of reading and writing. A leaf of pods is then about 80 KiB: small enough to
-/// be read for one record, large enough to compress and to keep the tree's own index small. sled's cache keeps
+/// Records in a leaf, sled's unit of reading and writing. With values elsewhere a leaf is some KiB. sled's cache keeps
 /// at least one leaf in each of its 256 shards, so this also bounds what reading costs in memory.
-const LEAF_FANOUT: usize = 16;
+const LEAF_FANOUT: usize = 64;
+
+/// In the state's folder: sled's files, and the files of values.
+const SLED_FOLDER: &str = "index";
+const VALUES_FOLDER: &str = "values";
+
+/// How often a value is looked for that is moved by the time it is read.
+const LOOKS: usize = 10;
 
 /// Memory for leaves that were read. The apiserver reads through its own cache; this serves its start.
 const CACHE_BYTES: usize = 4 << 20;
@@ -54,6 +65,7 @@ pub struct SledEngine {
 struct Handles {
     writer: Mutex<Db>,
     readers: Vec<Mutex<Db>>,
+    values: Arc<Values>,
 }
 
 impl SledEngine {
@@ -64,7 +76,7 @@ impl SledEngine {
     pub fn open(path: &Path) -> Result<Self, EngineError> {
         let engine = Self {
             path: path.to_owned(),
-            handles: RwLock::new(Some(open_handles(path)?)),
+            handles: RwLock::new(Some(open_handles(path, None)?)),
             next_reader: AtomicUsize::new(0),
             written: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
@@ -85,7 +97,7 @@ impl SledEngine {
     fn with_reader<T>(
         &self,
         attempt: &'static str,
-        read: impl FnOnce(&Db) -> std::io::Result<T>,
+        read: impl FnOnce(&Db, &Arc<Values>) -> std::io::Result<T>,
     ) -> Result<T, EngineError> {
         let handles = self.handles.read();
         let handles = handles
@@ -96,35 +108,148 @@ impl SledEngine {
         let reader = (0..READERS)
             .find_map(|offset| handles.readers[(start + offset) % READERS].try_lock())
             .unwrap_or_else(|| handles.readers[start % READERS].lock());
-        guarded(|| read(&reader)).map_err(|error| self.fail(attempt, error))
+        guarded(|| read(&reader, &handles.values)).map_err(|error| self.fail(attempt, error))
     }
 
     fn measure(&self) {
         if let Some(handles) = self.handles.read().as_ref()
             && let Ok(bytes) = handles.writer.lock().size_on_disk()
         {
-            self.disk_bytes.store(bytes, Ordering::Relaxed);
+            self.disk_bytes
+                .store(bytes + handles.values.disk_bytes(), Ordering::Relaxed);
         }
+    }
+
+    /// Looks several keys up; those that are elsewhere are read by the caller, without the lock of a handle.
+    fn look_up(
+        &self,
+        keys: &[Vec<u8>],
+        positions: &[usize],
+        found: &mut [Option<Bytes>],
+    ) -> Result<LookedUp, EngineError> {
+        self.with_reader("reading records", |db, values| {
+            let mut apart = Vec::new();
+            let mut bytes = 0;
+            for &position in positions {
+                let Some(stored) = db.get(&keys[position])? else {
+                    continue;
+                };
+                bytes += stored.len();
+                match record::stored(&stored)? {
+                    Stored::Inline => found[position] = Some(Bytes::from_owner(stored).slice(1..)),
+                    Stored::Apart(place) => apart.push((place, position)),
+                }
+            }
+            self.read.fetch_add(bytes, Ordering::Relaxed);
+            Ok(LookedUp {
+                apart,
+                values: values.clone(),
+            })
+        })
+    }
+
+    /// Puts a batch and what it does to the files of values on disk.
+    fn write(
+        &self,
+        handles: &Handles,
+        attempt: &'static str,
+        gather: &mut Gather<'_>,
+    ) -> Result<(), EngineError> {
+        let writer = handles.writer.lock();
+        let mut written = 0;
+        guarded(|| {
+            let mut changes = sled::Batch::default();
+            let mut append = handles.values.begin();
+            gather(&writer, &mut append, &mut |key, stored| {
+                written += key.len() + stored.as_ref().map_or(0, Vec::len);
+                match stored {
+                    Some(stored) => changes.insert(key, stored),
+                    None => changes.remove(key),
+                }
+            })?;
+            for (key, tally) in append.sync()? {
+                match tally {
+                    Some(tally) => changes.insert(key, tally),
+                    None => changes.remove(key),
+                }
+            }
+            writer.apply_batch(changes)?;
+            writer.flush()?;
+            append.settle();
+            Ok(())
+        })
+        .map_err(|error| self.fail(attempt, error))?;
+        self.written.fetch_add(written, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Keys whose values are elsewhere, by their positions, and where.
+struct LookedUp {
+    apart: Vec<(Place, usize)>,
+    values: Arc<Values>,
+}
+
+/// Is given sled, the files of values and where changes go.
+type Gather<'g> =
+    dyn FnMut(&Db, &mut Append<'_>, &mut dyn FnMut(Vec<u8>, Option<Vec<u8>>)) -> std::io::Result<()> + 'g;
+
+/// Where a key's value is, if it is not in sled itself.
+fn place_of(db: &Db, key: &[u8]) -> std::io::Result<Option<Place>> {
+    match db.get(key)? {
+        Some(stored) => match record::stored(&stored)? {
+            Stored::Inline => Ok(None),
+            Stored::Apart(place) => Ok(Some(place)),
+        },
+        None => Ok(None),
     }
 }
 
 impl Engine for SledEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let value = self.with_reader("reading a record", |db| Ok(db.get(key)?.map(Bytes::from_owner)))?;
-        if let Some(value) = &value {
-            self.read.fetch_add(value.len(), Ordering::Relaxed);
+        Ok(self.get_all(&[key.to_vec()])?.pop().flatten())
+    }
+
+    fn get_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        const ATTEMPT: &str = "reading records";
+        let mut found = vec![None; keys.len()];
+        let mut positions: Vec<usize> = (0..keys.len()).collect();
+        for _ in 0..LOOKS {
+            let LookedUp { mut apart, values } = self.look_up(keys, &positions, &mut found)?;
+            if apart.is_empty() {
+                return Ok(found);
+            }
+            values
+                .read(&mut apart, keys, &mut found)
+                .map_err(|error| self.fail(ATTEMPT, error))?;
+            positions = apart
+                .into_iter()
+                .map(|(_, position)| position)
+                .filter(|position| found[*position].is_none())
+                .collect();
+            if positions.is_empty() {
+                return Ok(found);
+            }
         }
-        Ok(value)
+        Err(self.fail(ATTEMPT, "a value is not where it should be"))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), EngineError> {
+        let to = to.min(&TALLIES);
         if from >= to {
             return Ok(());
         }
-        self.with_reader("reading records", |db| {
+        self.with_reader("reading records", |db, values| {
             for record in db.range::<&[u8], _>(from..to) {
-                let (key, value) = record?;
-                if visit(&key, &value).is_break() {
+                let (key, stored) = record?;
+                let flow = match record::stored(&stored)? {
+                    Stored::Inline => visit(&key, &stored[1..]),
+                    Stored::Apart(_) => match scanned(db, values, &key)? {
+                        Some(value) => visit(&key, &value),
+                        None => continue,
+                    },
+                };
+                if flow.is_break() {
                     break;
                 }
             }
@@ -134,30 +259,58 @@ impl Engine for SledEngine {
 
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
         const ATTEMPT: &str = "writing the applied state";
-        let bytes = batch.bytes();
-        let mut changes = sled::Batch::default();
-        for (key, value) in batch.writes {
-            match value {
-                Some(value) => changes.insert(key, &value[..]),
-                None => changes.remove(key),
-            }
-        }
         {
             let handles = self.handles.read();
             let handles = handles
                 .as_ref()
                 .ok_or_else(|| self.fail(ATTEMPT, "the state is closed"))?;
-            let writer = handles.writer.lock();
-            guarded(|| {
-                writer
-                    .apply_batch(changes)
-                    .and_then(|()| writer.flush().map(drop))
-            })
-            .map_err(|error| self.fail(ATTEMPT, error))?;
+            // A later change of a key wins, so the last is the one whose value is wanted.
+            let writes: BTreeMap<Vec<u8>, Option<Bytes>> = batch.writes.into_iter().collect();
+            self.write(handles, ATTEMPT, &mut |db, append, change| {
+                for (key, value) in &writes {
+                    if let Some(place) = place_of(db, key)? {
+                        append.release(place);
+                    }
+                    let stored = match value {
+                        Some(value) if value.len() > record::INLINE_BYTES => {
+                            Some(record::apart(append.add(key, value)?))
+                        }
+                        Some(value) => Some(record::inline(value)),
+                        None => None,
+                    };
+                    change(key.clone(), stored);
+                }
+                Ok(())
+            })?;
         }
-        self.written.fetch_add(bytes, Ordering::Relaxed);
         self.measure();
         Ok(())
+    }
+
+    fn collect(&self) -> Result<bool, EngineError> {
+        const ATTEMPT: &str = "giving back room of the applied state";
+        {
+            let handles = self.handles.read();
+            let handles = handles
+                .as_ref()
+                .ok_or_else(|| self.fail(ATTEMPT, "the state is closed"))?;
+            let piece = handles.values.next_piece();
+            let Some(piece) = piece.map_err(|error| self.fail(ATTEMPT, error))? else {
+                return Ok(false);
+            };
+            self.write(handles, ATTEMPT, &mut |db, append, change| {
+                for (key, value, place) in &piece.records {
+                    if place_of(db, key)? == Some(*place) {
+                        append.release(*place);
+                        change(key.to_vec(), Some(record::apart(append.add(key, value)?)));
+                    }
+                }
+                append.emptied(&piece);
+                Ok(())
+            })?;
+        }
+        self.measure();
+        Ok(true)
     }
 
     fn trim(&self, pressure: Pressure) -> Result<(), EngineError> {
@@ -171,8 +324,9 @@ impl Engine for SledEngine {
             return Ok(());
         }
         let mut handles = self.handles.write();
-        drop(handles.take());
-        *handles = Some(open_handles(&self.path)?);
+        // The files of values stay open: they hold on to no memory.
+        let values = handles.take().map(|handles| handles.values);
+        *handles = Some(open_handles(&self.path, values)?);
         self.written.store(0, Ordering::Relaxed);
         self.read.store(0, Ordering::Relaxed);
         Ok(())
@@ -199,11 +353,27 @@ impl Engine for SledEngine {
             std::fs::remove_dir_all(&old)
         };
         exchange().map_err(|error| self.fail(ATTEMPT, error))?;
-        *handles = Some(open_handles(&self.path)?);
+        *handles = Some(open_handles(&self.path, None)?);
         self.written.store(0, Ordering::Relaxed);
         self.read.store(0, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// A value met in a scan; `None` if its key is gone meanwhile.
+fn scanned(db: &Db, values: &Values, key: &[u8]) -> std::io::Result<Option<Bytes>> {
+    let keys = [key.to_vec()];
+    let mut found = [None];
+    for _ in 0..LOOKS {
+        let Some(place) = place_of(db, key)? else {
+            return Ok(None);
+        };
+        values.read(&mut [(place, 0)], &keys, &mut found)?;
+        if let [Some(value)] = &mut found {
+            return Ok(Some(std::mem::take(value)));
+        }
+    }
+    Err(record::damaged("a value is not where it should be"))
 }
 
 /// sled answers damage with panics in places; to its user they are errors like others.
@@ -212,14 +382,14 @@ fn guarded<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
         .unwrap_or_else(|_| Err(std::io::Error::other("the files are damaged")))
 }
 
-fn open_handles(path: &Path) -> Result<Handles, EngineError> {
+fn open_handles(path: &Path, values: Option<Arc<Values>>) -> Result<Handles, EngineError> {
     let fail = |reason: String| EngineError {
         attempt: "opening the applied state",
         path: path.display().to_string(),
         reason,
     };
     let config = sled::Config::new()
-        .path(path)
+        .path(path.join(SLED_FOLDER))
         .cache_capacity_bytes(CACHE_BYTES)
         .zstd_compression_level(COMPRESSION_LEVEL)
         .flush_every_ms(Some(FLUSH_NEVER_MS));
@@ -236,9 +406,25 @@ fn open_handles(path: &Path) -> Result<Handles, EngineError> {
         }
     };
     let readers = (0..READERS).map(|_| Mutex::new(writer.clone())).collect();
+    let values = match values {
+        Some(values) => values,
+        None => {
+            let open = || -> std::io::Result<Values> {
+                let mut tallies = BTreeMap::new();
+                for record in writer.range::<&[u8], _>(&TALLIES[..]..) {
+                    let (key, tally) = record?;
+                    let (file, tally) = Tally::decode(&key, &tally)?;
+                    tallies.insert(file, tally);
+                }
+                Values::open(&path.join(VALUES_FOLDER), &tallies)
+            };
+            Arc::new(guarded(open).map_err(|error| fail(error.to_string()))?)
+        }
+    };
     Ok(Handles {
         writer: Mutex::new(writer),
         readers,
+        values,
     })
 }
 
@@ -348,5 +534,120 @@ mod tests {
         })?;
         assert_eq!(seen, 1000);
         Ok(())
+    }
+
+    fn value(number: u32, round: u32) -> Bytes {
+        Bytes::from(format!("{round}.{number} ").repeat(1000))
+    }
+
+    fn all_values(engine: &SledEngine, keys: u32, round: impl Fn(u32) -> u32) -> Result<(), EngineError> {
+        let names: Vec<Vec<u8>> = (0..keys).map(|number| number.to_be_bytes().to_vec()).collect();
+        for (number, found) in (0..).zip(engine.get_all(&names)?) {
+            assert!(found == Some(value(number, round(number))), "{number}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn files_of_which_little_is_wanted_are_emptied_and_deleted() -> Result<(), Box<dyn std::error::Error>> {
+        const KEYS: u32 = 3000;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("state");
+        let engine = SledEngine::open(&path)?;
+        let put = |round: u32, wanted: &dyn Fn(u32) -> bool| {
+            let mut batch = Batch::default();
+            for number in (0..KEYS).filter(|number| wanted(*number)) {
+                batch.put(number.to_be_bytes().to_vec(), value(number, round));
+            }
+            engine.commit(batch)
+        };
+        put(0, &|_| true)?;
+        let once = engine.disk_bytes();
+        // Every third key keeps its first value: no file is without any that is wanted.
+        for round in 1..6 {
+            put(round, &|number| number % 3 != 0)?;
+        }
+        let grown = engine.disk_bytes();
+        assert!(grown > 2 * once, "{once} {grown}");
+        let mut pieces = 0;
+        while engine.collect()? {
+            pieces += 1;
+        }
+        assert!(pieces > 0);
+        assert!(engine.disk_bytes() < 2 * once, "{once} {}", engine.disk_bytes());
+        let round = |number: u32| if number % 3 == 0 { 0 } else { 5 };
+        all_values(&engine, KEYS, round)?;
+        drop(engine);
+        let engine = SledEngine::open(&path)?;
+        all_values(&engine, KEYS, round)?;
+        assert!(!engine.collect()?);
+        Ok(())
+    }
+
+    /// What a crash leaves behind the last batch, in a file of values or as a file, is not taken for anything.
+    #[test]
+    fn values_that_were_not_committed_are_cut_off() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("state");
+        {
+            let engine = SledEngine::open(&path)?;
+            engine.commit(batch(0..10, 1000))?;
+        }
+        let values = path.join(VALUES_FOLDER);
+        let file = values.join("1");
+        let committed = std::fs::read(&file)?;
+        std::fs::write(&file, [&committed[..], b"half a record"].concat())?;
+        std::fs::write(values.join("2"), b"a file that sled was never told of")?;
+        {
+            let engine = SledEngine::open(&path)?;
+            assert_eq!(std::fs::read(&file)?, committed);
+            assert!(!values.join("2").exists());
+            engine.commit(batch(10..20, 1000))?;
+        }
+        let engine = SledEngine::open(&path)?;
+        for number in 0..20_u32 {
+            let found = engine.get(&number.to_be_bytes())?;
+            assert_eq!(found.map(|value| value.to_vec()), Some(vec![number as u8; 1000]));
+        }
+        drop(engine);
+        std::fs::write(&file, &committed[..100])?;
+        assert!(SledEngine::open(&path).is_err(), "a file that is too short");
+        std::fs::remove_file(&file)?;
+        assert!(SledEngine::open(&path).is_err(), "a file that is missing");
+        Ok(())
+    }
+
+    #[test]
+    fn readers_find_values_that_are_moved() -> Result<(), Box<dyn std::error::Error>> {
+        const KEYS: u32 = 300;
+        let folder = tempfile::tempdir()?;
+        let engine = SledEngine::open(&folder.path().join("state"))?;
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| -> Result<(), EngineError> {
+                while !stop.load(Ordering::Acquire) {
+                    engine.get_all(&[7_u32.to_be_bytes().to_vec(), 9_u32.to_be_bytes().to_vec()])?;
+                    engine.scan(&[0], &[0xff; 5], &mut |_, value| {
+                        assert!(value.len() > 100);
+                        ControlFlow::Continue(())
+                    })?;
+                }
+                Ok(())
+            });
+            for round in 0..40 {
+                let mut batch = Batch::default();
+                for number in (0..KEYS).filter(|number| round == 0 || number % 7 != 0) {
+                    batch.put(
+                        number.to_be_bytes().to_vec(),
+                        value(number, round).repeat(8).into(),
+                    );
+                }
+                engine.commit(batch)?;
+                while engine.collect()? {}
+            }
+            stop.store(true, Ordering::Release);
+            reader.join().map_err(|_| "the reader failed")??;
+            Ok(())
+        })
     }
 }

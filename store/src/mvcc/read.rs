@@ -343,10 +343,13 @@ impl Selection {
             .collect();
         // In the order in which they lie on disk, not the order of the keys.
         missing.sort_unstable_by_key(|position| self.hits[*position].revision);
-        for position in missing {
-            let hit = &mut self.hits[position];
-            let value = engine.get(&schema::value_key(hit.revision))?;
-            hit.value = Some(value.ok_or(ReadError::Gone)?);
+        let keys: Vec<Vec<u8>> = missing
+            .iter()
+            .map(|position| schema::value_key(self.hits[*position].revision))
+            .collect();
+        let values = engine.get_all(&keys)?;
+        for (position, value) in missing.into_iter().zip(values) {
+            self.hits[position].value = Some(value.ok_or(ReadError::Gone)?);
         }
         Ok(())
     }
