@@ -10,6 +10,7 @@ use keelson_daemon::metrics::Metrics;
 use keelson_proto::etcd::LeaseRevokeRequest;
 use keelson_proto::store::StoredMember;
 use keelson_proto::store::proposal::Operation;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::compactor;
@@ -38,6 +39,9 @@ const FRAGMENT_OVERHEAD: usize = 512 << 10;
 const EXPIRY_EVERY: Duration = Duration::from_millis(500);
 /// Leases revoked at a time.
 const EXPIRY_BATCH: usize = 500;
+
+/// Long ranges that are read at a time.
+const BULK_READS: usize = 4;
 
 /// Runs a member until `shutdown`.
 ///
@@ -144,6 +148,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             },
         },
         token: config.initial_cluster_token.clone(),
+        bulk_reads: Semaphore::new(BULK_READS),
         shutdown: stop.clone(),
     });
     let plain = plain_door(&api, opened.syncs);

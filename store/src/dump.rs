@@ -1,7 +1,6 @@
-//! The whole state as a stream of records: for members that are too far behind, and for backups.
+//! The whole state as a stream of records, for members that are too far behind.
 //!
-//! A dump is consistent without stopping anything: records never change, the newest ones and everything else
-//! are captured under the lock, and history is not dropped while it is read.
+//! The store's own format, between members; backups for people are [`crate::backup`].
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -12,9 +11,9 @@ use raft::eraftpb::ConfState;
 use crate::engine::sled::SledEngine;
 use crate::engine::{Batch, Engine, EngineError};
 use crate::error::StoreError;
-use crate::mvcc::revision::Revision;
+use crate::history::History;
 use crate::mvcc::schema;
-use crate::state::{Applied, State, encode_state};
+use crate::state::{Applied, State};
 
 /// Bytes handed on at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -32,68 +31,25 @@ pub fn write(
     state: &State,
     take: &mut dyn FnMut(Bytes) -> ControlFlow<()>,
 ) -> Result<Option<(Applied, ConfState)>, StoreError> {
-    let _pin = state.pin();
-    let (place, encoded, stored, newest, leases) = state.read(|inner| {
-        let leases: Vec<(i64, i64)> = inner
-            .mvcc
-            .leases
-            .all()
-            .map(|(id, lease)| (id, lease.ttl))
-            .collect();
-        (
-            (inner.shared.applied, inner.shared.membership.conf_state.clone()),
-            encode_state(inner),
-            inner.mvcc.recent.stored(),
-            inner.mvcc.recent.unstored(),
-            leases,
-        )
-    });
+    let history = History::capture(state);
     let mut writer = ChunkWriter {
         buffer: BytesMut::with_capacity(CHUNK_BYTES * 2),
         take,
         stopped: false,
     };
-    writer.record(schema::STATE_KEY, &encoded);
-    for (id, ttl) in leases {
-        writer.record(&schema::lease_key(id), &ttl.to_be_bytes());
+    writer.record(schema::STATE_KEY, &history.encoded);
+    for (id, ttl) in &history.leases {
+        writer.record(&schema::lease_key(*id), &ttl.to_be_bytes());
     }
-    let from = schema::meta_key(Revision::default());
-    let to = schema::meta_key(Revision::start_of(stored + 1));
-    let mut failed = None;
-    state.engine().scan(&from, &to, &mut |key, meta| {
-        let mut value_key = key.to_vec();
-        if let Some(decoded) = schema::decode_meta(key, meta) {
-            value_key = schema::value_key(decoded.stamp.revision);
-            if decoded.stamp.deleted {
-                writer.record(key, meta);
-                return writer.flow();
-            }
-        }
-        match state.engine().get(&value_key) {
-            Ok(Some(value)) => {
-                writer.record(key, meta);
-                writer.record(&value_key, &value);
-                writer.flow()
-            }
-            // Superfluous, and dropped just now.
-            Ok(None) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    for record in newest.iter().flat_map(|change| &change.records) {
+    history.records(&|_| true, &mut |record| {
         writer.record(&schema::meta_key(record.revision), &schema::encode_meta(record));
         if !record.deleted {
             writer.record(&schema::value_key(record.revision), &record.value);
         }
-    }
+        writer.flow()
+    })?;
     writer.flush();
-    Ok((!writer.stopped).then_some(place))
+    Ok((!writer.stopped).then(|| (history.applied, history.conf_state.clone())))
 }
 
 struct ChunkWriter<'a> {
@@ -149,7 +105,6 @@ pub struct Loader<E> {
     pending: BytesMut,
     batch: Batch,
     complete: bool,
-    ended: bool,
 }
 
 impl Loader<SledEngine> {
@@ -170,7 +125,6 @@ impl<E: Engine> Loader<E> {
             pending: BytesMut::new(),
             batch: Batch::default(),
             complete: false,
-            ended: false,
         }
     }
 
@@ -179,17 +133,8 @@ impl<E: Engine> Loader<E> {
     /// # Errors
     /// When they make no sense, or the engine fails.
     pub fn take(&mut self, data: &[u8]) -> Result<(), LoadError> {
-        if self.ended {
-            return Ok(());
-        }
         self.pending.extend_from_slice(data);
         while let Some((key, value)) = next_record(&mut self.pending)? {
-            // No record has an empty key: here the filler of a backup begins.
-            if key.is_empty() {
-                self.ended = true;
-                self.pending.clear();
-                break;
-            }
             self.complete |= key.as_ref() == schema::STATE_KEY;
             self.batch.put(key.to_vec(), value);
             if self.batch.bytes() >= LOAD_BYTES {

@@ -38,6 +38,14 @@ pub enum StoreError {
     /// The request is larger than `--max-request-bytes`.
     #[error("etcdserver: request is too large")]
     RequestTooLarge,
+    /// The message is larger than the transport takes.
+    #[error("grpc: received message larger than max ({bytes} vs. {limit})")]
+    MessageTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest.
+        limit: usize,
+    },
     /// More is waiting to be agreed than the member is willing to hold; back off.
     #[error("etcdserver: too many requests")]
     TooManyRequests,
@@ -144,7 +152,7 @@ impl StoreError {
             | E::BadDowngradeVersion
             | E::InvalidDowngrade => Code::InvalidArgument,
             E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
-            E::NoSpace | E::TooManyRequests => Code::ResourceExhausted,
+            E::NoSpace | E::TooManyRequests | E::MessageTooLarge { .. } => Code::ResourceExhausted,
             E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
             E::NoLeader
             | E::LeaderChanged

@@ -269,7 +269,7 @@ async fn found(config: &Config, connector: &Connector) -> anyhow::Result<(u64, M
 ///
 /// # Errors
 /// When the backup is damaged, or the folder is in use.
-pub fn restore(config: &Config, snapshot: &Path) -> anyhow::Result<()> {
+pub fn restore(config: &Config, snapshot: &Path, bump: backup::Bump) -> anyhow::Result<()> {
     let data = config.data_dir();
     let wal = config.wal_dir();
     if wal.exists() {
@@ -277,7 +277,7 @@ pub fn restore(config: &Config, snapshot: &Path) -> anyhow::Result<()> {
     }
     make_private(&data)?;
     let (member, membership) = founders(config)?;
-    backup::restore(snapshot, &data.join(STATE_FOLDER), &membership)?;
+    backup::restore(snapshot, &data.join(STATE_FOLDER), &membership, bump)?;
     write_member(&data, member)?;
     tracing::info!(folder = %data.display(), "restored");
     Ok(())

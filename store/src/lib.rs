@@ -8,7 +8,7 @@
 //! - [`state`]: the replicated state, made of [`mvcc`] (keys and their history), [`lease`], [`cluster`]
 //! - [`watch`]: telling clients of changes
 //! - [`persist`]: bringing the state to the [`engine`] (sled) in the background
-//! - [`dump`], [`backup`]: the whole state as a stream
+//! - [`history`]: the whole state at one moment; [`dump`]: that as a stream; [`backup`], [`bolt`]: as a file of etcd's
 //! - [`time`]: the clock, real or simulated
 //! - [`folder`]: the data folder, opened, made or repaired
 //! - [`boot`]: from flags to a running member; [`compactor`]: dropping history by itself
@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backup;
+pub mod bolt;
 pub mod boot;
 pub mod cluster;
 pub mod compactor;
@@ -26,6 +27,7 @@ pub mod dump;
 pub mod engine;
 pub mod error;
 pub mod folder;
+pub mod history;
 pub mod lease;
 pub mod mvcc;
 pub mod persist;

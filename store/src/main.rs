@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keelson_store::Config;
+use keelson_store::backup::Bump;
 
 /// Memory that was freed goes back to the system sooner than with the C library's allocator, and threads do
 /// not each keep a heap of their own.
@@ -25,6 +26,12 @@ enum Command {
     Restore {
         /// The file
         snapshot: std::path::PathBuf,
+        /// By how much to raise the newest revision, beyond all that clients of the lost group have seen
+        #[arg(long, default_value_t = 0, requires = "mark_compacted", value_parser = clap::value_parser!(i64).range(0..))]
+        bump_revision: i64,
+        /// Compact at the newest revision, so that watches from before it are told to list again
+        #[arg(long, requires = "bump_revision")]
+        mark_compacted: bool,
         #[command(flatten)]
         config: Box<Config>,
     },
@@ -33,13 +40,24 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Arguments = keelson_daemon::config::parse();
-    let (config, snapshot) = match arguments.command {
-        Some(Command::Restore { snapshot, config }) => (*config, Some(snapshot)),
+    let (config, restore) = match arguments.command {
+        Some(Command::Restore {
+            snapshot,
+            bump_revision,
+            mark_compacted,
+            config,
+        }) => {
+            let bump = Bump {
+                revisions: bump_revision,
+                compact: mark_compacted,
+            };
+            (*config, Some((snapshot, bump)))
+        }
         None => (arguments.config, None),
     };
     keelson_daemon::logging::init(&config.logging);
-    let ended = match snapshot {
-        Some(snapshot) => keelson_store::folder::restore(&config, &snapshot),
+    let ended = match restore {
+        Some((snapshot, bump)) => keelson_store::folder::restore(&config, &snapshot, bump),
         None => match keelson_daemon::signals::shutdown_token() {
             Ok(shutdown) => keelson_store::run(config, shutdown).await,
             Err(error) => Err(error.into()),

@@ -13,14 +13,16 @@ use keelson_proto::etcd::{
     LeaseRevokeResponse, PutResponse, RangeRequest, RangeResponse, TxnResponse, alarm_request::AlarmAction,
 };
 use keelson_proto::store::{Proposal, StoredMember, StoredState, proposal::Operation};
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use crate::cluster::Membership;
 use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
+use crate::history::History;
 use crate::lease::{self, LeaseClock};
 use crate::mvcc::Mvcc;
+use crate::mvcc::hash::{self, HistoryHash};
 use crate::mvcc::index::Stamp;
 use crate::mvcc::read::ReadError;
 use crate::mvcc::recent::{Change, Recent};
@@ -91,8 +93,8 @@ pub struct State {
     revision: AtomicI64,
     applied_index: AtomicU64,
     compaction_done: watch::Sender<i64>,
-    /// While it is not 0, history must not be dropped from the engine: a snapshot is being read.
-    pins: AtomicU64,
+    /// While somebody reads it, history must not be dropped from the engine.
+    pins: RwLock<()>,
 }
 
 /// What has to go to the engine next.
@@ -107,13 +109,7 @@ pub struct Unstored {
 }
 
 /// Keeps history from being dropped while it lives.
-pub struct Pin<'a>(&'a State);
-
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        self.0.pins.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+pub struct Pin<'a>(#[expect(dead_code, reason = "held, not looked at")] RwLockReadGuard<'a, ()>);
 
 impl State {
     /// Reads what the engine has. `None`: it has nothing.
@@ -145,7 +141,7 @@ impl State {
             revision: AtomicI64::new(inner.mvcc.current),
             applied_index: AtomicU64::new(inner.shared.applied.index),
             compaction_done: watch::channel(compaction_done).0,
-            pins: AtomicU64::new(0),
+            pins: RwLock::new(()),
             inner: RwLock::new(inner),
             engine,
         }
@@ -278,9 +274,9 @@ impl State {
     /// # Errors
     /// When the engine fails.
     pub fn compact_step(&self) -> Result<bool, StoreError> {
-        if self.pins.load(Ordering::Acquire) > 0 {
+        let Some(_dropping) = self.pins.try_write() else {
             return Ok(false);
-        }
+        };
         let until = self.read(|inner| inner.mvcc.compacted.min(inner.mvcc.recent.stored()));
         let done = *self.compaction_done.borrow();
         if done >= until {
@@ -307,10 +303,18 @@ impl State {
         let _ = done.wait_for(|done| *done >= revision).await;
     }
 
-    /// Keeps history from being dropped while the pin lives.
+    /// Keeps history from being dropped while the pin lives; waits for what is just being dropped.
     pub fn pin(&self) -> Pin<'_> {
-        self.pins.fetch_add(1, Ordering::AcqRel);
-        Pin(self)
+        // Not behind those who want to drop: they only try.
+        Pin(self.pins.read_recursive())
+    }
+
+    /// Computes the checksum over the history at a revision; 0 is now.
+    ///
+    /// # Errors
+    /// When the revision is not there, or a record cannot be read.
+    pub fn hash(&self, revision: i64) -> Result<HistoryHash, StoreError> {
+        hash::hash(&History::capture(self), revision)
     }
 
     /// Puts the state of the prepared folder `with` in place of this one. Watchers catch up from it.

@@ -575,7 +575,7 @@ mod tests {
         }
         assert!(pieces > 0);
         assert!(engine.disk_bytes() < 2 * once, "{once} {}", engine.disk_bytes());
-        let round = |number: u32| if number % 3 == 0 { 0 } else { 5 };
+        let round = |number: u32| if number.is_multiple_of(3) { 0 } else { 5 };
         all_values(&engine, KEYS, round)?;
         drop(engine);
         let engine = SledEngine::open(&path)?;

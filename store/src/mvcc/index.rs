@@ -2,6 +2,7 @@
 //! takes its bytes and about a hundred more.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use smallvec::SmallVec;
 
@@ -112,6 +113,13 @@ impl Index {
             .bounds()
             .into_iter()
             .flat_map(|bounds| self.keys.range::<[u8], _>(bounds))
+            .map(|(key, item)| (key.as_ref(), item))
+    }
+
+    /// Every key from a place on.
+    pub fn after<'a>(&'a self, from: Bound<&'a [u8]>) -> impl Iterator<Item = (&'a [u8], &'a Item)> {
+        self.keys
+            .range::<[u8], _>((from, Bound::Unbounded))
             .map(|(key, item)| (key.as_ref(), item))
     }
 

@@ -272,7 +272,11 @@ impl<'a> Writer<'a> {
                 }
                 Some(Request::RequestRange(op)) => Some(Response::ResponseRange(self.range(&op)?)),
                 Some(Request::RequestTxn(op)) => match nested.next() {
-                    Some(path) => Some(Response::ResponseTxn(self.txn(op, path)?)),
+                    // A nested transaction's header is empty, as in etcd.
+                    Some(path) => Some(Response::ResponseTxn(TxnResponse {
+                        header: Some(ResponseHeader::default()),
+                        ..self.txn(op, path)?
+                    })),
                     None => None,
                 },
                 None => None,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use keelson_proto::etcd::kv_server::Kv;
 use keelson_proto::etcd::request_op::Request as Op;
-use keelson_proto::etcd::response_op::Response as OpResponse;
 use keelson_proto::etcd::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, TxnRequest, TxnResponse,
@@ -13,7 +12,8 @@ use keelson_proto::store::proposal::Operation;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{Api, Headers};
+use super::Api;
+use super::listen::MESSAGE_OVERHEAD;
 use crate::error::StoreError;
 use crate::mvcc::check;
 use crate::state::Outcome;
@@ -27,7 +27,14 @@ pub struct KvService(pub Arc<Api>);
 
 impl KvService {
     fn check_size(&self, bytes: usize) -> Result<(), StoreError> {
-        if bytes > self.0.limits.request_bytes {
+        let limit = self.0.limits.request_bytes;
+        if bytes > limit + MESSAGE_OVERHEAD {
+            return Err(StoreError::MessageTooLarge {
+                bytes,
+                limit: limit + MESSAGE_OVERHEAD,
+            });
+        }
+        if bytes > limit {
             return Err(StoreError::RequestTooLarge);
         }
         Ok(())
@@ -41,6 +48,13 @@ impl KvService {
         if small {
             return self.0.state.range(&request);
         }
+        // Few at a time: each takes a thread and the memory for its answer, and the cores are few, too.
+        let _turn = self
+            .0
+            .bulk_reads
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Stopped)?;
         let state = self.0.state.clone();
         tokio::task::spawn_blocking(move || state.range(&request))
             .await
@@ -51,16 +65,6 @@ impl KvService {
 /// An outcome of another kind than the proposal's cannot come from one log.
 pub fn unexpected<T>(_: Outcome) -> Result<T, Status> {
     Err(StoreError::Corrupt.into())
-}
-
-fn complete_ops(headers: &Headers, response: &mut TxnResponse) {
-    headers.complete(&mut response.header);
-    for op in &mut response.responses {
-        // Nested headers carry only the revision, as in etcd; nested transactions are complete.
-        if let Some(OpResponse::ResponseTxn(txn)) = &mut op.response {
-            complete_ops(headers, txn);
-        }
-    }
 }
 
 #[tonic::async_trait]
@@ -128,7 +132,8 @@ impl Kv for KvService {
                 other => return unexpected(other),
             }
         };
-        complete_ops(&self.0.headers, &mut response);
+        // Those of the operations carry only the revision, as in etcd.
+        self.0.headers.complete(&mut response.header);
         Ok(Response::new(response))
     }
 

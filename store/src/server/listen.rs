@@ -38,7 +38,7 @@ use crate::transport::service::TransportService;
 use crate::urls::{Scheme, Url};
 
 /// What etcd adds to its largest request for the message around it.
-const MESSAGE_OVERHEAD: usize = 512 << 10;
+pub const MESSAGE_OVERHEAD: usize = 512 << 10;
 /// Batches between members hold many requests.
 const PEER_MESSAGE_BYTES: usize = 64 << 20;
 /// How long streams get to end when the member stops.
@@ -130,7 +130,8 @@ impl ClientDoor {
     /// The API of a member.
     #[must_use]
     pub fn new(api: &Arc<Api>, plain: Arc<PlainDoor>) -> Self {
-        let request_bytes = api.limits.request_bytes + MESSAGE_OVERHEAD;
+        // What is a little too large is refused by the service, with etcd's text.
+        let request_bytes = 2 * (api.limits.request_bytes + MESSAGE_OVERHEAD);
         Self {
             kv: KvServer::new(KvService(api.clone())).max_decoding_message_size(request_bytes),
             watch: WatchServer::new(WatchService(api.clone())),

@@ -19,10 +19,10 @@ use tonic::{Request, Response, Status};
 
 use super::kv::unexpected;
 use super::{API_VERSION, Api};
-use crate::backup::{MAGIC, Sealer};
-use crate::dump;
+use crate::backup;
 use crate::engine::Pressure;
 use crate::error::StoreError;
+use crate::mvcc::hash::HistoryHash;
 use crate::raft::handle::Command;
 use crate::state::Outcome;
 
@@ -31,6 +31,13 @@ use crate::state::Outcome;
 pub struct MaintenanceService(pub Arc<Api>);
 
 impl MaintenanceService {
+    async fn hash_at(&self, revision: i64) -> Result<HistoryHash, StoreError> {
+        let state = self.0.state.clone();
+        tokio::task::spawn_blocking(move || state.hash(revision))
+            .await
+            .unwrap_or(Err(StoreError::Stopped))
+    }
+
     /// The alarm of a full disk is this member's own; it goes when there is room.
     fn own_alarm(&self) -> Option<AlarmMember> {
         self.0.raft.leadership.disk_full().then(|| AlarmMember {
@@ -122,7 +129,7 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let hash = self.0.state.read(|inner| inner.mvcc.hash(0))?;
+        let hash = self.hash_at(0).await?;
         Ok(Response::new(HashResponse {
             header: Some(self.0.headers.at(hash.revision)),
             hash: hash.hash,
@@ -131,11 +138,12 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         let revision = request.into_inner().revision;
-        let hash = self.0.state.read(|inner| inner.mvcc.hash(revision))?;
+        let hash = self.hash_at(revision).await?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.0.headers.at(self.0.state.revision())),
             hash: hash.hash,
-            compact_revision: hash.compacted,
+            // etcd's way of saying that there was no compaction.
+            compact_revision: if hash.compacted == 0 { -1 } else { hash.compacted },
             hash_revision: hash.revision,
         }))
     }
@@ -152,20 +160,20 @@ impl Maintenance for MaintenanceService {
             version: API_VERSION.into(),
         };
         tokio::task::spawn_blocking(move || {
-            let mut sealer = Sealer::default();
-            let mut send = |blob: Bytes| {
-                sealer.add(&blob);
-                match out.blocking_send(Ok(response(blob, false))) {
+            // One piece is held back, for the last one says that it is.
+            let mut held: Option<Bytes> = None;
+            let written = backup::write(&state, &mut |blob| {
+                let Some(before) = held.replace(blob) else {
+                    return ControlFlow::Continue(());
+                };
+                match out.blocking_send(Ok(response(before, false))) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
                 }
-            };
-            if send(Bytes::from_static(MAGIC)).is_break() {
-                return;
-            }
-            let last = match dump::write(&state, &mut send) {
-                Ok(Some(_)) => Ok(response(sealer.finish(), true)),
-                Ok(None) => return,
+            });
+            let last = match written {
+                Ok(true) => Ok(response(held.unwrap_or_default(), true)),
+                Ok(false) => return,
                 Err(error) => Err(error.into()),
             };
             // The client may have gone.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keelson_proto::etcd::ResponseHeader;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::StoreError;
@@ -89,6 +90,8 @@ pub struct Api {
     pub limits: Limits,
     /// `--initial-cluster-token`, part of new members' identities.
     pub token: String,
+    /// Turns at reading long ranges.
+    pub bulk_reads: Semaphore,
     /// Ends streams.
     pub shutdown: CancellationToken,
 }

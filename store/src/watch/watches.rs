@@ -275,10 +275,10 @@ impl Watches {
     fn cancel_compacted(&mut self, id: i64, revision: i64) {
         self.watches.remove(&id);
         self.behind.remove(&id);
-        let mut response = self.response(id, self.state.revision());
+        // The revision where history begins says it all: etcd names neither a reason nor the present revision.
+        let mut response = self.response(id, 0);
         response.canceled = true;
         response.compact_revision = revision;
-        response.cancel_reason = StoreError::Compacted.to_string();
         self.send(response);
     }
 

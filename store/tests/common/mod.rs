@@ -13,9 +13,15 @@ use keelson_proto::etcd::kv_client::KvClient;
 use keelson_proto::etcd::{PutRequest, RangeRequest, RangeResponse};
 use tonic::transport::Channel;
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and not one that the system gives to connections.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    for _ in 0..1000 {
+        let port = rand::random_range(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free")
 }
 
 /// A member and where it is.

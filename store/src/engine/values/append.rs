@@ -12,6 +12,9 @@ use super::{Emptying, FILE_BYTES, Piece, Tally, ValueFile, Values, tally_key};
 /// Records are handed to the system once there are so many bytes of them.
 const SPILL_BYTES: usize = 1 << 20;
 
+/// Keys of sled and what they become; `None` removes one.
+pub type News = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 /// The changes of a batch, gathered. They are on disk when [`Append::sync`] has returned, and count from
 /// [`Append::settle`] on.
 pub struct Append<'v> {
@@ -154,7 +157,7 @@ impl Append<'_> {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn sync(&mut self) -> io::Result<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+    pub fn sync(&mut self) -> io::Result<News> {
         self.spill()?;
         for file in self.written.values() {
             file.sync_data()?;

@@ -36,7 +36,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// Values no further apart than this are read together.
 const GAP_BYTES: u64 = 4 << 10;
 /// Most that is read together.
-const RUN_BYTES: u64 = 512 << 10;
+const RUN_BYTES: u64 = 128 << 10;
 
 /// In sled, tallies stand behind everything else.
 pub const TALLIES: [u8; 8] = [0xff; 8];

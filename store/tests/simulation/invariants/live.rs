@@ -32,11 +32,11 @@ pub fn check(world: &mut World) -> Result<(), String> {
             }
             return Err(format!("member {} does not run", machine.member));
         };
-        let (is_member, applied, hash) = running.state.read(|inner| {
+        let hash = running.state.hash(0);
+        let (is_member, applied) = running.state.read(|inner| {
             (
                 inner.shared.membership.members.contains_key(&machine.member),
                 inner.shared.applied,
-                inner.mvcc.hash(0),
             )
         });
         states.push((machine.member, is_member, applied, hash));
