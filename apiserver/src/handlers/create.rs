@@ -10,6 +10,7 @@ use rand::Rng as _;
 
 use super::{Call, Outcome, body, convert, encode, managers};
 use crate::admission::{Attributes, Operation};
+use crate::registry::common::meta::omit_empty;
 use crate::registry::info::{Lifetime, NameRule};
 use crate::storage::entry::with_version;
 use crate::storage::store::Written;
@@ -151,6 +152,7 @@ fn born(call: &Call<'_>, meta: &mut ObjectMeta) {
     meta.deletion_grace_period_seconds = None;
     meta.resource_version = None;
     meta.self_link = None;
+    omit_empty(meta);
 }
 
 async fn check(

@@ -8,6 +8,7 @@ use keelson_api::validation;
 
 use super::{Call, Current, Outcome, body, convert, create, encode, managers};
 use crate::admission::{Attributes, Operation};
+use crate::registry::common::meta::omit_empty;
 use crate::registry::strategy::RequestContext;
 use crate::storage::entry::with_version;
 use crate::storage::store::{Stored, Written};
@@ -187,6 +188,7 @@ fn inherit(call: &Call<'_>, new: &mut ObjectMeta, old: &ObjectMeta) -> ApiResult
     new.deletion_timestamp.clone_from(&old.deletion_timestamp);
     new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     new.self_link = None;
+    omit_empty(new);
     Ok(())
 }
 

@@ -2,6 +2,14 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+/// Takes out what is there but empty: upstream's encoding leaves empty lists and maps of metadata out.
+pub fn omit_empty(metadata: &mut ObjectMeta) {
+    metadata.labels.take_if(|labels| labels.is_empty());
+    metadata.annotations.take_if(|annotations| annotations.is_empty());
+    metadata.finalizers.take_if(|finalizers| finalizers.is_empty());
+    metadata.owner_references.take_if(|owners| owners.is_empty());
+}
+
 /// Generation of an object that is created.
 pub fn first_generation(metadata: &mut ObjectMeta) {
     metadata.generation = Some(1);
@@ -61,3 +69,26 @@ macro_rules! spec_and_status {
     };
 }
 pub(crate) use spec_and_status;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_empty_is_left_out() {
+        let mut metadata = ObjectMeta {
+            labels: Some([("a".to_owned(), String::new())].into()),
+            annotations: Some([].into()),
+            finalizers: Some(Vec::new()),
+            owner_references: Some(Vec::new()),
+            ..ObjectMeta::default()
+        };
+        omit_empty(&mut metadata);
+        let kept = ObjectMeta {
+            labels: metadata.labels.clone(),
+            ..ObjectMeta::default()
+        };
+        assert!(metadata.labels.is_some());
+        assert_eq!(metadata, kept);
+    }
+}
