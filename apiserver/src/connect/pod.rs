@@ -67,10 +67,7 @@ pub(super) async fn stream(
     let pod = lookup.pod(target.namespace, target.name).await?;
     let (namespace, name) = (target.namespace, target.name);
     let path = match target.subresource {
-        "portforward" => format!(
-            "/portForward/{namespace}/{name}{}",
-            query.only(&["ports", "port"])
-        ),
+        "portforward" => format!("/portForward/{namespace}/{name}{}", query.kubelet_ports()),
         verb => {
             query.check_streams(verb)?;
             let container = container(&pod, query.get("container"))?;
@@ -204,12 +201,15 @@ impl Query {
 
     /// The named parameters as a query string.
     fn only(&self, names: &[&str]) -> String {
-        render(
-            self.0
-                .iter()
-                .filter(|(key, _)| names.contains(&key.as_str()))
-                .map(|(key, value)| (key.as_str(), value.as_str())),
-        )
+        let named = self.0.iter().filter(|(key, _)| names.contains(&key.as_str()));
+        render(named.map(|(key, value)| (key.as_str(), value.as_str())))
+    }
+
+    /// The ports to forward, by the kubelet's name for them. Those who forward over SPDY name them stream by stream instead.
+    fn kubelet_ports(&self) -> String {
+        let given = self.0.iter().filter(|(key, _)| key == "ports" || key == "port");
+        let ports = given.flat_map(|(_, value)| value.split(','));
+        render(ports.map(|port| ("port", port)))
     }
 
     /// The kubelet's names for exec's and attach's parameters.
@@ -306,6 +306,17 @@ mod tests {
         );
         assert!(query.check_streams("exec").is_ok());
         assert!(Query::parse(Some("stdout=true")).check_streams("exec").is_err());
+    }
+
+    #[test]
+    fn ports_get_the_kubelet_s_name() {
+        let ports = |query| Query::parse(Some(query)).kubelet_ports();
+        assert_eq!(ports("ports=8080"), "?port=8080");
+        assert_eq!(
+            ports("ports=80&ports=443,8443&x=y"),
+            "?port=80&port=443&port=8443"
+        );
+        assert_eq!(ports("x=y"), "");
     }
 
     #[test]
