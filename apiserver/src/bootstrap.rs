@@ -4,22 +4,19 @@
 //! All are looked after for as long as the server runs: what is removed or changed comes back.
 
 mod authenticating;
+mod endpoints;
+mod presence;
 mod standing;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Namespace, Service, ServicePort, ServiceSpec,
-};
-use k8s_openapi::api::discovery::v1::{
-    Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice,
-};
+use k8s_openapi::api::core::v1::{Namespace, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::status::ApiResult;
 use tokio_util::sync::CancellationToken;
 
 use crate::authentication::User;
@@ -28,12 +25,16 @@ use crate::config::Config;
 use crate::registry::scheduling::priority_class::SYSTEM_CLASSES;
 use crate::state::Server;
 
+use self::presence::Presence;
+
 /// Namespaces that are always there.
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 /// How often everything is looked at again.
 const PERIOD: Duration = Duration::from_secs(10);
 /// The same while something is missing.
 const HURRY: Duration = Duration::from_millis(200);
+/// What a server that stops may take to say so.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// The service the API answers at inside of the cluster, and the namespace it lives in.
 const SERVICE: &str = "kubernetes";
 const NAMESPACE: &str = "default";
@@ -42,6 +43,7 @@ const SERVICE_PORT: i32 = 443;
 
 /// Looks after the system's objects until `shutdown`.
 pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
+    let presence = Presence::of(&server.config);
     let look_after = async {
         while server.authorizer.runs(AuthorizationMode::Rbac) && !server.authorizer.ready() {
             match roles(&server).await {
@@ -53,7 +55,7 @@ pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
             }
         }
         loop {
-            let wait = match reconcile(&server).await {
+            let wait = match reconcile(&server, &presence).await {
                 Ok(()) => PERIOD,
                 Err(error) => {
                     tracing::warn!(%error, "system objects are not as they should be yet");
@@ -64,6 +66,23 @@ pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
         }
     };
     shutdown.run_until_cancelled(look_after).await;
+    match tokio::time::timeout(FAREWELL, leave(&server, &presence)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the other servers will notice by themselves that this one has gone")
+        }
+        Err(_) => tracing::warn!("no time to tell the other servers that this one goes"),
+    }
+}
+
+/// Sends nobody here any more, if there is another server to go to.
+async fn leave(server: &Arc<Server>, presence: &Presence) -> ApiResult<()> {
+    presence.end(&server.store).await?;
+    let others = presence.living(&server.store).await?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    endpoints::write(server, &others).await
 }
 
 /// Roles and bindings, and the namespaces some of them live in; known to the authorizer before anybody is refused.
@@ -87,7 +106,7 @@ async fn namespaces(server: &Arc<Server>) -> ApiResult<()> {
     server.catch_up().await.map(drop)
 }
 
-async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
+async fn reconcile(server: &Arc<Server>, presence: &Presence) -> ApiResult<()> {
     server.catch_up().await?;
     namespaces(server).await?;
     for (name, value, description) in SYSTEM_CLASSES {
@@ -104,10 +123,9 @@ async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
     standing::ensure(server).await?;
     server.catch_up().await?;
     authenticating::ensure(server).await?;
-    let wanted = Wanted::new(&server.config);
-    wanted.service(server).await?;
-    wanted.endpoints(server).await?;
-    wanted.slice(server).await
+    Wanted::new(&server.config).service(server).await?;
+    let living = presence.renew(&server.store).await?;
+    endpoints::write(server, &living).await
 }
 
 /// Somebody else creating it is as good.
@@ -139,10 +157,9 @@ fn meta(labels: &[(&str, &str)]) -> ObjectMeta {
     }
 }
 
-/// What the service and its endpoints should say.
+/// What the service should say.
 struct Wanted {
     cluster_ip: IpAddr,
-    address: IpAddr,
     port: i32,
 }
 
@@ -150,7 +167,6 @@ impl Wanted {
     fn new(config: &Config) -> Self {
         Self {
             cluster_ip: config.kubernetes_service_address(),
-            address: config.advertised(),
             port: i32::from(config.secure_port),
         }
     }
@@ -205,106 +221,5 @@ impl Wanted {
                 )
             }
         }
-    }
-
-    async fn endpoints(&self, server: &Arc<Server>) -> ApiResult<()> {
-        let address = self.address.to_string();
-        let port = EndpointPort {
-            name: Some("https".into()),
-            port: self.port,
-            protocol: Some("TCP".into()),
-            ..EndpointPort::default()
-        };
-        let mut subsets = server
-            .cached::<Endpoints>(NAMESPACE, SERVICE)
-            .and_then(|found| found.subsets.clone())
-            .unwrap_or_default();
-        let there = subsets.iter().any(|subset| {
-            subset.addresses.iter().flatten().any(|a| a.ip == address)
-                && subset
-                    .ports
-                    .iter()
-                    .flatten()
-                    .any(|p| p.port == self.port && p.name.as_deref() == Some("https"))
-        });
-        if there {
-            return Ok(());
-        }
-        subsets = vec![EndpointSubset {
-            addresses: Some(vec![EndpointAddress {
-                ip: address,
-                ..EndpointAddress::default()
-            }]),
-            ports: Some(vec![port]),
-            ..EndpointSubset::default()
-        }];
-        let metadata = meta(&[("endpointslice.kubernetes.io/skip-mirror", "true")]);
-        if server.exists::<Endpoints>(NAMESPACE, SERVICE) {
-            let change = |endpoints: &mut Endpoints| {
-                endpoints.subsets = Some(subsets.clone());
-                Ok(())
-            };
-            return server
-                .update(&User::loopback(), (NAMESPACE, SERVICE, ""), change)
-                .await
-                .map(drop);
-        }
-        created(
-            server
-                .create(&Endpoints {
-                    metadata,
-                    subsets: Some(subsets),
-                })
-                .await,
-        )
-    }
-
-    async fn slice(&self, server: &Arc<Server>) -> ApiResult<()> {
-        let address = self.address.to_string();
-        let there = server
-            .cached::<EndpointSlice>(NAMESPACE, SERVICE)
-            .is_some_and(|slice| {
-                slice
-                    .endpoints
-                    .iter()
-                    .flatten()
-                    .any(|e| e.addresses.contains(&address))
-                    && slice.ports.iter().flatten().any(|p| p.port == Some(self.port))
-            });
-        if there {
-            return Ok(());
-        }
-        let endpoint = Endpoint {
-            addresses: vec![address],
-            conditions: Some(EndpointConditions {
-                ready: Some(true),
-                ..EndpointConditions::default()
-            }),
-            ..Endpoint::default()
-        };
-        let port = SlicePort {
-            name: Some("https".into()),
-            port: Some(self.port),
-            protocol: Some("TCP".into()),
-            ..SlicePort::default()
-        };
-        if server.exists::<EndpointSlice>(NAMESPACE, SERVICE) {
-            let change = |slice: &mut EndpointSlice| {
-                slice.endpoints = Some(vec![endpoint.clone()]);
-                slice.ports = Some(vec![port.clone()]);
-                Ok::<(), ApiError>(())
-            };
-            return server
-                .update(&User::loopback(), (NAMESPACE, SERVICE, ""), change)
-                .await
-                .map(drop);
-        }
-        let slice = EndpointSlice {
-            metadata: meta(&[("kubernetes.io/service-name", SERVICE)]),
-            address_type: if self.address.is_ipv6() { "IPv6" } else { "IPv4" }.to_owned(),
-            endpoints: Some(vec![endpoint]),
-            ports: Some(vec![port]),
-        };
-        created(server.create(&slice).await)
     }
 }

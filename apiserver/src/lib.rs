@@ -96,11 +96,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 
     let grpc = GrpcDoor::new(server.clone());
     authorization::start(&server);
-    tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
+    let bootstrap = tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
     tokio::spawn(custom::controller::run(server.clone(), shutdown.clone()));
     tokio::spawn(aggregator::availability::run(server.clone(), shutdown.clone()));
     tokio::spawn(announce(server.clone(), shutdown.clone()));
     server::run(server, grpc, listener, tls, shutdown).await;
+    bootstrap.await.context("looking after the system's objects")?;
     keelson_daemon::notify::stopping();
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What every program does with a command line or a configuration file that is wrong, and with one that asks
-//! for help.
+//! for help; and what several apiservers on one store make of each other.
+
+mod masters;
 
 use std::process::Command;
 

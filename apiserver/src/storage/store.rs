@@ -12,8 +12,8 @@ use keelson_proto::etcd::request_op::Request as Op;
 use keelson_proto::etcd::response_op::Response as OpAnswer;
 use keelson_proto::etcd::watch_client::WatchClient;
 use keelson_proto::etcd::{
-    Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RangeResponse, RequestOp,
-    TxnRequest,
+    Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RangeResponse, RequestOp, TxnRequest,
 };
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
@@ -289,15 +289,39 @@ impl Store {
         {
             return Ok(id);
         }
-        let seconds = i64::try_from((ttl + LEASE_REUSE).as_secs()).unwrap_or(i64::MAX);
+        let id = self.grant(ttl + LEASE_REUSE).await?;
+        *shared = Some((id, Instant::now() + LEASE_REUSE));
+        Ok(id)
+    }
+
+    /// A new lease of that time.
+    pub async fn grant(&self, ttl: Duration) -> Result<i64, StoreError> {
+        let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let mut lease = self.lease.clone();
-        let request = LeaseGrantRequest { ttl: seconds, id: 0 };
-        let granted = tokio::time::timeout(CALL_TIMEOUT, lease.lease_grant(request))
+        let granted = tokio::time::timeout(CALL_TIMEOUT, lease.lease_grant(LeaseGrantRequest { ttl, id: 0 }));
+        Ok(granted.await.map_err(|_| StoreError::Timeout)??.into_inner().id)
+    }
+
+    /// Lets a lease begin anew; false when it has ended.
+    pub async fn renew(&self, id: i64) -> Result<bool, StoreError> {
+        let mut lease = self.lease.clone();
+        let renewed = async {
+            let once = tokio_stream::once(LeaseKeepAliveRequest { id });
+            lease.lease_keep_alive(once).await?.into_inner().message().await
+        };
+        let answer = tokio::time::timeout(CALL_TIMEOUT, renewed)
             .await
-            .map_err(|_| StoreError::Timeout)??
-            .into_inner();
-        *shared = Some((granted.id, Instant::now() + LEASE_REUSE));
-        Ok(granted.id)
+            .map_err(|_| StoreError::Timeout)??;
+        Ok(answer.is_some_and(|answer| answer.ttl > 0))
+    }
+
+    /// Ends a lease, and with it everything that was written under it.
+    pub async fn revoke(&self, id: i64) -> Result<(), StoreError> {
+        let mut lease = self.lease.clone();
+        tokio::time::timeout(CALL_TIMEOUT, lease.lease_revoke(LeaseRevokeRequest { id }))
+            .await
+            .map_err(|_| StoreError::Timeout)??;
+        Ok(())
     }
 }
 
