@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use keelson_tests::clock::WallClock;
-use keelson_tests::cluster::Cluster;
+use keelson_tests::cluster::{Cluster, Setting};
 use keelson_tests::isolation::isolate;
 use keelson_tests::kubectl::{Kubectl, versions};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -81,7 +81,9 @@ impl Series {
             Clock::Real => None,
             Clock::Set => Some(WallClock::new()?),
         };
-        let cluster = Cluster::up_with(clock.as_ref().map(WallClock::environment).unwrap_or_default())?;
+        let cluster = Cluster::up_with(Setting {
+            environment: clock.as_ref().map(WallClock::environment).unwrap_or_default(),
+        })?;
         let newest = versions()?.pop().ok_or_else(|| anyhow::anyhow!("no kubectl"))?;
         let kubectl = Kubectl::new(newest, &cluster.kubeconfig());
         Ok(Stage {

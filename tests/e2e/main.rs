@@ -7,11 +7,16 @@ mod access;
 mod admission;
 mod apply;
 mod custom;
+mod debugging;
+mod editing;
 mod errors;
 mod first_steps;
 mod manifests;
+mod nodes;
 mod permissions;
+mod printing;
 mod releases;
+mod running;
 mod services;
 mod workloads;
 
@@ -19,7 +24,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use keelson_tests::cluster::Cluster;
+use keelson_tests::cluster::{Cluster, ECHO, ECHO_AGAIN};
 use keelson_tests::isolation::isolate;
 use keelson_tests::kubectl::{Kubectl, versions};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -48,6 +53,11 @@ fn stories() -> impl Iterator<Item = Story> {
         apply::STORIES,
         permissions::STORIES,
         custom::STORIES,
+        debugging::STORIES,
+        editing::STORIES,
+        nodes::STORIES,
+        printing::STORIES,
+        running::STORIES,
     ]
     .into_iter()
     .flatten()
@@ -85,6 +95,7 @@ fn main() -> Result<ExitCode> {
     // Two cores carry the cluster as well as the stories.
     arguments.test_threads.get_or_insert(4);
     let cluster = Arc::new(Cluster::up()?);
+    cluster.images(&["tag", ECHO, ECHO_AGAIN])?;
     let conclusion = libtest_mimic::run(&arguments, trials(Some(&cluster), &versions()?));
     drop(Arc::into_inner(cluster));
     Ok(conclusion.exit_code())

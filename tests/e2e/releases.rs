@@ -1,10 +1,11 @@
 //! Tutorials, section 5: releases.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use keelson_tests::cluster::ECHO;
+use keelson_tests::cluster::{ECHO, ECHO_AGAIN};
 use keelson_tests::process::{eventually, run};
 
 use crate::{Stage, Story};
@@ -18,6 +19,10 @@ pub const STORIES: &[Story] = &[
         "a_rolling_update_loses_no_request",
         a_rolling_update_loses_no_request,
     ),
+    ("a_new_image", a_new_image),
+    ("an_image_that_does_not_come", an_image_that_does_not_come),
+    ("blue_green_and_canary", blue_green_and_canary),
+    ("recreated_at_once", recreated_at_once),
 ];
 
 fn history_undo_pause_and_resume(stage: &Stage) -> Result<()> {
@@ -109,4 +114,149 @@ fn a_rolling_update_loses_no_request(stage: &Stage) -> Result<()> {
     let (asked, lost) = (asked.into_inner(), lost.into_inner());
     ensure!(lost == 0, "{lost} of {asked} requests were lost");
     Ok(())
+}
+
+fn a_new_image(stage: &Stage) -> Result<()> {
+    let kubectl = &stage.kubectl;
+    kubectl.run(&format!("create deployment mydeploy --image={ECHO} --replicas=3"))?;
+    kubectl.run("rollout status deployment/mydeploy --timeout=120s")?;
+    kubectl.run(&format!("set image deployment mydeploy echo={ECHO_AGAIN}"))?;
+    kubectl.run("annotate deployment mydeploy kubernetes.io/change-cause=again")?;
+    let told = kubectl.run("rollout status deployment/mydeploy --timeout=120s")?;
+    ensure!(told.contains("successfully rolled out"), "{told}");
+    kubectl.until(
+        "get pods -l app=mydeploy -o jsonpath={.items[*].spec.containers[0].image}",
+        |images| images.split(' ').collect::<Vec<_>>() == [ECHO_AGAIN; 3],
+    )?;
+    let history = kubectl.run("rollout history deployment/mydeploy")?;
+    ensure!(history.contains("again"), "{history}");
+    kubectl.run("rollout undo deployment/mydeploy --to-revision=1")?;
+    kubectl.run("rollout status deployment/mydeploy --timeout=120s")?;
+    ensure!(
+        kubectl.path(
+            "get deployment mydeploy",
+            "{.spec.template.spec.containers[0].image}"
+        )? == ECHO,
+        "not undone"
+    );
+    // The old replica sets stay, empty: they are the history.
+    let sizes = kubectl.path("get rs -l app=mydeploy", "{.items[*].spec.replicas}")?;
+    let mut sizes: Vec<&str> = sizes.split(' ').collect();
+    sizes.sort_unstable();
+    ensure!(sizes == ["0", "3"], "{sizes:?}");
+    let none = kubectl.refused("rollout undo deployment/mydeploy --to-revision=9", None)?;
+    ensure!(
+        none.contains("unable to find specified revision 9 in history"),
+        "{none}"
+    );
+    kubectl.run("delete deployment mydeploy").map(drop)
+}
+
+fn an_image_that_does_not_come(stage: &Stage) -> Result<()> {
+    let kubectl = &stage.kubectl;
+    kubectl.run(&format!("create deployment careful --image={ECHO} --replicas=2"))?;
+    kubectl.run("rollout status deployment/careful --timeout=120s")?;
+    kubectl.args(&[
+        "patch",
+        "deployment",
+        "careful",
+        "-p",
+        r#"{"spec":{"progressDeadlineSeconds":5}}"#,
+    ])?;
+    kubectl.run("set image deployment careful *=localhost:9/no-such-image:1")?;
+    let stuck = kubectl.refused("rollout status deployment/careful --timeout=60s", None)?;
+    ensure!(
+        stuck.contains("deployment \"careful\" exceeded its progress deadline"),
+        "{stuck}"
+    );
+    ensure!(
+        kubectl.path("get deployment careful", "{.status.availableReplicas}")? == "2",
+        "those that run were not left alone"
+    );
+    kubectl.run("rollout undo deployment/careful")?;
+    kubectl.run("rollout status deployment/careful --timeout=120s")?;
+    kubectl.run("delete deployment careful").map(drop)
+}
+
+/// Who answers at an address: the releases that are found in a number of answers.
+fn answering(url: &str) -> Result<BTreeSet<String>> {
+    const ASKED: usize = 30;
+    let mut releases = BTreeSet::new();
+    for _ in 0..ASKED {
+        let answer = run("curl", &["-sS", "--max-time", "5", url])?;
+        releases.extend(
+            ["blue-release", "green-release"]
+                .into_iter()
+                .filter(|release| answer.contains(release))
+                .map(str::to_owned),
+        );
+    }
+    Ok(releases)
+}
+
+fn blue_green_and_canary(stage: &Stage) -> Result<()> {
+    let kubectl = &stage.kubectl;
+    for colour in ["blue", "green"] {
+        let deployment = format!(
+            r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"{colour}"}},"spec":{{"replicas":1,
+            "selector":{{"matchLabels":{{"app":"web","colour":"{colour}"}}}},
+            "template":{{"metadata":{{"labels":{{"app":"web","colour":"{colour}"}}}},"spec":{{"containers":[{{"name":"echo",
+            "image":"{ECHO}","env":[{{"name":"MESSAGE","value":"{colour}-release"}}]}}]}}}}}}}}"#
+        );
+        kubectl.feed("create -f -", &deployment)?;
+        kubectl.run(&format!("rollout status deployment/{colour} --timeout=120s"))?;
+    }
+    kubectl.run(
+        "expose deployment blue --name=web --port=80 --target-port=8080 --selector=app=web,colour=blue",
+    )?;
+    let url = format!("http://{}/", kubectl.path("get svc web", "{.spec.clusterIP}")?);
+    let all = |wanted: &[&str]| {
+        eventually(&format!("answers of {wanted:?}"), Duration::from_secs(30), || {
+            let releases = answering(&url)?;
+            ensure!(
+                releases.iter().map(String::as_str).eq(wanted.iter().copied()),
+                "{releases:?}"
+            );
+            Ok(())
+        })
+    };
+    all(&["blue-release"])?;
+    // Blue, then green, and both for a canary.
+    kubectl.run("set selector service web app=web,colour=green")?;
+    all(&["green-release"])?;
+    kubectl.run("set selector service web app=web")?;
+    all(&["blue-release", "green-release"])?;
+    kubectl.run("scale deployment green --replicas=0")?;
+    all(&["blue-release"])?;
+    kubectl
+        .run("delete deployment,service blue green web --ignore-not-found")
+        .map(drop)
+}
+
+fn recreated_at_once(stage: &Stage) -> Result<()> {
+    let kubectl = &stage.kubectl;
+    let deployment = format!(
+        r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"alone"}},"spec":{{"replicas":2,
+        "strategy":{{"type":"Recreate"}},"selector":{{"matchLabels":{{"app":"alone"}}}},
+        "template":{{"metadata":{{"labels":{{"app":"alone"}}}},"spec":{{"terminationGracePeriodSeconds":1,
+        "containers":[{{"name":"echo","image":"{ECHO}"}}]}}}}}}}}"#
+    );
+    kubectl.feed("create -f -", &deployment)?;
+    kubectl.run("rollout status deployment/alone --timeout=120s")?;
+    kubectl.run(&format!("set image deployment alone echo={ECHO_AGAIN}"))?;
+    kubectl.run("rollout status deployment/alone --timeout=120s")?;
+    // No new container began before the last old pod was told to go.
+    let events =
+        kubectl.json("get events --field-selector=involvedObject.name=alone,reason=ScalingReplicaSet")?;
+    let messages: Vec<&str> = events["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|event| event["message"].as_str())
+        .collect();
+    ensure!(
+        messages.iter().any(|message| message.starts_with("Scaled down replica set") && message.ends_with("from 2 to 0")),
+        "{messages:?}"
+    );
+    kubectl.run("delete deployment alone").map(drop)
 }

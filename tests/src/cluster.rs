@@ -10,6 +10,8 @@ use crate::process::succeed;
 
 /// The image of the HTTP echo server.
 pub const ECHO: &str = "keelson.local/echo:1";
+/// The same image by another name, as a release that follows.
+pub const ECHO_AGAIN: &str = "keelson.local/echo:2";
 /// The image with a shell and the usual tools.
 pub const TOOLBOX: &str = "keelson.local/toolbox:1";
 
@@ -31,6 +33,13 @@ pub fn binaries() -> Result<PathBuf> {
     Ok(profile.to_path_buf())
 }
 
+/// What is special about a cluster.
+#[derive(Debug, Default)]
+pub struct Setting {
+    /// More in the daemons' environment.
+    pub environment: Vec<(&'static str, OsString)>,
+}
+
 /// A running cluster; taken down when dropped.
 pub struct Cluster {
     directory: tempfile::TempDir,
@@ -43,14 +52,14 @@ impl Cluster {
     /// # Errors
     /// With keeladm's words, when the cluster does not come up.
     pub fn up() -> Result<Self> {
-        Self::up_with(Vec::new())
+        Self::up_with(Setting::default())
     }
 
-    /// The same with more in the daemons' environment.
+    /// The same with something special about it.
     ///
     /// # Errors
     /// With keeladm's words, when the cluster does not come up.
-    pub fn up_with(environment: Vec<(&'static str, OsString)>) -> Result<Self> {
+    pub fn up_with(setting: Setting) -> Result<Self> {
         let binaries = binaries()?;
         let directory = tempfile::Builder::new().prefix("keelson-e2e-").tempdir()?;
         let cluster = Self {
@@ -62,7 +71,7 @@ impl Cluster {
         command
             .arg("--images")
             .arg(binaries.parent().unwrap_or(&binaries).join("images"))
-            .envs(environment);
+            .envs(setting.environment);
         eprint!("{}", succeed(command, None)?);
         Ok(cluster)
     }
@@ -106,6 +115,20 @@ impl Cluster {
             }
         }
         all
+    }
+
+    /// Does something to the node's images, in ctr's words.
+    ///
+    /// # Errors
+    /// With what ctr has against it.
+    pub fn images(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new("ctr");
+        command
+            .arg("--address")
+            .arg(self.directory.path().join("run/containerd/containerd.sock"))
+            .args(["--namespace", "k8s.io", "images"])
+            .args(words);
+        succeed(command, None)
     }
 
     /// The administrator's kubeconfig.
