@@ -3,7 +3,7 @@
 
 BUILD_PACKAGES=(gcc libc6-dev)
 NODE_PACKAGES=(containerd runc containernetworking-plugins nftables iptables iproute2 conntrack busybox-static curl ca-certificates)
-TEST_PACKAGES=(etcd-client jq systemd util-linux procps faketime docker-registry)
+TEST_PACKAGES=(etcd-client jq systemd util-linux procps faketime docker-registry python3-kubernetes)
 
 # install_packages NAME...: installs those that are missing; says what it does.
 install_packages() {
@@ -24,4 +24,9 @@ install_packages() {
 # kubectl comes from Debian's kubernetes-client only where there is none.
 install_kubectl() {
   command -v kubectl >/dev/null || install_packages kubernetes-client
+}
+
+# Node.js comes from Debian only where there is none.
+install_node() {
+  command -v npm >/dev/null || install_packages nodejs npm
 }
