@@ -80,6 +80,12 @@ pub struct Config {
     /// What every key in the store begins with.
     #[arg(long, default_value = "/registry")]
     pub etcd_prefix: String,
+    /// Which resources are encrypted before they are stored, and how: an EncryptionConfiguration, YAML.
+    #[arg(long)]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Whether that file is read again when it changes.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub encryption_provider_config_automatic_reload: bool,
     /// How long events are kept.
     #[arg(long, default_value = "1h", value_parser = duration)]
     pub event_ttl: Duration,

@@ -20,6 +20,7 @@ enum Check {
     Store,
     Caches,
     Roles,
+    Keys,
     Shutdown,
 }
 
@@ -31,6 +32,7 @@ impl Check {
             Check::Store => "etcd",
             Check::Caches => "informer-sync",
             Check::Roles => "poststarthook/rbac/bootstrap-roles",
+            Check::Keys => "kms-providers",
             Check::Shutdown => "shutdown",
         }
     }
@@ -47,6 +49,10 @@ impl Check {
             Check::Caches => Err("objects are being loaded from the store".into()),
             Check::Roles if server.authorizer.ready() => Ok(()),
             Check::Roles => Err("the roles of the system are being made".into()),
+            Check::Keys => match server.store.encryption() {
+                Some(encryption) => encryption.health().await,
+                None => Ok(()),
+            },
             Check::Shutdown if server.shutdown.is_cancelled() => Err("process is shutting down".into()),
             Check::Shutdown => Ok(()),
         }
@@ -61,10 +67,11 @@ fn checks(endpoint: &str) -> &'static [Check] {
             Check::Store,
             Check::Caches,
             Check::Roles,
+            Check::Keys,
             Check::Shutdown,
         ],
         "livez" => &[Check::Ping, Check::Log],
-        _ => &[Check::Ping, Check::Log, Check::Store],
+        _ => &[Check::Ping, Check::Log, Check::Store, Check::Keys],
     }
 }
 

@@ -75,6 +75,7 @@ use grpc::GrpcDoor;
 use metrics::ServerMetrics;
 use registry::catalog::Catalog;
 use state::Server;
+use storage::encryption::{self, Encryption};
 use storage::feed::Feed;
 use storage::freshness::Freshness;
 use storage::store::Store;
@@ -114,8 +115,22 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
     let address = config.store_address();
     let calls = storage::connect::channel(&address)?;
     let watches = storage::connect::channel(&address)?;
+    let kinds = registry::all();
     let store = Store::new(calls, watches, &config.etcd_prefix);
-    let catalog = Catalog::new(registry::all());
+    let encryption = match &config.encryption_provider_config {
+        None => None,
+        Some(path) => {
+            let infos = kinds.iter().map(|kind| kind.info());
+            let encryption = Encryption::load(path, store.root(), infos).map_err(anyhow::Error::msg)?;
+            let encryption = Arc::new(encryption);
+            if config.encryption_provider_config_automatic_reload {
+                encryption::reload::start(encryption.clone(), path.clone(), shutdown.clone());
+            }
+            Some(encryption)
+        }
+    };
+    let store = store.encrypted(encryption);
+    let catalog = Catalog::new(kinds);
     let feed = Feed::start(
         store.clone(),
         catalog.caches().to_vec(),

@@ -7,6 +7,7 @@
 //! | [`store`] | `store.proto` | the store's log and disk |
 //! | `resources` | `resources.proto` | components → apiserver |
 //! | `cri` | `cri.proto` | kubelet → container runtime |
+//! | [`kms`] | `kms.proto` | apiserver → key management service |
 //!
 //! All `bytes` fields are [`bytes::Bytes`].
 
@@ -27,3 +28,4 @@ pub use generated::keelson::v1 as resources;
 pub use generated::mvccpb as mvcc;
 #[cfg(has_cri)]
 pub use generated::runtime::v1 as cri;
+pub use generated::v2 as kms;

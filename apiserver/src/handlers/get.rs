@@ -20,6 +20,7 @@ pub async fn entry(call: &Call<'_>, version: &str) -> ApiResult<Arc<Entry>> {
         Some(0) => {}
         Some(revision) => call.server.feed.wait_for(revision).await?,
     }
+    call.served.cache.readable()?;
     let stored = call.served.cache.get(&call.cache_key());
     convert::entry(call.server, call.served, stored.ok_or_else(|| call.not_found())?).await
 }

@@ -77,6 +77,12 @@ pub async fn list(call: &Call<'_>, options: &ListOptions) -> ApiResult<ListAnswe
 
 /// The objects of the moment asked for, that moment, where to begin and how many to take.
 async fn entries(call: &Call<'_>, options: &ListOptions) -> ApiResult<(Entries, i64, Option<String>, usize)> {
+    let chosen = moment(call, options).await?;
+    call.served.cache.readable()?;
+    Ok(chosen)
+}
+
+async fn moment(call: &Call<'_>, options: &ListOptions) -> ApiResult<(Entries, i64, Option<String>, usize)> {
     let server = call.server;
     let cache = &call.served.cache;
     let limit = usize::try_from(options.limit).unwrap_or_default();
@@ -180,12 +186,14 @@ async fn at(call: &Call<'_>, revision: i64) -> Result<Entries, Past> {
             let Some(key) = full.strip_prefix(&root) else {
                 continue;
             };
+            let opened = store.open(&kv.key, kv.value.clone()).await;
+            let value = opened.map_err(|error| Past::Other(error.into()))?.value;
             let key: Arc<str> = key.into();
             match Entry::new(
                 cache.strategy().as_ref(),
                 key.clone(),
                 kv.mod_revision,
-                &kv.value,
+                &value,
                 EventType::Added,
             ) {
                 Ok(entry) => drop(entries.insert(key, Arc::new(entry))),

@@ -193,6 +193,7 @@ impl<'a> Call<'a> {
                     stored,
                     revision: shown.revision,
                     verified: false,
+                    stale: false,
                 })
             }
             None => self.current_in_store().await?.ok_or_else(|| self.not_found()),
@@ -208,7 +209,7 @@ impl<'a> Call<'a> {
     }
 
     async fn stored_as_current(&self, stored: Stored) -> ApiResult<Current> {
-        let revision = stored.revision;
+        let (revision, stale) = (stored.revision, stored.stale);
         let stored = with_version(&stored.value, revision);
         let json = match self.served.converter() {
             Some(_) => with_version(&convert::from_store(self, &stored).await?, revision),
@@ -221,6 +222,7 @@ impl<'a> Call<'a> {
             stored: Some(stored),
             revision,
             verified: true,
+            stale,
         })
     }
 }
@@ -235,6 +237,8 @@ struct Current {
     revision: i64,
     /// Whether the store itself said so, during this request.
     verified: bool,
+    /// Whether the store's bytes are to be written again even if nothing changes. Only the store knows.
+    stale: bool,
 }
 
 /// What a verb that answers one object came to.

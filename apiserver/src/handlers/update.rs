@@ -275,6 +275,7 @@ async fn write(call: &Call<'_>, new: &mut dyn Object, current: &Current, pinned:
     };
     let unchanged = current.stored.as_ref() == Some(&with_version(&stored, current.revision));
     if unchanged || call.options.dry_run {
+        let mut stale = current.stale;
         // Only the store can say that nothing has happened in between.
         if !current.verified {
             let newest = call.current_in_store().await?;
@@ -287,11 +288,14 @@ async fn write(call: &Call<'_>, new: &mut dyn Object, current: &Current, pinned:
                     newest => Ok(Step::Overtaken(newest)),
                 };
             }
+            stale = newest.is_some_and(|newest| newest.stale);
         }
-        return Ok(Step::Done(Outcome::object(
-            200,
-            with_version(&shown, current.revision),
-        )));
+        if !stale || call.options.dry_run {
+            return Ok(Step::Done(Outcome::object(
+                200,
+                with_version(&shown, current.revision),
+            )));
+        }
     }
     match call
         .server

@@ -43,6 +43,7 @@ pub async fn watch(call: &Call<'_>, options: &ListOptions) -> ApiResult<Watch> {
         Some(0) => {}
         Some(revision) => wait(call, revision).await?,
     }
+    call.served.cache.readable()?;
     let start = match (version, initial) {
         (_, Some(true)) | (None | Some(0), None) => Start::Present,
         (None | Some(0), Some(false)) => Start::After(server.feed.reached()),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use imbl::OrdMap;
-use keelson_api::status::ApiError;
+use keelson_api::status::{ApiError, ApiResult};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -146,6 +147,8 @@ pub struct ResourceCache {
     strategy: Arc<dyn ErasedStrategy>,
     /// Shared with the cache that takes this one's place when a custom resource is defined anew.
     inner: Arc<Mutex<Inner>>,
+    /// Why what the store holds cannot be read, if it cannot; shared as well.
+    unreadable: Arc<ArcSwapOption<String>>,
 }
 
 impl ResourceCache {
@@ -163,6 +166,7 @@ impl ResourceCache {
         Self {
             strategy,
             inner: Arc::new(Mutex::new(inner)),
+            unreadable: Arc::default(),
         }
     }
 
@@ -171,6 +175,25 @@ impl ResourceCache {
         Self {
             strategy,
             inner: self.inner.clone(),
+            unreadable: self.unreadable.clone(),
+        }
+    }
+
+    /// Some of what the store holds cannot be read: a list that leaves it out would be wrong. Whoever watches has to
+    /// start again, and is refused until everything has been loaded.
+    pub fn fail(&self, why: String) {
+        self.unreadable.store(Some(Arc::new(why)));
+        self.inner.lock().watchers.clear();
+    }
+
+    /// Whether what is here is everything there is.
+    ///
+    /// # Errors
+    /// The 500 for what cannot be read.
+    pub fn readable(&self) -> ApiResult<()> {
+        match self.unreadable.load().as_ref() {
+            None => Ok(()),
+            Some(why) => Err(ApiError::internal(why)),
         }
     }
 
@@ -268,6 +291,7 @@ impl ResourceCache {
         inner.last_change = revision;
         inner.watchers.clear();
         inner.snapshots.clear();
+        self.unreadable.store(None);
     }
 
     /// An object was written.

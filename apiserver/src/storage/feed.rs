@@ -119,6 +119,8 @@ struct Read {
     revision: i64,
     /// Which group of stores said so; 0 when that was not asked.
     cluster: u64,
+    /// Resources of which something cannot be decrypted, and why.
+    unreadable: HashMap<&'static str, String>,
 }
 
 /// Why following ended.
@@ -172,6 +174,9 @@ impl Follower {
         for (prefix, entries) in everything.loaded {
             if let Some(cache) = self.by_prefix.get(prefix) {
                 cache.load(entries, revision);
+                if let Some(why) = everything.unreadable.remove(prefix) {
+                    cache.fail(why);
+                }
             }
         }
         prepared.into_iter().for_each(|one| self.custom.publish(one));
@@ -205,6 +210,7 @@ impl Follower {
     /// What the store holds below a prefix (empty: all) at a revision (0: now), by resource.
     async fn read(&self, caches: &ByPrefix, prefix: &str, mut revision: i64) -> Result<Read, StoreError> {
         let mut cluster = 0;
+        let mut unreadable = HashMap::new();
         let root = self.store.root();
         let scope = match prefix {
             "" => root.clone(),
@@ -226,17 +232,29 @@ impl Follower {
                 let Some((cache, key)) = locate(caches, &root, &kv.key) else {
                     continue;
                 };
+                let prefix = cache.info().storage_prefix;
+                if unreadable.contains_key(prefix) {
+                    continue;
+                }
+                let value = match self.store.open(&kv.key, kv.value.clone()).await {
+                    Ok(opened) => opened.value,
+                    Err(error) => {
+                        tracing::error!(resource = cache.info().plural, %error, "objects cannot be read");
+                        unreadable.insert(prefix, error.to_string());
+                        continue;
+                    }
+                };
                 let key: Arc<str> = key.into();
                 let strategy = cache.strategy().as_ref();
                 match Entry::new(
                     strategy,
                     key.clone(),
                     kv.mod_revision,
-                    &kv.value,
+                    &value,
                     EventType::Added,
                 ) {
                     Ok(entry) => {
-                        if let Some(entries) = loaded.get_mut(cache.info().storage_prefix) {
+                        if let Some(entries) = loaded.get_mut(prefix) {
                             entries.insert(key, Arc::new(entry));
                         }
                     }
@@ -250,6 +268,7 @@ impl Follower {
                     loaded,
                     revision,
                     cluster,
+                    unreadable,
                 });
             }
         }
@@ -280,9 +299,28 @@ impl Follower {
                         true => cache.refresh(entries),
                         false => cache.load(entries, revision),
                     }
+                    if let Some(why) = read.unreadable.remove(prefix) {
+                        cache.fail(why);
+                    }
                 }
                 self.by_prefix.insert(prefix, cache);
                 self.custom.publish(*prepared);
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads once more what could not be decrypted. Everything up to `revision` has been applied.
+    async fn try_again(&self, revision: i64) -> Result<(), StoreError> {
+        for (prefix, cache) in &self.by_prefix {
+            if cache.readable().is_ok() {
+                continue;
+            }
+            let only = ByPrefix::from([(*prefix, cache.clone())]);
+            let mut read = self.read(&only, prefix, revision).await?;
+            if read.unreadable.is_empty() {
+                tracing::info!(resource = cache.info().plural, "objects can be read again");
+                cache.load(read.loaded.remove(prefix).unwrap_or_default(), revision);
             }
         }
         Ok(())
@@ -331,6 +369,9 @@ impl Follower {
                     let reached = *self.progress.borrow();
                     let now = Instant::now();
                     self.by_prefix.values().for_each(|cache| cache.bookmark(reached, now));
+                    if let Err(error) = self.try_again(reached).await {
+                        return Broken::History(format!("what could not be read cannot be loaded: {error}"));
+                    }
                     continue;
                 }
             };
@@ -368,7 +409,17 @@ impl Follower {
                     continue;
                 };
                 if put {
-                    cache.put(key, kv.mod_revision, &kv.value);
+                    // What has failed is loaded as a whole.
+                    if cache.readable().is_err() {
+                        continue;
+                    }
+                    match self.store.open(&kv.key, kv.value).await {
+                        Ok(opened) => cache.put(key, kv.mod_revision, &opened.value),
+                        Err(error) => {
+                            tracing::error!(resource = cache.info().plural, %error, "an object cannot be read");
+                            cache.fail(error.to_string());
+                        }
+                    }
                 } else {
                     cache.remove(key, kv.mod_revision);
                 }

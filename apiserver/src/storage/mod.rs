@@ -3,6 +3,7 @@
 //! | module | what lives there |
 //! | --- | --- |
 //! | [`store`] | the etcd v3 client: transactions, ranges, leases |
+//! | [`encryption`] | what the store sees instead of objects that are to be encrypted |
 //! | [`connect`] | channels to the store: several endpoints, mutual TLS |
 //! | [`feed`] | the one task that follows the store and fills every cache |
 //! | [`freshness`] | learns the store's current revision, one question for everybody who waits |
@@ -15,6 +16,7 @@
 pub mod cache;
 pub mod connect;
 pub mod delivery;
+pub mod encryption;
 pub mod entry;
 pub mod feed;
 pub mod filter;

@@ -15,9 +15,12 @@ use keelson_proto::etcd::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
     RangeRequest, RangeResponse, RequestOp, TxnRequest,
 };
+use keelson_proto::mvcc::KeyValue;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+use super::encryption::{self, Encryption, Opened};
 
 /// How long a single call may take. A store without a leader does not answer at all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +38,8 @@ pub struct Stored {
     pub value: Bytes,
     /// Revision of the last write.
     pub revision: i64,
+    /// Whether it was encrypted with another key than the one in use.
+    pub stale: bool,
 }
 
 /// What came of a conditional write.
@@ -61,6 +66,9 @@ pub enum StoreError {
     /// Not reachable.
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
+    /// The value under this key cannot be encrypted or decrypted.
+    #[error("unable to transform key {0:?}: {1}")]
+    Transform(String, String),
     /// Anything else the store said.
     #[error("{0}")]
     Refused(String),
@@ -91,7 +99,9 @@ impl From<StoreError> for ApiError {
             StoreError::Compacted => {
                 ApiError::expired("The resourceVersion for the provided list is too old.")
             }
-            StoreError::Future | StoreError::Refused(_) => ApiError::internal(error),
+            StoreError::Future | StoreError::Transform(..) | StoreError::Refused(_) => {
+                ApiError::internal(error)
+            }
         }
     }
 }
@@ -104,6 +114,7 @@ pub struct Store {
     lease: LeaseClient<Channel>,
     prefix: Arc<str>,
     event_lease: Arc<Mutex<Option<(i64, Instant)>>>,
+    encryption: Option<Arc<Encryption>>,
 }
 
 impl Store {
@@ -119,6 +130,43 @@ impl Store {
             lease: LeaseClient::new(calls),
             prefix: format!("/{}", prefix.trim_matches('/')).into(),
             event_lease: Arc::default(),
+            encryption: None,
+        }
+    }
+
+    /// The same store, seeing only ciphertext of what is to be encrypted.
+    pub fn encrypted(mut self, encryption: Option<Arc<Encryption>>) -> Self {
+        self.encryption = encryption;
+        self
+    }
+
+    /// What is encrypted and how, if anything is.
+    pub fn encryption(&self) -> Option<&Arc<Encryption>> {
+        self.encryption.as_ref()
+    }
+
+    /// The object behind a value of the store.
+    pub async fn open(&self, key: &[u8], value: Bytes) -> Result<Opened, StoreError> {
+        let key = String::from_utf8_lossy(key);
+        match &self.encryption {
+            None => encryption::plain(&key, value),
+            Some(encryption) => encryption.open(&key, value).await,
+        }
+    }
+
+    async fn opened(&self, kv: KeyValue) -> Result<Stored, StoreError> {
+        let opened = self.open(&kv.key, kv.value).await?;
+        Ok(Stored {
+            value: opened.value,
+            revision: kv.mod_revision,
+            stale: opened.stale,
+        })
+    }
+
+    async fn seal(&self, key: &str, value: Bytes) -> Result<Bytes, StoreError> {
+        match &self.encryption {
+            None => Ok(value),
+            Some(encryption) => encryption.seal(key, value).await,
         }
     }
 
@@ -144,10 +192,10 @@ impl Store {
             ..Default::default()
         };
         let answer = self.range(request).await?;
-        Ok(answer.kvs.into_iter().next().map(|kv| Stored {
-            value: kv.value,
-            revision: kv.mod_revision,
-        }))
+        match answer.kvs.into_iter().next() {
+            Some(kv) => self.opened(kv).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The store's current revision, linearizably.
@@ -163,7 +211,8 @@ impl Store {
         Ok(answer.header.map(|h| h.revision).unwrap_or_default())
     }
 
-    /// Keys below `prefix` from `start` on, at `revision` (0: now), at most `limit` (0: all).
+    /// Keys below `prefix` from `start` on, at `revision` (0: now), at most `limit` (0: all). Values are as stored: see
+    /// [`Store::open`].
     pub async fn page(
         &self,
         prefix: &str,
@@ -200,6 +249,7 @@ impl Store {
 
     /// Writes `key` if it does not exist.
     pub async fn create(&self, key: &str, value: Bytes, lease: i64) -> Result<Written, StoreError> {
+        let value = self.seal(key, value).await?;
         let key = Bytes::from(key.to_owned());
         let put = PutRequest {
             key: key.clone(),
@@ -218,6 +268,7 @@ impl Store {
         value: Bytes,
         lease: i64,
     ) -> Result<Written, StoreError> {
+        let value = self.seal(key, value).await?;
         let key = Bytes::from(key.to_owned());
         let put = PutRequest {
             key: key.clone(),
@@ -274,10 +325,11 @@ impl Store {
                 Some(OpAnswer::ResponseRange(range)) => range.kvs.into_iter().next(),
                 _ => None,
             });
-        Ok(Written::Conflict(found.map(|kv| Stored {
-            value: kv.value,
-            revision: kv.mod_revision,
-        })))
+        let found = match found {
+            Some(kv) => Some(self.opened(kv).await?),
+            None => None,
+        };
+        Ok(Written::Conflict(found))
     }
 
     /// A lease that ends `ttl` from now or up to a minute later; many events share one.

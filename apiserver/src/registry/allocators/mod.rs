@@ -138,6 +138,7 @@ impl Allocator {
                 Stored {
                     value: kv.value,
                     revision: kv.mod_revision,
+                    stale: false,
                 },
             ))
         });
