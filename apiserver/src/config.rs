@@ -9,7 +9,10 @@ use ipnet::IpNet;
 use keelson_daemon::logging::LogArgs;
 
 use crate::aggregator::flags::AggregatorArgs;
-use crate::authorization::AuthorizationMode;
+use crate::audit::AuditArgs;
+use crate::authentication::oidc::config::OidcArgs;
+use crate::authentication::webhook::TokenWebhookArgs;
+use crate::authorization::config::AuthorizationArgs;
 use crate::storage::connect::StoreAddress;
 
 /// kube-apiserver: the Kubernetes API over REST and gRPC.
@@ -44,6 +47,15 @@ pub struct Config {
     /// Whether callers without credentials are served as system:anonymous instead of being refused with 401.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub anonymous_auth: bool,
+    /// Whether secrets of type bootstrap.kubernetes.io/token in kube-system let machines in.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_bootstrap_token_auth: bool,
+    /// Tokens of OpenID Connect issuers.
+    #[command(flatten)]
+    pub oidc: OidcArgs,
+    /// Tokens a webhook knows.
+    #[command(flatten)]
+    pub token_webhook: TokenWebhookArgs,
     /// Public or private keys service account tokens are verified with, PEM; may be repeated.
     #[arg(long)]
     pub service_account_key_file: Vec<PathBuf>,
@@ -98,9 +110,9 @@ pub struct Config {
     /// Shortest time after which a watch without a timeout of its own is ended, in seconds.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,
-    /// Who decides what callers may do, in the order they are asked.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "Node,RBAC")]
-    pub authorization_mode: Vec<AuthorizationMode>,
+    /// Who may do what.
+    #[command(flatten)]
+    pub authorization: AuthorizationArgs,
     /// Admission plugins to run besides the default ones.
     #[arg(long, value_delimiter = ',')]
     pub enable_admission_plugins: Vec<String>,
@@ -123,12 +135,12 @@ pub struct Config {
         default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
     )]
     pub kubelet_preferred_address_types: Vec<String>,
-    /// File the audit log is appended to, one JSON event a line; - is standard output.
-    #[arg(long)]
-    pub audit_log_path: Option<PathBuf>,
     /// Servers of other group versions.
     #[command(flatten)]
     pub aggregator: AggregatorArgs,
+    /// Who did what.
+    #[command(flatten)]
+    pub audit: AuditArgs,
     /// Logging.
     #[command(flatten)]
     pub logging: LogArgs,

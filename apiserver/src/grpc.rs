@@ -17,6 +17,7 @@ use keelson_proto::resources::resources_server::{Resources, ResourcesServer};
 use tonic::{Code, Request, Response, Status};
 use tower::Service as _;
 
+use crate::audit::{self, Record};
 use crate::authentication::User;
 use crate::authorization::attributes::{Attributes, Resource, Selectors};
 use crate::discovery::AggregatedVersion;
@@ -102,9 +103,29 @@ struct Entered {
     target: proto::Target,
     _place: Option<tokio::sync::OwnedSemaphorePermit>,
     _running: Option<Running>,
+    audit: Option<Arc<Record>>,
 }
 
 impl Entered {
+    /// Serves the call, and has whoever records it know what came of it.
+    async fn noted<T>(&self, serving: impl Future<Output = ApiResult<T>>) -> ApiResult<T> {
+        let Some(record) = &self.audit else {
+            return serving.await;
+        };
+        let result = audit::scope(Some(record.clone()), serving).await;
+        if let Err(error) = &result {
+            record.failed(error.code(), error.to_json().into());
+        }
+        result
+    }
+
+    /// What the call brings.
+    fn brings(&self, json: &Bytes) {
+        if let Some(record) = &self.audit {
+            record.request_body(json);
+        }
+    }
+
     fn call(&self) -> Call<'_> {
         let target = &self.target;
         Call::new(
@@ -118,6 +139,10 @@ impl Entered {
     }
 
     fn object(&self, outcome: Outcome) -> proto::Object {
+        if let Some(record) = &self.audit {
+            record.answered(outcome.code);
+            record.response_body(&outcome.json);
+        }
         let json = if outcome.own_kind {
             present(&self.served, outcome.json)
         } else {
@@ -175,7 +200,12 @@ impl Door {
             },
         )
         .selecting(selectors);
-        self.server.authorizer.check(user, &attributes).await?;
+        let audit = audit::origin().and_then(|o| self.server.audit.begin(&o, user, &attributes));
+        let checked = audit::scope(audit.clone(), self.server.authorizer.check(user, &attributes)).await;
+        if let (Some(record), Err(error)) = (&audit, &checked) {
+            record.failed(error.code(), error.to_json().into());
+        }
+        checked?;
         let served = self
             .server
             .find(&target.group, &target.version, &target.resource)
@@ -203,6 +233,7 @@ impl Door {
             target,
             _place: place,
             _running: running,
+            audit,
         })
     }
 
@@ -228,9 +259,23 @@ impl Door {
                     &target.subresource,
                 )
                 .with_options(options(request.options)?);
+                entered.brings(&request.json);
                 let outcome = match entered.subresource()? {
-                    None => handlers::create::create(&call, &request.json).await?,
-                    Some(_) => handlers::subresource::serve(&call, Verb::Create, &request.json, &[]).await?,
+                    None => {
+                        entered
+                            .noted(handlers::create::create(&call, &request.json))
+                            .await?
+                    }
+                    Some(_) => {
+                        entered
+                            .noted(handlers::subresource::serve(
+                                &call,
+                                Verb::Create,
+                                &request.json,
+                                &[],
+                            ))
+                            .await?
+                    }
                 };
                 Ok(answer(&entered, outcome))
             }
@@ -239,11 +284,23 @@ impl Door {
                     .enter(user, request.target, Verb::Update, Pool::Writing)
                     .await?;
                 let call = entered.call().with_options(options(request.options)?);
+                entered.brings(&request.json);
                 let outcome = match entered.subresource()? {
                     Some(SubresourceForm::Handler) => {
-                        handlers::subresource::serve(&call, Verb::Update, &request.json, &[]).await?
+                        entered
+                            .noted(handlers::subresource::serve(
+                                &call,
+                                Verb::Update,
+                                &request.json,
+                                &[],
+                            ))
+                            .await?
                     }
-                    _ => handlers::update::update(&call, &request.json).await?,
+                    _ => {
+                        entered
+                            .noted(handlers::update::update(&call, &request.json))
+                            .await?
+                    }
                 };
                 Ok(answer(&entered, outcome))
             }
@@ -260,11 +317,18 @@ impl Door {
                     return Err(ApiError::bad_request("fieldManager is required for apply patch"));
                 }
                 let call = entered.call().with_options(options);
+                entered.brings(&request.body);
                 let outcome = match entered.subresource()? {
                     Some(SubresourceForm::Handler) => {
-                        handlers::subresource::patch(&call, kind, &request.body, &[]).await?
+                        entered
+                            .noted(handlers::subresource::patch(&call, kind, &request.body, &[]))
+                            .await?
                     }
-                    _ => handlers::patch::patch(&call, kind, &request.body).await?,
+                    _ => {
+                        entered
+                            .noted(handlers::patch::patch(&call, kind, &request.body))
+                            .await?
+                    }
                 };
                 Ok(answer(&entered, outcome))
             }
@@ -273,7 +337,9 @@ impl Door {
                     .enter(user, request.target, Verb::Delete, Pool::Writing)
                     .await?;
                 let options = Query(&[]).delete_options(&request.options)?;
-                let outcome = handlers::delete::delete(&entered.call(), options).await?;
+                let outcome = entered
+                    .noted(handlers::delete::delete(&entered.call(), options))
+                    .await?;
                 Ok(answer(&entered, outcome))
             }
         }
@@ -341,10 +407,14 @@ impl Resources for Door {
                 .await?;
             let call = entered.call();
             if entered.subresource()? == Some(SubresourceForm::Handler) {
-                let outcome = handlers::subresource::serve(&call, Verb::Get, &[], &[]).await?;
+                let outcome = entered
+                    .noted(handlers::subresource::serve(&call, Verb::Get, &[], &[]))
+                    .await?;
                 return Ok(entered.object(outcome));
             }
-            let outcome = handlers::get::get(&call, &request.resource_version).await?;
+            let outcome = entered
+                .noted(handlers::get::get(&call, &request.resource_version))
+                .await?;
             Ok(proto::Object {
                 json: viewed(&entered, outcome.json, request.view)?,
             })
@@ -374,7 +444,9 @@ impl Resources for Door {
                 continue_token: request.r#continue,
                 ..ListOptions::default()
             };
-            let answer = handlers::list::list(&entered.call(), &options).await?;
+            let answer = entered
+                .noted(handlers::list::list(&entered.call(), &options))
+                .await?;
             Ok((entered, answer))
         };
         let (entered, answer) = run.await.map_err(|error: ApiError| status(&error))?;
@@ -443,7 +515,9 @@ impl Resources for Door {
                 send_initial_events: initial.then_some(true),
                 ..ListOptions::default()
             };
-            let watch = handlers::watch::watch(&entered.call(), &options).await?;
+            let watch = entered
+                .noted(handlers::watch::watch(&entered.call(), &options))
+                .await?;
             Ok((entered, watch))
         };
         let (entered, watch) = run.await.map_err(|error: ApiError| status(&error))?;
@@ -544,7 +618,13 @@ impl Resources for Door {
                 field_selector: request.field_selector,
                 ..ListOptions::default()
             };
-            let answer = handlers::delete::delete_collection(&entered.call(), &selection, options).await?;
+            let answer = entered
+                .noted(handlers::delete::delete_collection(
+                    &entered.call(),
+                    &selection,
+                    options,
+                ))
+                .await?;
             let status = serde_json::json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": table::list_meta(&answer), "status": "Success",
             });

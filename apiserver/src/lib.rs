@@ -21,6 +21,7 @@
 //! | the store and the watch cache | [`storage`] |
 //! | tunnels to kubelets and backends | [`connect`] |
 //! | calls to webhooks | [`webhook`] |
+//! | calls to what configuration files name | [`outbound`] |
 //!
 //! Beside it: [`discovery`], [`openapi`], [`table`], [`health`], [`version`], [`metrics`], the system's own objects in
 //! [`bootstrap`], the command line in [`config`], and what all requests share in [`state`].
@@ -45,6 +46,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod openapi;
+pub mod outbound;
 pub mod registry;
 pub mod request_info;
 pub mod server;
@@ -65,8 +67,6 @@ use admission::chain::Chain;
 use aggregator::Aggregator;
 use audit::AuditLog;
 use authentication::Authenticator;
-use authentication::service_account::ServiceAccountTokens;
-use authentication::token_file::TokenFile;
 use authorization::Authorizer;
 use config::Config;
 use connect::KubeletAccess;
@@ -82,10 +82,11 @@ use storage::store::Store;
 
 /// Serves the API until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let tls = ServerTls::load(
+    let tls = ServerTls::load_with_proxies(
         &config.tls_cert_file,
         &config.tls_private_key_file,
         config.client_ca_file.as_deref(),
+        config.aggregator.requestheader_client_ca_file.as_deref(),
     )
     .context("cannot load the server's certificate")?;
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
@@ -138,16 +139,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         shutdown.clone(),
     );
     let freshness = Freshness::start(store.clone());
-    let tokens = config
-        .token_auth_file
-        .as_deref()
-        .map(TokenFile::load)
-        .transpose()?;
-    let authenticator = Authenticator {
-        anonymous: config.anonymous_auth,
-        tokens,
-        service_accounts: ServiceAccountTokens::load(&config)?,
-    };
+    let authenticator = Authenticator::load(&config)?;
     let identity = config
         .kubelet_client_certificate
         .as_deref()
@@ -162,7 +154,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         &config.enable_admission_plugins,
         &config.disable_admission_plugins,
     )?);
-    let modes = config.authorization_mode.clone();
+    let authorizers = config.authorization.steps()?;
     let flow = FlowControl::new(
         config.max_requests_inflight,
         config.max_mutating_requests_inflight,
@@ -171,7 +163,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         discovery: discovery::Published::default(),
         openapi: openapi::Documents::default(),
         aggregator: Aggregator::new(&config.aggregator),
-        audit: AuditLog::open(config.audit_log_path.as_deref())?,
+        audit: AuditLog::open(&config.audit)?,
         shutdown: shutdown.clone(),
         metrics: ServerMetrics::new(),
         config,
@@ -181,7 +173,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         freshness,
         admission,
         authenticator,
-        authorizer: Authorizer::new(modes),
+        authorizer: Authorizer::new(authorizers),
         flow,
         kubelets,
     }))

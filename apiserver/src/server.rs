@@ -93,6 +93,7 @@ async fn connection(
     };
     let connection = Connection {
         peer: Arc::new(tls.peer(&stream)),
+        proxy: tls.proxy(&stream).map(Into::into),
         address,
     };
     let service = service_fn(move |request| {

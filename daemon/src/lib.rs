@@ -5,6 +5,7 @@
 //! - [`logging`]: `tracing` as text or JSON
 //! - [`signals`], [`notify`]: clean stop on SIGTERM, readiness told to systemd
 //! - [`tls`]: server and client TLS with certificates that are read again when their files change
+//! - [`jwt`]: tokens signed and verified with the keys TLS uses
 //! - [`health`], [`metrics`]: `/healthz`, `/livez`, `/readyz`, `/metrics`
 //! - [`backoff`]: the one exponential back-off with jitter
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ pub mod backoff;
 pub mod config;
 pub mod duration;
 pub mod health;
+pub mod jwt;
 pub mod logging;
 pub mod metrics;
 pub mod notify;

@@ -202,7 +202,10 @@ impl ControlPlane {
         ensure!(output.status.success(), "{}", text(&output.stderr));
         let text = text(&output.stdout);
         let (headers, body) = text.split_once("\r\n\r\n").context("an answer without headers")?;
-        let code = headers.split_whitespace().nth(1).context("an answer without a status")?;
+        let code = headers
+            .split_whitespace()
+            .nth(1)
+            .context("an answer without a status")?;
         Ok(Answer {
             code: code.parse()?,
             headers: headers.to_owned(),
@@ -263,7 +266,10 @@ fn contains(directory: &Path, needle: &[u8]) -> Result<bool> {
             if contains(&path, needle)? {
                 return Ok(true);
             }
-        } else if std::fs::read(&path)?.windows(needle.len()).any(|part| part == needle) {
+        } else if std::fs::read(&path)?
+            .windows(needle.len())
+            .any(|part| part == needle)
+        {
             return Ok(true);
         }
     }

@@ -27,7 +27,9 @@ fn configure(file: &Path, providers: &str) -> Result<()> {
 }
 
 fn secret(name: &str, value: &str) -> String {
-    format!(r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"{name}"}},"stringData":{{"k":"{value}"}}}}"#)
+    format!(
+        r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"{name}"}},"stringData":{{"k":"{value}"}}}}"#
+    )
 }
 
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -92,12 +94,17 @@ fn secrets_are_encrypted_and_keys_rotate() -> Result<()> {
     ensure!(plane.store_contains(b"k8s:enc:aescbc:v1:key2:")?);
 
     // A key that is lost loses what it wrote, and says so instead of leaving it out.
-    configure(&file, &format!("{{aesgcm: {{keys: [{{name: key3, secret: '{ONE}'}}]}}}}"))?;
+    configure(
+        &file,
+        &format!("{{aesgcm: {{keys: [{{name: key3, secret: '{ONE}'}}]}}}}"),
+    )?;
     plane.restart(vec![format!("--encryption-provider-config={}", file.display())])?;
     for path in [SECRETS.to_owned(), format!("{SECRETS}/one")] {
         let refused = plane.admin("GET", &path, None)?;
         ensure!(
-            refused.code == 500 && refused.body.contains("unable to transform key") && refused.body.contains("no matching prefix found"),
+            refused.code == 500
+                && refused.body.contains("unable to transform key")
+                && refused.body.contains("no matching prefix found"),
             "{refused:?}"
         );
     }
@@ -120,7 +127,8 @@ fn base64(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for part in text.as_bytes().chunks(3) {
-        let bits = part.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
+        let bits =
+            part.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
         for place in 0..4 {
             if place <= part.len() {
                 out.push(char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]));

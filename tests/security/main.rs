@@ -3,5 +3,11 @@
 //! Each story has a control plane of its own on free ports of the loopback address: a store and an apiserver with the
 //! flags the story is about, certificates made on the spot, and stock clients.
 
+mod audit;
+mod authentication;
+mod authorization;
 mod control_plane;
 mod encryption;
+mod issuer;
+mod kms;
+mod servers;

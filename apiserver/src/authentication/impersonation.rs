@@ -155,7 +155,7 @@ pub async fn act_as(authorizer: &Authorizer, headers: &HeaderMap, user: &User) -
 mod tests {
     use super::*;
     use crate::authentication::MASTERS;
-    use crate::authorization::AuthorizationMode;
+    use crate::authorization::config::Step;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     async fn as_admin(pairs: &[(&'static str, &'static str)]) -> ApiResult<Option<User>> {
-        let authorizer = Authorizer::new(vec![AuthorizationMode::Node]);
+        let authorizer = Authorizer::new(vec![Step::Node]);
         let admin = User::named("admin", [MASTERS.to_owned()]);
         act_as(&authorizer, &headers(pairs), &admin).await
     }
@@ -212,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_may_not_are_told() {
-        let authorizer = Authorizer::new(vec![AuthorizationMode::Node]);
+        let authorizer = Authorizer::new(vec![Step::Node]);
         let jane = User::named("jane", []);
         let error = act_as(&authorizer, &headers(&[("Impersonate-User", "bob")]), &jane)
             .await

@@ -1,22 +1,43 @@
-//! Who is calling: client certificates, static tokens, service account tokens, or nobody in particular.
+//! Who is calling: proxies' users, client certificates, tokens of several sorts, or nobody in particular.
+//!
+//! | module | who is known by it |
+//! | --- | --- |
+//! | [`request_header`] | users a proxy vouches for |
+//! | [`token_file`] | users of a file of tokens |
+//! | [`service_account`] | service accounts |
+//! | [`bootstrap_token`] | machines that join |
+//! | [`oidc`] | users of OpenID Connect issuers |
+//! | [`webhook`] | users a webhook knows |
+//! | [`impersonation`] | whom they act as |
 //!
 //! A caller that shows nothing is `system:anonymous`; one that shows something wrong is refused with 401.
 
+pub mod bootstrap_token;
 pub mod impersonation;
-pub mod jwt;
+pub mod oidc;
+pub mod remembered;
+pub mod request_header;
 pub mod service_account;
 pub mod token_file;
+pub mod webhook;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use keelson_api::field::aggregate;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::tls::Peer;
 
+use oidc::Issuer;
 use service_account::ServiceAccountTokens;
 use token_file::TokenFile;
+use webhook::TokenWebhook;
 
+use crate::aggregator::flags::AggregatorArgs;
+use crate::config::Config;
+use crate::http::Connection;
 use crate::state::Server;
 
 /// The group of everybody who proved to be somebody.
@@ -81,19 +102,89 @@ impl User {
     }
 }
 
+/// Who is served without credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    /// Nobody.
+    #[default]
+    Nowhere,
+    /// Everybody.
+    Everywhere,
+    /// Everybody who asks for one of these paths.
+    At(Vec<String>),
+}
+
+impl Anonymous {
+    fn allows(&self, path: &str) -> bool {
+        match self {
+            Anonymous::Nowhere => false,
+            Anonymous::Everywhere => true,
+            Anonymous::At(paths) => paths.iter().any(|allowed| allowed == path),
+        }
+    }
+}
+
 /// Every way of proving to be somebody that is configured.
 pub struct Authenticator {
-    /// `--anonymous-auth`.
-    pub anonymous: bool,
+    anonymous: Anonymous,
     /// `--token-auth-file`.
-    pub tokens: Option<TokenFile>,
+    tokens: Option<TokenFile>,
     /// `--service-account-key-file`.
     pub service_accounts: Option<ServiceAccountTokens>,
+    /// Whether bootstrap tokens count.
+    bootstrap: bool,
+    issuers: Vec<Issuer>,
+    webhook: Option<TokenWebhook>,
+    proxies: AggregatorArgs,
 }
 
 impl Authenticator {
-    /// The caller of a request that came with these headers over a connection from `peer`.
-    pub async fn authenticate(&self, server: &Server, peer: &Peer, headers: &HeaderMap) -> ApiResult<User> {
+    /// Everything the configuration names.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or what it says makes no sense.
+    pub fn load(config: &Config) -> anyhow::Result<Self> {
+        let (issuers, algorithms, anonymous) = config.oidc.configured()?;
+        let anonymous = match anonymous {
+            Some(given) if !given.enabled => Anonymous::Nowhere,
+            Some(given) if given.conditions.is_empty() => Anonymous::Everywhere,
+            Some(given) => Anonymous::At(given.conditions.into_iter().map(|c| c.path).collect()),
+            None if config.anonymous_auth => Anonymous::Everywhere,
+            None => Anonymous::Nowhere,
+        };
+        let issuers: Result<Vec<Issuer>, String> = issuers
+            .iter()
+            .map(|issuer| Issuer::new(issuer, algorithms.clone()))
+            .collect();
+        Ok(Self {
+            anonymous,
+            tokens: config
+                .token_auth_file
+                .as_deref()
+                .map(TokenFile::load)
+                .transpose()?,
+            service_accounts: ServiceAccountTokens::load(config)?,
+            bootstrap: config.enable_bootstrap_token_auth,
+            issuers: issuers.map_err(anyhow::Error::msg)?,
+            webhook: TokenWebhook::load(&config.token_webhook)?,
+            proxies: config.aggregator.clone(),
+        })
+    }
+
+    /// The caller of a request for `path` that came with these headers.
+    pub async fn authenticate(
+        &self,
+        server: &Arc<Server>,
+        connection: &Connection,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> ApiResult<User> {
+        if let Some(proxy) = &connection.proxy
+            && let Some(user) = request_header::user(&self.proxies, proxy, headers)
+        {
+            return Ok(user);
+        }
+        let peer = connection.peer.as_ref();
         if let Peer::Certificate(identity) = peer
             && !identity.common_name.is_empty()
             && identity.not_after >= jiff::Timestamp::now().as_second()
@@ -104,10 +195,16 @@ impl Authenticator {
             ));
         }
         if let Some(token) = bearer_token(headers) {
-            return self.bearer(server, token).await;
+            return match self.review(server, token, server.config.audiences()).await {
+                Ok((user, _)) => Ok(user),
+                Err(reason) => {
+                    tracing::debug!(%reason, "token refused");
+                    Err(unauthorized())
+                }
+            };
         }
         match peer {
-            Peer::Anonymous if self.anonymous => Ok(User::anonymous()),
+            Peer::Anonymous if self.anonymous.allows(path) => Ok(User::anonymous()),
             _ => Err(unauthorized()),
         }
     }
@@ -118,36 +215,53 @@ impl Authenticator {
     /// With the reason, when it is nobody's.
     pub async fn review(
         &self,
-        server: &Server,
+        server: &Arc<Server>,
         token: &str,
         audiences: &[String],
     ) -> Result<(User, Vec<String>), String> {
-        if let Some(user) = self.tokens.as_ref().and_then(|tokens| tokens.user(token)) {
+        let own = || {
             let own = server.config.audiences();
             let common: Vec<String> = audiences.iter().filter(|a| own.contains(a)).cloned().collect();
-            return if common.is_empty() {
-                Err("the token is for other audiences".into())
-            } else {
-                Ok((user, common))
-            };
-        }
-        match &self.service_accounts {
-            Some(service_accounts) => service_accounts.review(server, token, audiences).await,
-            None => Err("invalid bearer token".into()),
-        }
-    }
-
-    async fn bearer(&self, server: &Server, token: &str) -> ApiResult<User> {
+            match common.is_empty() {
+                true => Err("the token is for other audiences".to_owned()),
+                false => Ok(common),
+            }
+        };
         if let Some(user) = self.tokens.as_ref().and_then(|tokens| tokens.user(token)) {
-            return Ok(user);
+            return own().map(|common| (user, common));
         }
+        let mut reasons = Vec::new();
         if let Some(service_accounts) = &self.service_accounts {
-            match service_accounts.authenticate(server, token).await {
-                Ok(user) => return Ok(user),
-                Err(reason) => tracing::debug!(%reason, "token refused"),
+            match service_accounts.review(server, token, audiences).await {
+                Ok(found) => return Ok(found),
+                Err(reason) => reasons.push(reason),
             }
         }
-        Err(unauthorized())
+        if self.bootstrap
+            && let Some(found) = bootstrap_token::authenticate(server, token)
+        {
+            match found {
+                Ok(user) => return own().map(|common| (user, common)),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        for issuer in &self.issuers {
+            match issuer.authenticate(token).await {
+                None => {}
+                Some(Ok(user)) => return own().map(|common| (user, common)),
+                Some(Err(reason)) => reasons.push(reason),
+            }
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.review(token, audiences).await {
+                Ok(found) => return Ok(found),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        if reasons.is_empty() {
+            return Err("invalid bearer token".into());
+        }
+        Err(aggregate(&reasons))
     }
 }
 

@@ -1,19 +1,24 @@
 //! Service account tokens: issued by the TokenRequest API, verified on every request.
+//!
+//! Tokens that are kept in secrets are in [`legacy`].
+
+pub mod legacy;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use keelson_api::object::Kind;
 use keelson_api::status::{ApiError, ApiResult};
+use keelson_daemon::jwt::{PublicKey, SigningKey, verify};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::User;
-use super::jwt::{PublicKey, SigningKey, verify};
 use crate::config::Config;
 use crate::state::Server;
 
@@ -70,6 +75,8 @@ struct Claims {
     jti: String,
     #[serde(rename = "kubernetes.io")]
     kubernetes: Option<KubernetesClaims>,
+    #[serde(flatten)]
+    legacy: legacy::Claims,
 }
 
 impl Claims {
@@ -165,20 +172,26 @@ impl ServiceAccountTokens {
         })
     }
 
-    /// Whose token it is, for requests to this server.
-    pub async fn authenticate(&self, server: &Server, token: &str) -> Result<User, String> {
-        let audiences = self.audiences.clone();
-        self.review(server, token, &audiences).await.map(|(user, _)| user)
-    }
-
     /// Whose token it is, and for which of `audiences`.
     pub async fn review(
         &self,
-        server: &Server,
+        server: &Arc<Server>,
         token: &str,
         audiences: &[String],
     ) -> Result<(User, Vec<String>), String> {
         let claims = self.claims(token)?;
+        if claims.iss == legacy::ISSUER {
+            let common: Vec<String> = audiences
+                .iter()
+                .filter(|audience| self.audiences.contains(audience))
+                .cloned()
+                .collect();
+            if common.is_empty() {
+                return Err(format!("the token is for {:?}", self.audiences));
+            }
+            let user = legacy::judge(server, token, &claims.sub, &claims.legacy).await?;
+            return Ok((user, common));
+        }
         let now = jiff::Timestamp::now().as_second();
         if !self.issuers.contains(&claims.iss) {
             return Err(format!("unknown issuer {:?}", claims.iss));

@@ -4,24 +4,31 @@
 //! | --- | --- |
 //! | [`rbac`] | roles and bindings, compiled into an index by subject |
 //! | [`node`] | what kubelets may do, which is to touch what belongs to their node |
+//! | [`webhook`], [`conditions`] | what a webhook says, where its conditions hold |
+//!
+//! Which of them are asked, and in which order, is in [`config`].
 //!
 //! Members of `system:masters` may do everything, whatever the authorizers say.
 //!
 //! <https://kubernetes.io/docs/reference/access-authn-authz/authorization/>
 
 pub mod attributes;
+pub mod conditions;
+pub mod config;
 pub mod node;
 pub mod rbac;
+pub mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use keelson_api::names::GroupResource;
 use keelson_api::status::ApiError;
 use tokio::sync::watch;
 
 pub use attributes::{Attributes, Selectors, Target};
+pub use config::AuthorizationMode;
+use config::Step;
 use node::NodeAuthorizer;
 use rbac::Rbac;
 use rbac::index::Grant;
@@ -30,23 +37,6 @@ use crate::authentication::{MASTERS, User};
 
 /// How long a request waits for roles to be loaded after the start of the server.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// One authorizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuthorizationMode {
-    /// Kubelets, by what is bound to their node.
-    #[value(name = "Node")]
-    Node,
-    /// Roles and bindings.
-    #[value(name = "RBAC")]
-    Rbac,
-    /// Everybody may do everything.
-    #[value(name = "AlwaysAllow")]
-    AlwaysAllow,
-    /// Nobody may do anything.
-    #[value(name = "AlwaysDeny")]
-    AlwaysDeny,
-}
 
 /// What an authorizer thinks of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +109,7 @@ impl Verdict {
 
 /// The authorizers, in order.
 pub struct Authorizer {
-    modes: Vec<AuthorizationMode>,
+    steps: Vec<Step>,
     /// Roles and bindings.
     pub rbac: Rbac,
     /// Kubelets.
@@ -129,10 +119,10 @@ pub struct Authorizer {
 
 impl Authorizer {
     /// These authorizers, knowing nothing yet.
-    pub fn new(modes: Vec<AuthorizationMode>) -> Self {
-        let ready = !modes.contains(&AuthorizationMode::Rbac);
+    pub fn new(steps: Vec<Step>) -> Self {
+        let ready = !steps.iter().any(|step| matches!(step, Step::Rbac));
         Self {
-            modes,
+            steps,
             rbac: Rbac::default(),
             node: NodeAuthorizer::default(),
             ready: watch::Sender::new(ready),
@@ -141,7 +131,7 @@ impl Authorizer {
 
     /// Whether `mode` is switched on.
     pub fn runs(&self, mode: AuthorizationMode) -> bool {
-        self.modes.contains(&mode)
+        self.steps.iter().any(|step| step.mode() == mode)
     }
 
     /// The authorizers know what is in the store, and what has to be there is there.
@@ -165,12 +155,14 @@ impl Authorizer {
             let _ = tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready)).await;
         }
         let mut reasons = Vec::new();
-        for mode in &self.modes {
-            let verdict = match mode {
-                AuthorizationMode::Node => self.node.decide(user, attributes).await,
-                AuthorizationMode::Rbac => self.rbac.decide(user, attributes),
-                AuthorizationMode::AlwaysAllow => Verdict::allow(),
-                AuthorizationMode::AlwaysDeny => Verdict::no_opinion("Everything is forbidden."),
+        for step in &self.steps {
+            let verdict = match step {
+                Step::Node => self.node.decide(user, attributes).await,
+                Step::Rbac => self.rbac.decide(user, attributes),
+                // Boxed: the future of a call over the network is large, and most clusters make none.
+                Step::Webhook(webhook) => Box::pin(webhook.decide(user, attributes)).await,
+                Step::AlwaysAllow => Verdict::allow(),
+                Step::AlwaysDeny => Verdict::no_opinion("Everything is forbidden."),
             };
             match verdict.opinion {
                 Opinion::None => reasons.extend(match verdict.reason {
@@ -189,6 +181,11 @@ impl Authorizer {
     /// The 403 for it.
     pub async fn check(&self, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
         let verdict = self.authorize(user, attributes).await;
+        if crate::audit::recording() {
+            let decision = if verdict.allowed() { "allow" } else { "forbid" };
+            crate::audit::annotate("authorization.k8s.io/decision", || decision.to_owned());
+            crate::audit::annotate("authorization.k8s.io/reason", || verdict.reason.to_string());
+        }
         if verdict.allowed() {
             Ok(())
         } else {
@@ -267,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn masters_may_do_everything_and_others_nothing_without_a_role() {
-        let authorizer = Authorizer::new(vec![AuthorizationMode::Node, AuthorizationMode::Rbac]);
+        let authorizer = Authorizer::new(vec![Step::Node, Step::Rbac]);
         authorizer.set_ready();
         let admin = User::named("x", [MASTERS.to_owned()]);
         assert!(

@@ -10,6 +10,7 @@ use keelson_api::status::ApiResult;
 use super::answer::{Body, Pieces, answer, encode, full, gzip_pieces, maybe_gzip, streamed, with_warnings};
 use super::negotiate::{Encoding, Shape};
 use super::resources::{Wish, present};
+use crate::audit;
 use crate::handlers::Call;
 use crate::handlers::list::ListAnswer;
 use crate::storage::entry::Entry;
@@ -20,6 +21,13 @@ const PIECE: usize = 64 << 10;
 
 /// The answer to a list.
 pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response<Body>> {
+    if audit::wants_response() {
+        let head = head(&call.served.list_kind(), &call.served.api_version(), &list);
+        let whole = joined(&head, &list, |object| {
+            Ok(present(call.served, Bytes::copy_from_slice(object)))
+        })?;
+        audit::response_body(&whole);
+    }
     let content_type = wish.form.encoding.content_type();
     let response = match (wish.form.shape, wish.form.encoding) {
         (Shape::Whole, Encoding::Json) if !wish.pretty && shown_as_stored(call, &list) => {

@@ -25,14 +25,15 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::tls::Peer;
 
 use crate::aggregator;
-use crate::audit::Noted;
+use crate::audit;
+use crate::audit::event::Origin;
 use crate::authentication::{User, impersonation};
 use crate::authorization::attributes::{Attributes, Resource, Selectors};
 use crate::flow_control::Pool;
@@ -55,6 +56,8 @@ const DRAIN_LIMIT: usize = 64 << 20;
 pub struct Connection {
     /// Who the client certificate says it is.
     pub peer: Arc<Peer>,
+    /// Which proxy it is that vouches for its users, if it is one.
+    pub proxy: Option<Arc<str>>,
     /// Address and port.
     pub address: SocketAddr,
 }
@@ -74,48 +77,61 @@ pub async fn serve(
     server: Arc<Server>,
     grpc: GrpcDoor,
     connection: Connection,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
+    let id = (!is_grpc(&request))
+        .then(|| HeaderValue::from_str(&audit::id_of(request.headers())).ok())
+        .flatten();
+    if let Some(id) = &id {
+        // The name the request has from here on, whether its caller gave it one or not.
+        request.headers_mut().insert(audit::AUDIT_ID, id.clone());
+    }
     // Boxed: the compiler proves here, once, that the future may move between threads.
     let staircase: BoxFuture<'static, Response<Body>> =
         Box::pin(staircase(server, grpc, connection, request));
     let served = AssertUnwindSafe(staircase).catch_unwind().await;
-    served.unwrap_or_else(|_| {
+    let mut response = served.unwrap_or_else(|_| {
         // The panic itself has been reported by the panic hook.
         refusal(
             &ApiError::internal("the server panicked while serving this request; see its log"),
             Encoding::Json,
         )
-    })
+    });
+    if let Some(id) = id {
+        response.headers_mut().insert(audit::AUDIT_ID, id);
+    }
+    response
 }
 
 async fn staircase(
     server: Arc<Server>,
     grpc: GrpcDoor,
     connection: Connection,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Response<Body> {
     let begun = Instant::now();
     let encoding = negotiate::form(request.headers(), false).map_or(Encoding::Json, |form| form.encoding);
+    let origin = server.audit.enabled().then(|| {
+        let id = audit::id_of(request.headers());
+        Arc::new(Origin::new(
+            id,
+            request.uri(),
+            request.headers(),
+            connection.address,
+        ))
+    });
     let authenticated: BoxFuture<'_, ApiResult<User>> = Box::pin(server.authenticator.authenticate(
         &server,
-        &connection.peer,
+        &connection,
+        request.uri().path(),
         request.headers(),
     ));
-    let user = match authenticated.await {
-        Ok(user) => user,
-        Err(error) if is_grpc(&request) => return crate::grpc::refusal(&error),
-        Err(error) => return refusal(&error, encoding),
-    };
-    let acting = impersonation::act_as(&server.authorizer, request.headers(), &user).await;
-    let user = match acting {
-        Ok(acting) => acting.unwrap_or(user),
-        Err(error) if is_grpc(&request) => return crate::grpc::refusal(&error),
-        Err(error) => return refusal(&error, encoding),
-    };
+    let authenticated = authenticated.await;
     if is_grpc(&request) {
-        request.extensions_mut().insert(user);
-        return grpc.call(request).await;
+        return match authenticated {
+            Ok(user) => call(&server, grpc, user, origin, request).await,
+            Err(error) => crate::grpc::refusal(&error),
+        };
     }
 
     let info = RequestInfo::parse(request.uri().path());
@@ -125,33 +141,15 @@ async fn staircase(
         Query(&query).text("labelSelector").to_owned(),
         Query(&query).text("fieldSelector").to_owned(),
     );
-    let asked = |request| Asked {
-        user: user.clone(),
-        query,
-        request,
-    };
-    let (uri, agent) = if server.audit.enabled() {
-        let agent = request
-            .headers()
-            .get(http::header::USER_AGENT)
-            .and_then(|v| v.to_str().ok());
-        (request.uri().to_string(), agent.unwrap_or_default().to_owned())
-    } else {
-        Default::default()
-    };
     let path = request.uri().path().to_owned();
     let lower_method = request.method().as_str().to_ascii_lowercase();
-    let (response, attributes, subject) = match &info {
+    let (verb, attributes, subject) = match &info {
         RequestInfo::NonResource => {
-            let attributes = Attributes::path(&lower_method, &path);
             let subject = Subject {
                 verb: static_method(request.method()),
                 ..Subject::default()
             };
-            let answered: BoxFuture<'_, _> =
-                Box::pin(non_resource(&server, &user, &attributes, asked(request)));
-            let answered = answered.await;
-            (answered, attributes, subject)
+            (None, Attributes::path(&lower_method, &path), subject)
         }
         RequestInfo::Resource(wanted) => {
             let verb = wanted.verb(request.method(), watch);
@@ -173,33 +171,99 @@ async fn staircase(
                 label: &selectors.0,
                 field: &selectors.1,
             });
-            let subject = subject(wanted, verb, request.method());
-            let answered: BoxFuture<'_, _> = Box::pin(resource(
-                &server,
-                &user,
-                &attributes,
-                wanted,
-                verb,
-                asked(request),
-            ));
-            let answered = answered.await;
-            (answered, attributes, subject)
+            (verb, attributes, subject(wanted, verb, request.method()))
         }
     };
-    let response = response.unwrap_or_else(|error| refusal(&error, encoding));
+    let user = match authenticated {
+        Ok(user) => user,
+        Err(error) => {
+            if let Some(origin) = &origin {
+                let message = match authentication_tried(&connection, request.headers()) {
+                    "" => "Authentication failed, no credentials provided".to_owned(),
+                    tried => format!("Authentication failed, attempted: {tried}"),
+                };
+                server.audit.refused(origin, &attributes, &message);
+            }
+            return refusal(&error, encoding);
+        }
+    };
+    let record = origin.and_then(|origin| server.audit.begin(&origin, &user, &attributes));
+    let acting = impersonation::act_as(&server.authorizer, request.headers(), &user).await;
+    let response = match acting {
+        Err(error) => Err(error),
+        Ok(acting) => {
+            if let (Some(record), Some(acting)) = (&record, &acting) {
+                record.acting_as(acting);
+            }
+            let user = acting.unwrap_or(user);
+            let asked = Asked {
+                user: user.clone(),
+                query,
+                request,
+            };
+            let served: BoxFuture<'_, ApiResult<Response<Body>>> = match &info {
+                RequestInfo::NonResource => Box::pin(non_resource(&server, &user, &attributes, asked)),
+                RequestInfo::Resource(wanted) => {
+                    Box::pin(resource(&server, &user, &attributes, wanted, verb, asked))
+                }
+            };
+            match &record {
+                None => served.await,
+                Some(record) => audit::scope(Some(record.clone()), served).await,
+            }
+        }
+    };
+    let response = response.unwrap_or_else(|error| {
+        if let Some(record) = &record {
+            record.failed(error.code(), error.to_json().into());
+        }
+        refusal(&error, encoding)
+    });
     let code = response.status().as_u16();
-    if server.audit.enabled() {
-        server.audit.note(&Noted {
-            user: &user,
-            attributes,
-            uri: &uri,
-            peer: connection.address,
-            user_agent: &agent,
-            code,
-        });
-    }
+    let response = match &record {
+        None => response,
+        Some(record) => {
+            record.answered(code);
+            if matches!(subject.verb, "WATCH" | "CONNECT") {
+                record.follow(response)
+            } else {
+                record.complete();
+                response
+            }
+        }
+    };
     server.metrics.answered(subject, code, begun);
     response
+}
+
+/// A call through the gRPC door.
+async fn call(
+    server: &Arc<Server>,
+    grpc: GrpcDoor,
+    user: User,
+    origin: Option<Arc<Origin>>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let user = match impersonation::act_as(&server.authorizer, request.headers(), &user).await {
+        Ok(acting) => acting.unwrap_or(user),
+        Err(error) => return crate::grpc::refusal(&error),
+    };
+    request.extensions_mut().insert(user);
+    match origin {
+        Some(origin) => audit::from(origin, grpc.call(request)).await,
+        None => grpc.call(request).await,
+    }
+}
+
+/// What a caller who is nobody tried to prove it is somebody with.
+fn authentication_tried(connection: &Connection, headers: &http::HeaderMap) -> &'static str {
+    if headers.contains_key(http::header::AUTHORIZATION) {
+        "bearer"
+    } else if matches!(*connection.peer, Peer::Anonymous) {
+        ""
+    } else {
+        "x509"
+    }
 }
 
 async fn non_resource(

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::answer::{self, Body, answer, encode, full, maybe_gzip, with_warnings};
 use super::negotiate::{self, Encoding, Form, Shape};
 use super::{Asked, list, read_body, watch, websocket};
+use crate::audit;
 use crate::connect;
 use crate::handlers::options::{ListOptions, Query, WriteOptions};
 use crate::handlers::patch::PatchType;
@@ -165,6 +166,7 @@ async fn object(
             let kind = PatchType::parse(negotiate::media_type(&parts.headers))?;
             let call = call.with_options(q.patch_options(kind, agent(&parts.headers))?);
             let patch = read_body(incoming).await?;
+            audit::request_body(&patch);
             let outcome = handlers::patch::patch(&call, kind, &patch).await?;
             respond(&call, outcome, wish)
         }
@@ -205,6 +207,7 @@ async fn own_kind(
             let kind = PatchType::parse(negotiate::media_type(&parts.headers))?;
             let call = call.with_options(q.patch_options(kind, agent(&parts.headers))?);
             let patch = read_body(incoming).await?;
+            audit::request_body(&patch);
             let outcome = handlers::subresource::patch(&call, kind, &patch, query).await?;
             return respond(&call, outcome, wish);
         }
@@ -231,11 +234,13 @@ async fn json_body(headers: &http::HeaderMap, body: Incoming) -> ApiResult<Bytes
     }
     let encoding = negotiate::body_encoding(headers)?;
     let bytes = read_body(body).await?;
-    match encoding {
-        Encoding::Yaml if !bytes.is_empty() => body::yaml_to_json(&bytes),
-        Encoding::Protobuf if !bytes.is_empty() => protobuf::decode(&bytes).map(Bytes::from),
-        _ => Ok(bytes),
-    }
+    let json = match encoding {
+        Encoding::Yaml if !bytes.is_empty() => body::yaml_to_json(&bytes)?,
+        Encoding::Protobuf if !bytes.is_empty() => protobuf::decode(&bytes).map(Bytes::from)?,
+        _ => bytes,
+    };
+    audit::request_body(&json);
+    Ok(json)
 }
 
 /// An object in the version asked for.
@@ -262,6 +267,7 @@ fn respond(call: &Call<'_>, outcome: Outcome, wish: Wish) -> ApiResult<Response<
         (_, true) => present(call.served, outcome.json),
         (_, false) => outcome.json,
     };
+    audit::response_body(&json);
     let body = encode(json, wish.form.encoding, wish.pretty)?;
     let mut response = answer(
         outcome.code,

@@ -246,13 +246,7 @@ impl Follower {
                 };
                 let key: Arc<str> = key.into();
                 let strategy = cache.strategy().as_ref();
-                match Entry::new(
-                    strategy,
-                    key.clone(),
-                    kv.mod_revision,
-                    &value,
-                    EventType::Added,
-                ) {
+                match Entry::new(strategy, key.clone(), kv.mod_revision, &value, EventType::Added) {
                     Ok(entry) => {
                         if let Some(entries) = loaded.get_mut(prefix) {
                             entries.insert(key, Arc::new(entry));

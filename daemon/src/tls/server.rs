@@ -24,6 +24,7 @@ use super::{TlsError, provider};
 pub struct ServerTls {
     config: Arc<rustls::ServerConfig>,
     clients: Option<Arc<Reloading<ClientAuthority>>>,
+    proxies: Option<Arc<Reloading<ClientAuthority>>>,
 }
 
 impl ServerTls {
@@ -33,6 +34,20 @@ impl ServerTls {
     /// # Errors
     /// When a file cannot be read or holds nothing usable.
     pub fn load(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        Self::load_with_proxies(certificate, key, client_ca, None)
+    }
+
+    /// The same with a further authority, for the certificates of proxies that vouch for their users:
+    /// [`ServerTls::proxy`] says which of them a peer is.
+    ///
+    /// # Errors
+    /// When a file cannot be read or holds nothing usable.
+    pub fn load_with_proxies(
+        certificate: &Path,
+        key: &Path,
+        client_ca: Option<&Path>,
+        proxy_ca: Option<&Path>,
+    ) -> Result<Self, TlsError> {
         let identity = Identity::new(PemSource::File(certificate.into()), PemSource::File(key.into()));
         let resolver = Arc::new(Resolver(Reloading::new(identity)?));
         let builder = rustls::ServerConfig::builder_with_provider(provider())
@@ -41,19 +56,31 @@ impl ServerTls {
                 origin: "protocol versions".into(),
                 source,
             })?;
-        let (clients, builder) = match client_ca {
-            None => (None, builder.with_no_client_auth()),
-            Some(path) => {
-                let authority = Arc::new(Reloading::new(ClientAuthority(PemSource::File(path.into())))?);
-                let verifier = Arc::new(AskButDoNotJudge::new(&authority.get().roots));
-                (Some(authority), builder.with_client_cert_verifier(verifier))
-            }
+        let authority = |path: Option<&Path>| {
+            path.map(|path| Reloading::new(ClientAuthority(PemSource::File(path.into()))).map(Arc::new))
+                .transpose()
+        };
+        let (clients, proxies) = (authority(client_ca)?, authority(proxy_ca)?);
+        let known: Vec<_> = [&clients, &proxies]
+            .into_iter()
+            .flatten()
+            .map(|a| a.get())
+            .collect();
+        let builder = if known.is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            let hints = known
+                .iter()
+                .flat_map(|authority| authority.roots.subjects())
+                .collect();
+            builder.with_client_cert_verifier(Arc::new(AskButDoNotJudge { hints }))
         };
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
             clients,
+            proxies,
         })
     }
 
@@ -81,6 +108,22 @@ impl ServerTls {
             Ok(identity) => Peer::Certificate(identity),
             Err(reason) => Peer::Untrusted(reason),
         }
+    }
+}
+
+impl ServerTls {
+    /// The common name of the proxy at the other end of an accepted connection, if the proxies' authority
+    /// vouches for its certificate.
+    #[must_use]
+    pub fn proxy<S>(&self, stream: &TlsStream<S>) -> Option<String> {
+        let proxies = self.proxies.as_ref()?.get();
+        let (leaf, intermediates) = stream.get_ref().1.peer_certificates()?.split_first()?;
+        proxies
+            .verifier
+            .verify_client_cert(leaf, intermediates, UnixTime::now())
+            .ok()?;
+        let identity = CertificateIdentity::from_der(leaf).ok()?;
+        Some(identity.common_name)
     }
 }
 
@@ -125,14 +168,6 @@ impl Load for ClientAuthority {
 #[derive(Debug)]
 struct AskButDoNotJudge {
     hints: Vec<DistinguishedName>,
-}
-
-impl AskButDoNotJudge {
-    fn new(roots: &RootCertStore) -> Self {
-        Self {
-            hints: roots.subjects(),
-        }
-    }
 }
 
 impl ClientCertVerifier for AskButDoNotJudge {

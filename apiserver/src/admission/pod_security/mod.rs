@@ -27,6 +27,7 @@ use keelson_api::status::{ApiError, ApiResult};
 
 use super::refusal::forbidden;
 use super::{Admission, Attributes, Operation};
+use crate::audit;
 use crate::registry::info::ResourceInfo;
 use checks::{Subject, Violations};
 use policy::{Bar, Level, Policy};
@@ -67,22 +68,27 @@ impl Admission for PodSecurity {
         };
         let (Ok(policy) | Err((policy, _))) = Policy::of(namespace.metadata.labels.as_ref());
         if let Some(pod) = attributes.object::<Pod>() {
+            audit::annotate("pod-security.kubernetes.io/enforce-policy", || {
+                policy.enforce.to_string()
+            });
             if policy.asks_nothing() || attributes.old::<Pod>().is_some_and(|old| !matters(pod, old)) {
                 return Ok(());
             }
             let Some(subject) = Subject::of(&pod.metadata, pod.spec.as_ref()) else {
                 return Ok(());
             };
+            note_violations(policy, &subject);
             let violations = checks::evaluate(policy.enforce, &subject);
             if !violations.is_empty() {
                 return Err(forbidden(attributes, violates(policy.enforce, &violations)));
             }
             warn(attributes, policy.warn, &subject);
-        } else if policy.warn.level != Level::Privileged
+        } else if (policy.warn.level != Level::Privileged || audit::recording())
             && let Some(template) = template(attributes)
         {
             let metadata = template.metadata.clone().unwrap_or_default();
             if let Some(subject) = Subject::of(&metadata, template.spec.as_ref()) {
+                note_violations(policy, &subject);
                 warn(attributes, policy.warn, &subject);
             }
         }
@@ -92,6 +98,22 @@ impl Admission for PodSecurity {
 
 fn violates(bar: Bar, violations: &Violations) -> String {
     format!("violates PodSecurity \"{bar}\": {}", violations.details())
+}
+
+/// Has the audit log know what is violated.
+fn note_violations(policy: Policy, subject: &Subject<'_>) {
+    if policy.audit.level == Level::Privileged || !audit::recording() {
+        return;
+    }
+    let violations = checks::evaluate(policy.audit, subject);
+    if !violations.is_empty() {
+        audit::annotate("pod-security.kubernetes.io/audit-violations", || {
+            format!(
+                "would {}",
+                violates(policy.audit, &violations).replacen("violates", "violate", 1)
+            )
+        });
+    }
 }
 
 fn warn(attributes: &Attributes<'_>, bar: Bar, subject: &Subject<'_>) {

@@ -90,6 +90,8 @@ impl fmt::Display for Bar {
 pub struct Policy {
     /// Pods below are refused.
     pub enforce: Bar,
+    /// Pods below are noted in the audit log.
+    pub audit: Bar,
     /// Whoever makes pods below is warned.
     pub warn: Bar,
 }
@@ -97,7 +99,9 @@ pub struct Policy {
 impl Policy {
     /// Whether no pod can violate it.
     pub fn asks_nothing(&self) -> bool {
-        self.enforce.level == Level::Privileged && self.warn.level == Level::Privileged
+        [self.enforce, self.audit, self.warn]
+            .iter()
+            .all(|bar| bar.level == Level::Privileged)
     }
 
     /// The policy that labels name. When they make no sense, the policy that is followed all the same, and why: what is
@@ -106,6 +110,7 @@ impl Policy {
         let mut errors = Errors::new();
         let mut policy = Policy {
             enforce: Bar::LOWEST,
+            audit: Bar::LOWEST,
             warn: Bar::LOWEST,
         };
         let enforced = level(
@@ -116,9 +121,8 @@ impl Policy {
             Level::Restricted,
         );
         version(&mut errors, labels, "enforce", &mut policy.enforce);
-        let mut audited = Bar::LOWEST;
-        level(&mut errors, labels, "audit", &mut audited, Level::Privileged);
-        version(&mut errors, labels, "audit", &mut audited);
+        level(&mut errors, labels, "audit", &mut policy.audit, Level::Privileged);
+        version(&mut errors, labels, "audit", &mut policy.audit);
         let warned = level(&mut errors, labels, "warn", &mut policy.warn, Level::Privileged);
         version(&mut errors, labels, "warn", &mut policy.warn);
         if warned == Given::Nothing && enforced == Given::Level {

@@ -72,6 +72,10 @@ impl Strategy for SelfSubjectRulesReviewKind {
             status.incomplete = true;
             problems.push("node authorizer does not support user rule resolution".to_owned());
         }
+        if authorizer.runs(AuthorizationMode::Webhook) {
+            status.incomplete = true;
+            problems.push("webhook authorizer does not support user rule resolution".to_owned());
+        }
         if authorizer.runs(AuthorizationMode::AlwaysAllow) {
             let star = || vec!["*".to_owned()];
             add(

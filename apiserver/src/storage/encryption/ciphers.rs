@@ -197,8 +197,14 @@ mod tests {
             let cipher = cipher.expect("a cipher");
             for plain in ["", "x", "exactly 16 bytes", "some more than one block of it"] {
                 let sealed = cipher.seal(plain.as_bytes(), b"/registry/a").expect("sealed");
-                assert_ne!(sealed, cipher.seal(plain.as_bytes(), b"/registry/a").expect("sealed"));
-                assert_eq!(cipher.open(&sealed, b"/registry/a").expect("opened"), plain.as_bytes());
+                assert_ne!(
+                    sealed,
+                    cipher.seal(plain.as_bytes(), b"/registry/a").expect("sealed")
+                );
+                assert_eq!(
+                    cipher.open(&sealed, b"/registry/a").expect("opened"),
+                    plain.as_bytes()
+                );
                 for end in 0..sealed.len() {
                     // Whatever is cut off, nothing may break.
                     let _ = cipher.open(&sealed[..end], b"/registry/a");

@@ -233,7 +233,9 @@ fn names_of_resources(resources: &[String], path: &Path) -> Vec<Error> {
             return Some("resource name should not contain capital letters");
         }
         if text == "*" {
-            return Some("use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources");
+            return Some(
+                "use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources",
+            );
         }
         if matches!(
             text,
@@ -403,8 +405,9 @@ mod tests {
     use super::*;
 
     fn errors(resources: &str) -> Vec<String> {
-        let text =
-            format!("apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n{resources}");
+        let text = format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n{resources}"
+        );
         match EncryptionConfiguration::parse(&text) {
             Ok(_) => Vec::new(),
             Err(Wrong::Syntax(error)) => vec![error],
@@ -424,18 +427,22 @@ mod tests {
 
     #[test]
     fn mistakes_are_named_in_upstream_s_words() {
-        let short = errors(
-            "- resources: [secrets]\n  providers: [{secretbox: {keys: [{name: a, secret: MTIz}]}}]\n",
-        );
+        let short =
+            errors("- resources: [secrets]\n  providers: [{secretbox: {keys: [{name: a, secret: MTIz}]}}]\n");
         assert_eq!(
             short,
-            ["resources[0].providers[0].secretbox.keys[0].secret: Invalid value: \"REDACTED\": secret is not of the \
-              expected length, got 3, expected one of [32]"]
+            [
+                "resources[0].providers[0].secretbox.keys[0].secret: Invalid value: \"REDACTED\": secret is not of the \
+              expected length, got 3, expected one of [32]"
+            ]
         );
         let masked = errors("- resources: [secrets, '*.']\n  providers: [{identity: {}}]\n");
         assert!(masked[0].contains("using overlapping resources"), "{masked:?}");
         let twice = errors("- resources: [secrets, secrets]\n  providers: [{identity: {}}]\n");
-        assert!(twice[0].contains("cannot be specified multiple times"), "{twice:?}");
+        assert!(
+            twice[0].contains("cannot be specified multiple times"),
+            "{twice:?}"
+        );
         let star = errors("- resources: ['*']\n  providers: [{identity: {}}]\n");
         assert!(star[0].contains("use '*.' to encrypt"), "{star:?}");
         let none = errors("- resources: []\n  providers: []\n");

@@ -117,10 +117,7 @@ impl Kms {
             return Err(format!("got unexpected healthz status: {}", answer.healthz));
         }
         if !matches!(answer.version.as_str(), "v2" | "v2beta1") {
-            return Err(format!(
-                "expected KMSv2 API version v2, got {}",
-                answer.version
-            ));
+            return Err(format!("expected KMSv2 API version v2, got {}", answer.version));
         }
         if answer.key_id.is_empty() || answer.key_id.len() > NAME_MAX {
             return Err("expected a keyID of 1 to 1024 bytes in the status".into());
@@ -134,7 +131,11 @@ impl Kms {
     ) -> Result<T, String> {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(format!("rpc error: code = {:?} desc = {}", status.code(), status.message())),
+            Ok(Err(status)) => Err(format!(
+                "rpc error: code = {:?} desc = {}",
+                status.code(),
+                status.message()
+            )),
             Err(_) => Err("context deadline exceeded".into()),
         }
         .map_err(|error| format!("kms provider {}: {error}", self.name))
@@ -264,9 +265,9 @@ impl Kms {
             EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed if answer.plaintext.len() < SEED => {
                 return Err("the seed is shorter than 32 bytes".into());
             }
-            EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed => Source::Seed(
-                hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &answer.plaintext),
-            ),
+            EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed => {
+                Source::Seed(hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &answer.plaintext))
+            }
             EncryptedDekSourceType::AesGcmKey => {
                 Source::Key(Gcm::new(&answer.plaintext).ok_or("the key has a wrong length")?)
             }

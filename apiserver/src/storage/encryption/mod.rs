@@ -193,19 +193,31 @@ impl Rules {
         let mut rules = Self::default();
         let mut masked = Vec::new();
         for one in config.resources {
-            let providers: Result<Vec<_>, String> =
-                one.providers.iter().map(|p| Sealer::new(p).map(Arc::new)).collect();
+            let providers: Result<Vec<_>, String> = one
+                .providers
+                .iter()
+                .map(|p| Sealer::new(p).map(Arc::new))
+                .collect();
             let providers = providers?;
             for text in &one.resources {
                 let (resource, group) = group_resource(text);
                 for (name, of) in [("*", group), ("*", "*")] {
-                    let hides = rules.0.iter().any(|rule| rule.resource == name && rule.group == of);
+                    let hides = rules
+                        .0
+                        .iter()
+                        .any(|rule| rule.resource == name && rule.group == of);
                     if hides {
-                        masked.push(format!("resource {text:?} is masked by earlier rule \"{name}.{of}\""));
+                        masked.push(format!(
+                            "resource {text:?} is masked by earlier rule \"{name}.{of}\""
+                        ));
                         break;
                     }
                 }
-                match rules.0.iter_mut().find(|r| r.resource == resource && r.group == group) {
+                match rules
+                    .0
+                    .iter_mut()
+                    .find(|r| r.resource == resource && r.group == group)
+                {
                     Some(rule) => rule.providers.extend(providers.iter().cloned()),
                     None => rules.0.push(Rule {
                         resource: resource.to_owned(),
@@ -256,7 +268,11 @@ impl Rule {
 impl Sealer {
     fn new(provider: &Provider) -> Result<Self, String> {
         let own = [
-            (&provider.aescbc, "aescbc", Cipher::cbc as fn(&[u8]) -> Option<Cipher>),
+            (
+                &provider.aescbc,
+                "aescbc",
+                Cipher::cbc as fn(&[u8]) -> Option<Cipher>,
+            ),
             (&provider.aesgcm, "aesgcm", Cipher::gcm),
             (&provider.secretbox, "secretbox", Cipher::secretbox),
         ];

@@ -37,7 +37,10 @@ async fn prefixes_are_upstream_s_and_only_named_resources_are_touched() {
     for (key, prefix) in [
         (SECRET, "k8s:enc:aescbc:v1:key1:"),
         ("/registry/deployments/a/b", "k8s:enc:aesgcm:v1:key1:"),
-        ("/registry/stable.example.com/crontabs/a/b", "k8s:enc:secretbox:v1:key1:"),
+        (
+            "/registry/stable.example.com/crontabs/a/b",
+            "k8s:enc:secretbox:v1:key1:",
+        ),
     ] {
         let value = sealed(&all, key).await;
         assert!(value.starts_with(prefix.as_bytes()), "{key}: {value:?}");
@@ -56,20 +59,36 @@ async fn prefixes_are_upstream_s_and_only_named_resources_are_touched() {
         "- resources: ['*.*']\n  providers: [{{secretbox: {{keys: [{}]}}}}]\n",
         key("k", 1)
     ));
-    assert!(sealed(&everything, "/registry/services/specs/a/b").await.starts_with(b"k8s:enc:secretbox:v1:k:"));
-    assert_eq!(&*sealed(&everything, "/registry/ranges/serviceips/1").await, b"{}");
+    assert!(
+        sealed(&everything, "/registry/services/specs/a/b")
+            .await
+            .starts_with(b"k8s:enc:secretbox:v1:k:")
+    );
+    assert_eq!(
+        &*sealed(&everything, "/registry/ranges/serviceips/1").await,
+        b"{}"
+    );
 }
 
 #[tokio::test]
 async fn keys_rotate_and_what_older_ones_wrote_is_stale() {
-    let config = |providers: &str| encryption(&format!("- resources: [secrets]\n  providers: [{providers}]\n"));
+    let config =
+        |providers: &str| encryption(&format!("- resources: [secrets]\n  providers: [{providers}]\n"));
     let (one, two) = (key("one", 1), key("two", 2));
     let old = config(&format!("{{aesgcm: {{keys: [{one}]}}}}"));
     let value = sealed(&old, SECRET).await;
-    let both = config(&format!("{{aesgcm: {{keys: [{two}, {one}]}}}}, {{identity: {{}}}}"));
+    let both = config(&format!(
+        "{{aesgcm: {{keys: [{two}, {one}]}}}}, {{identity: {{}}}}"
+    ));
     assert!(both.open(SECRET, value.clone()).await.expect("opened").stale);
-    let plain = both.open(SECRET, Bytes::from_static(b"{}")).await.expect("opened");
-    assert!(plain.stale, "what was stored before encryption is to be encrypted");
+    let plain = both
+        .open(SECRET, Bytes::from_static(b"{}"))
+        .await
+        .expect("opened");
+    assert!(
+        plain.stale,
+        "what was stored before encryption is to be encrypted"
+    );
     assert!(sealed(&both, SECRET).await.starts_with(b"k8s:enc:aesgcm:v1:two:"));
     let away = config(&format!("{{identity: {{}}}}, {{aesgcm: {{keys: [{one}]}}}}"));
     assert!(away.open(SECRET, value.clone()).await.expect("opened").stale);

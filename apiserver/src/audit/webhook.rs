@@ -1,0 +1,94 @@
+//! Batches of events sent to a webhook as `audit.k8s.io/v1` EventLists.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::AuditArgs;
+use super::event::Event;
+use crate::outbound::kubeconfig::Webhook;
+
+/// How long the webhook may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a batch is tried before it is given up.
+const ATTEMPTS: u32 = 5;
+
+/// The task that sends events.
+pub struct WebhookSink(mpsc::Sender<Arc<Event>>);
+
+impl WebhookSink {
+    /// Reads the webhook's configuration, if there is to be one.
+    pub fn open(args: &AuditArgs) -> anyhow::Result<Option<Self>> {
+        let Some(path) = args.audit_webhook_config_file.as_deref() else {
+            return Ok(None);
+        };
+        let webhook = Webhook::load(path).context("--audit-webhook-config-file")?;
+        let (queue, inbox) = mpsc::channel(args.audit_webhook_batch_buffer_size.max(1));
+        let batches = Batches {
+            webhook,
+            inbox,
+            size: args.audit_webhook_batch_max_size.max(1),
+            wait: args.audit_webhook_batch_max_wait,
+            backoff: args.audit_webhook_initial_backoff,
+        };
+        tokio::spawn(batches.run());
+        Ok(Some(Self(queue)))
+    }
+
+    /// Sends an event with one of the next batches. Requests do not wait for a webhook that is slow.
+    pub fn send(&self, event: Arc<Event>) {
+        if self.0.try_send(event).is_err() {
+            tracing::warn!("an audit event is dropped: the webhook cannot keep up");
+        }
+    }
+}
+
+struct Batches {
+    webhook: Webhook,
+    inbox: mpsc::Receiver<Arc<Event>>,
+    size: usize,
+    wait: Duration,
+    backoff: Duration,
+}
+
+impl Batches {
+    async fn run(mut self) {
+        while let Some(first) = self.inbox.recv().await {
+            let mut batch = vec![first];
+            let until = Instant::now() + self.wait;
+            while batch.len() < self.size {
+                match tokio::time::timeout_at(until, self.inbox.recv()).await {
+                    Ok(Some(event)) => batch.push(event),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            self.deliver(&batch).await;
+        }
+    }
+
+    async fn deliver(&self, batch: &[Arc<Event>]) {
+        let items: Vec<_> = batch.iter().map(|event| event.json()).collect();
+        let list =
+            json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": items});
+        let body = Bytes::from(list.to_string());
+        let mut wait = self.backoff;
+        for attempt in 1..=ATTEMPTS {
+            match self.webhook.post(body.clone(), TIMEOUT).await {
+                Ok(_) => return,
+                Err(error) if attempt == ATTEMPTS => {
+                    tracing::error!(events = batch.len(), error, "audit events are lost");
+                }
+                Err(error) => {
+                    tracing::warn!(events = batch.len(), error, "the audit webhook refuses events");
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+            }
+        }
+    }
+}

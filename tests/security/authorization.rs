@@ -1,0 +1,130 @@
+//! Who decides what callers may do, when a configuration says so.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::control_plane::ControlPlane;
+use crate::servers::{Handler, http, webhook_config};
+
+/// A webhook that lets jane do everything but with secrets, which it refuses, and keeps what it was asked.
+fn webhook(asked: Arc<Mutex<Vec<Value>>>) -> Handler {
+    Arc::new(move |_, body| {
+        let review: Value = serde_json::from_str(body).ok()?;
+        let spec = &review["spec"];
+        let secrets = spec["resourceAttributes"]["resource"] == "secrets";
+        let status = match spec["user"].as_str()? {
+            "jane" if secrets => json!({"allowed": false, "denied": true, "reason": "no secrets for jane"}),
+            "jane" => json!({"allowed": true, "reason": "it is jane"}),
+            _ => json!({"allowed": false, "reason": "never heard of"}),
+        };
+        asked.lock().ok()?.push(review.clone());
+        Some(
+            json!({"kind": "SubjectAccessReview", "apiVersion": review["apiVersion"], "status": status})
+                .to_string(),
+        )
+    })
+}
+
+fn asked_about(asked: &Mutex<Vec<Value>>, user: &str) -> usize {
+    asked.lock().map_or(0, |all| {
+        all.iter().filter(|review| review["spec"]["user"] == user).count()
+    })
+}
+
+#[test]
+fn a_webhook_decides_in_its_place_and_its_answers_are_kept() -> Result<()> {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let port = http(webhook(asked.clone()))?;
+    let plane = ControlPlane::up(|folder, authority| {
+        authority.issue("jane", &["dev"])?;
+        authority.issue("joe", &[])?;
+        let config = folder.join("webhook.yaml");
+        std::fs::write(
+            &config,
+            webhook_config(&format!("http://127.0.0.1:{port}/authorize")),
+        )?;
+        Ok(vec![
+            "--authorization-mode=RBAC,Webhook".into(),
+            format!("--authorization-webhook-config-file={}", config.display()),
+            "--authorization-webhook-version=v1".into(),
+        ])
+    })?;
+    let get = |who: &str, path: &str| plane.curl("GET", path, None, &plane.certificate(who));
+    for _ in 0..3 {
+        ensure!(get("jane", "/api/v1/nodes")?.code == 200);
+    }
+    ensure!(
+        asked_about(&asked, "jane") == 1,
+        "asked {} times",
+        asked_about(&asked, "jane")
+    );
+    let refused = get("jane", "/api/v1/namespaces/default/secrets")?;
+    ensure!(
+        refused.code == 403 && refused.body.contains("no secrets for jane"),
+        "{refused:?}"
+    );
+    let unknown = get("joe", "/api/v1/nodes")?;
+    ensure!(
+        unknown.code == 403 && unknown.body.contains("never heard of"),
+        "{unknown:?}"
+    );
+    let review = asked.lock().map_err(|_| anyhow::anyhow!("poisoned"))?[0].clone();
+    ensure!(review["apiVersion"] == "authorization.k8s.io/v1", "{review}");
+    let attributes = json!({"verb": "list", "version": "v1", "resource": "nodes"});
+    ensure!(review["spec"]["resourceAttributes"] == attributes, "{review}");
+    ensure!(
+        review["spec"]["groups"] == json!(["dev", "system:authenticated"]),
+        "{review}"
+    );
+    Ok(())
+}
+
+#[test]
+fn conditions_and_failures_decide_what_a_webhook_does_not() -> Result<()> {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let port = http(webhook(asked.clone()))?;
+    let plane = ControlPlane::up(|folder, authority| {
+        authority.issue("jane", &[])?;
+        authority.issue("joe", &[])?;
+        // Nobody listens there.
+        let gone = crate::control_plane::free_port()?;
+        let mut authorizers = Vec::new();
+        for (name, port, condition) in [
+            ("first", port, "request.user == 'jane'"),
+            (
+                "gone",
+                gone,
+                "request.user == 'joe' && has(request.nonResourceAttributes)",
+            ),
+        ] {
+            let file = folder.join(format!("{name}.yaml"));
+            std::fs::write(&file, webhook_config(&format!("http://127.0.0.1:{port}/")))?;
+            authorizers.push(json!({"type": "Webhook", "name": name, "webhook": {
+                "timeout": "3s", "subjectAccessReviewVersion": "v1",
+                "matchConditionSubjectAccessReviewVersion": "v1", "failurePolicy": "Deny",
+                "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": file},
+                "matchConditions": [{"expression": condition}],
+            }}));
+        }
+        authorizers.push(json!({"type": "RBAC", "name": "rbac"}));
+        let config = json!({
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration",
+            "authorizers": authorizers,
+        });
+        let file = folder.join("authorization.yaml");
+        std::fs::write(&file, config.to_string())?;
+        Ok(vec![format!("--authorization-config={}", file.display())])
+    })?;
+    let get = |who: &str, path: &str| {
+        Ok::<_, anyhow::Error>(plane.curl("GET", path, None, &plane.certificate(who))?.code)
+    };
+    ensure!(get("jane", "/api/v1/nodes")? == 200);
+    // Joe's requests for resources are none of the webhooks' business; for paths, the one that is gone counts as a no.
+    ensure!(get("joe", "/api/v1/nodes")? == 403);
+    ensure!(get("joe", "/version")? == 403);
+    ensure!(get("jane", "/version")? == 200);
+    ensure!(asked_about(&asked, "joe") == 0);
+    Ok(())
+}
