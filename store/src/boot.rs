@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::bail;
 use keelson_daemon::health::HealthServer;
 use keelson_daemon::metrics::Metrics;
-use keelson_proto::etcd::LeaseRevokeRequest;
 use keelson_proto::store::StoredMember;
 use keelson_proto::store::proposal::Operation;
 use tokio::sync::Semaphore;
@@ -241,13 +240,13 @@ async fn expire_leases(state: Arc<State>, raft: RaftHandle, stop: CancellationTo
             () = stop.cancelled() => return,
             _ = clock.tick() => {}
         }
-        let revocations = state.clock.expired(EXPIRY_BATCH).into_iter().map(|id| {
+        let revocations = state.clock.expired(EXPIRY_BATCH).into_iter().map(|expiry| {
             let raft = raft.clone();
             async move {
-                let revoke = Operation::LeaseRevoke(LeaseRevokeRequest { id });
+                let lease = expiry.id;
                 // Found again the next time if it did not work.
-                if let Err(error) = raft.propose(revoke).await {
-                    tracing::debug!(lease = id, %error, "revoking a lease that has run out");
+                if let Err(error) = raft.propose(Operation::LeaseExpiry(expiry)).await {
+                    tracing::debug!(lease, %error, "revoking a lease that has run out");
                 }
             }
         });

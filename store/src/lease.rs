@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use keelson_proto::store::LeaseExpiry;
 use parking_lot::Mutex;
 
 use crate::mvcc::schema;
@@ -116,7 +117,8 @@ pub struct LeaseClock {
 
 #[derive(Debug, Default)]
 struct Deadlines {
-    leading: bool,
+    /// The term in which this member leads; 0 if it does not.
+    term: u64,
     by_id: HashMap<i64, (Instant, Duration)>,
     by_time: BTreeSet<(Instant, i64)>,
 }
@@ -159,11 +161,11 @@ impl LeaseClock {
         &self.time
     }
 
-    /// This member leads from now on: every lease gets its full time, and `grace` for the election.
-    pub fn lead(&self, leases: impl Iterator<Item = (i64, i64)>, grace: Duration) {
+    /// This member leads from now on, in `term`: every lease gets its full time, and `grace` for the election.
+    pub fn lead(&self, term: u64, leases: impl Iterator<Item = (i64, i64)>, grace: Duration) {
         let now = self.time.now();
         let mut inner = self.inner.lock();
-        inner.leading = true;
+        inner.term = term;
         inner.by_id.clear();
         inner.by_time.clear();
         for (id, ttl) in leases {
@@ -179,7 +181,7 @@ impl LeaseClock {
     /// A lease was granted.
     pub fn granted(&self, id: i64, ttl: i64) {
         let mut inner = self.inner.lock();
-        if inner.leading {
+        if inner.term != 0 {
             inner.set(id, seconds(ttl), self.time.now());
         }
     }
@@ -187,6 +189,13 @@ impl LeaseClock {
     /// A lease was revoked.
     pub fn revoked(&self, id: i64) {
         self.inner.lock().remove(id);
+    }
+
+    /// The term in which this member leads, or 0. What [`Self::renew`] returned holds if this member was the leader
+    /// all the while: it has to be asked for before, and confirmed by the others afterwards.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.inner.lock().term
     }
 
     /// Gives a lease its full time again and returns that time in seconds. `None`: it has run out or never was.
@@ -210,9 +219,9 @@ impl LeaseClock {
         i64::try_from(left.as_secs()).ok()
     }
 
-    /// Leases that have run out, at most `limit`. They are named again until they are revoked.
+    /// Proposals to end the leases that have run out, at most `limit`. They are named again until they are revoked.
     #[must_use]
-    pub fn expired(&self, limit: usize) -> Vec<i64> {
+    pub fn expired(&self, limit: usize) -> Vec<LeaseExpiry> {
         let now = self.time.now();
         let inner = self.inner.lock();
         inner
@@ -220,7 +229,10 @@ impl LeaseClock {
             .iter()
             .take_while(|(deadline, _)| *deadline <= now)
             .take(limit)
-            .map(|(_, id)| *id)
+            .map(|(_, id)| LeaseExpiry {
+                id: *id,
+                term: inner.term,
+            })
             .collect()
     }
 }

@@ -336,12 +336,17 @@ impl State {
 }
 
 impl Inner {
-    /// Applies one proposal.
+    /// Applies one proposal, from an entry of `term`.
     ///
     /// # Errors
     /// What the client is told; the state is unchanged then. [`StoreError::Storage`] and
     /// [`StoreError::Corrupt`] mean that this member can not go on.
-    pub fn apply(&mut self, proposal: Proposal, clock: &LeaseClock) -> Result<Outcome, StoreError> {
+    pub fn apply(
+        &mut self,
+        proposal: Proposal,
+        term: u64,
+        clock: &LeaseClock,
+    ) -> Result<Outcome, StoreError> {
         match proposal.operation {
             Some(Operation::Put(request)) => {
                 self.refuse_when_full()?;
@@ -385,16 +390,17 @@ impl Inner {
                 }))
             }
             Some(Operation::LeaseRevoke(request)) => {
-                let keys = self
-                    .mvcc
-                    .leases
-                    .revoke(request.id)
-                    .ok_or(StoreError::LeaseNotFound)?;
-                clock.revoked(request.id);
-                self.mvcc.delete_keys(keys.iter().map(AsRef::as_ref));
+                self.revoke(request.id, clock)?;
                 Ok(Outcome::LeaseRevoke(LeaseRevokeResponse {
                     header: self.header(),
                 }))
+            }
+            Some(Operation::LeaseExpiry(expiry)) => {
+                // Of a leader who was deposed before this was agreed on: its successor gave the lease its time again.
+                if expiry.term == term {
+                    self.revoke(expiry.id, clock)?;
+                }
+                Ok(Outcome::Done)
             }
             Some(Operation::Alarm(request)) => Ok(Outcome::Alarm(self.alarm(&request))),
             Some(Operation::MemberUpdate(member)) => self.update_member(member),
@@ -407,6 +413,13 @@ impl Inner {
             revision: self.mvcc.current,
             ..etcd::ResponseHeader::default()
         })
+    }
+
+    fn revoke(&mut self, lease: i64, clock: &LeaseClock) -> Result<(), StoreError> {
+        let keys = self.mvcc.leases.revoke(lease).ok_or(StoreError::LeaseNotFound)?;
+        clock.revoked(lease);
+        self.mvcc.delete_keys(keys.iter().map(AsRef::as_ref));
+        Ok(())
     }
 
     /// Whether the quota's alarm is raised.

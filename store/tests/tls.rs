@@ -2,38 +2,10 @@
 
 mod common;
 
-use std::path::Path;
 use std::process::Command;
 
+use common::certificates::Certificates;
 use common::free_port;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-
-struct Files<'a>(&'a Path);
-
-impl Files<'_> {
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
-    fn issue(&self, name: &str, issuer: &Issuer<'_, KeyPair>) -> anyhow::Result<()> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.signed_by(&key, issuer)?;
-        std::fs::write(self.path(&format!("{name}.crt")), certificate.pem())?;
-        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem())?;
-        Ok(())
-    }
-
-    fn authority(&self, name: &str) -> anyhow::Result<Issuer<'static, KeyPair>> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        std::fs::write(self.path(&format!("{name}.crt")), params.self_signed(&key)?.pem())?;
-        Ok(Issuer::new(params, key))
-    }
-}
 
 struct Process(std::process::Child);
 
@@ -47,7 +19,7 @@ impl Drop for Process {
 #[test]
 fn only_clients_with_a_trusted_certificate_are_served() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let files = Files(folder.path());
+    let files = Certificates(folder.path().to_owned());
     let authority = files.authority("ca")?;
     files.issue("server", &authority)?;
     files.issue("client", &authority)?;
@@ -63,14 +35,7 @@ fn only_clients_with_a_trusted_certificate_are_served() -> anyhow::Result<()> {
             .arg(format!("--listen-peer-urls={peer_url}"))
             .arg(format!("--initial-advertise-peer-urls={peer_url}"))
             .arg(format!("--listen-metrics-urls=http://127.0.0.1:{metrics}"))
-            .arg(format!("--cert-file={}", files.path("server.crt")))
-            .arg(format!("--key-file={}", files.path("server.key")))
-            .arg(format!("--trusted-ca-file={}", files.path("ca.crt")))
-            .arg("--client-cert-auth")
-            .arg(format!("--peer-cert-file={}", files.path("server.crt")))
-            .arg(format!("--peer-key-file={}", files.path("server.key")))
-            .arg(format!("--peer-trusted-ca-file={}", files.path("ca.crt")))
-            .arg("--peer-client-cert-auth")
+            .args(files.member_flags())
             .spawn()?,
     );
     let put = |name: &str, time: &str| -> anyhow::Result<bool> {

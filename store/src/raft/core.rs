@@ -45,6 +45,11 @@ const SLOW_BYTES: usize = 32 << 20;
 /// By how much.
 const SLOW_DOWN: Duration = Duration::from_millis(10);
 
+/// Entries that were taken in and should go to the log before more are.
+const LOADED_BYTES: u64 = 2 << 20;
+/// What the log adds to an entry's bytes, and more.
+const ENTRY_OVERHEAD: u64 = 128;
+
 /// Why the loop ends.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
@@ -131,6 +136,8 @@ pub struct Core {
     outbox: Box<dyn Outbox>,
     leadership: Arc<Leadership>,
     waiting: HashMap<u64, Waiting>,
+    /// Bytes of entries that were taken in and are not in the log yet.
+    unwritten: u64,
     /// Proposals made while nobody led.
     parked: Vec<Command>,
     reads: Reads,
@@ -169,6 +176,7 @@ impl Core {
             outbox,
             leadership,
             waiting: HashMap::new(),
+            unwritten: 0,
             parked: Vec::new(),
             reads: Reads::default(),
             incoming: BTreeMap::new(),
@@ -283,7 +291,8 @@ impl Core {
             Room::Reserve => frees_space,
             Room::None => false,
         };
-        if !enough {
+        let bytes = data.len() as u64 + ENTRY_OVERHEAD;
+        if !enough || !self.has_room_for(self.unwritten, bytes) {
             let _ = answer.send(Err(StoreError::NoSpace));
             return;
         }
@@ -302,6 +311,7 @@ impl Core {
         }
         match self.node.propose(Vec::new(), data) {
             Ok(()) => {
+                self.unwritten += bytes;
                 let term = self.node.raft.term;
                 self.waiting.insert(id, Waiting { answer, term });
             }
@@ -428,7 +438,7 @@ impl Core {
     fn is_in_sync(&self, member: u64) -> bool {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
-            // Only the leader knows; it will check again when it applies the change.
+            // Only the leader knows; it checks again when the change is forwarded to it.
             return true;
         }
         let committed = raft.raft_log.committed;
@@ -437,15 +447,91 @@ impl Core {
             .is_some_and(|progress| progress.matched * 10 >= committed * 9)
     }
 
-    fn step(&mut self, message: Message) {
-        let room = self.wal.room();
-        let dropped = match message.get_msg_type() {
-            MessageType::MsgPropose => room < Room::Plenty,
-            MessageType::MsgAppend => room == Room::None,
-            _ => false,
+    /// Whether enough was taken in to be processed before more is.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.unwritten >= LOADED_BYTES
+    }
+
+    /// Whether the log has room for so many bytes more than the `before` that were taken in already. One entry that is
+    /// larger than most of a segment is let through when there is as much room as there can be.
+    fn has_room_for(&self, before: u64, bytes: u64) -> bool {
+        self.wal.fits(before + bytes)
+            || (before == 0 && bytes > self.wal.segment_bytes() / 2 && self.wal.room() == Room::Plenty)
+    }
+
+    /// Takes from a message the entries that the log has no room for: what is left is worth as much as a shorter
+    /// message. `false`: nothing is left of it.
+    fn fit(&self, message: &mut Message) -> bool {
+        let all = message.entries.len();
+        let mut before = self.unwritten;
+        let fitting = message
+            .entries
+            .iter()
+            .take_while(|entry| {
+                let bytes = entry_bytes(entry);
+                let fits = self.has_room_for(before, bytes);
+                before += bytes;
+                fits
+            })
+            .count();
+        message.entries.truncate(fitting);
+        fitting == all || (fitting > 0 && message.get_msg_type() == MessageType::MsgAppend)
+    }
+
+    /// Whether a change of the group that another member has forwarded may be made. That member could not tell who
+    /// answers and who is in step: only the leader knows.
+    fn allows(&self, entry: &Entry) -> bool {
+        if entry.entry_type != EntryType::EntryConfChange {
+            return true;
+        }
+        let mut conf_change = ConfChange::default();
+        let context = conf_change
+            .merge_from_bytes(&entry.data)
+            .ok()
+            .and_then(|()| MembershipChange::decode(conf_change.context.clone()).ok());
+        let Some(member) = context.and_then(|context| context.member) else {
+            return false;
         };
-        if dropped {
+        let learns = self.state.read(|inner| {
+            let known = inner.shared.membership.members.get(&member.id);
+            known.is_some_and(|known| known.learner)
+        });
+        let change = match conf_change.get_change_type() {
+            ConfChangeType::RemoveNode => Membership::Remove(member.id),
+            ConfChangeType::AddNode if learns => Membership::Promote(member.id),
+            _ => Membership::Add(member),
+        };
+        match self.check_change(&change) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "refused a change of the group that another member forwarded");
+                false
+            }
+        }
+    }
+
+    fn step(&mut self, mut message: Message) {
+        let room = self.wal.room();
+        let kind = message.get_msg_type();
+        if kind == MessageType::MsgPropose && self.node.raft.state == StateRole::Leader {
+            let mut entries = message.take_entries().into_vec();
+            entries.retain(|entry| self.allows(entry));
+            if entries.is_empty() {
+                return;
+            }
+            message.set_entries(entries.into());
+        }
+        let taken = match kind {
+            MessageType::MsgPropose => room == Room::Plenty && self.fit(&mut message),
+            MessageType::MsgAppend => room > Room::None && self.fit(&mut message),
+            _ => true,
+        };
+        if !taken {
             return;
+        }
+        if matches!(kind, MessageType::MsgPropose | MessageType::MsgAppend) {
+            self.unwritten += message.entries.iter().map(entry_bytes).sum::<u64>();
         }
         if let Err(error) = self.node.step(message) {
             // A removed member may go on calling for a while.
@@ -519,6 +605,7 @@ impl Core {
             self.publish_leadership();
             self.reads.applied(self.state.applied_index());
         }
+        self.unwritten = 0;
         // What the library did not want is out of date.
         for unwanted in std::mem::take(&mut self.incoming).into_values() {
             self.state.engine().discard(&unwanted);
@@ -559,7 +646,9 @@ impl Core {
                     .map(|(id, lease)| (id, lease.ttl))
                     .collect()
             });
-            self.state.clock.lead(leases.into_iter(), self.election_timeout);
+            self.state
+                .clock
+                .lead(self.node.raft.term, leases.into_iter(), self.election_timeout);
         } else {
             self.state.clock.follow();
         }
@@ -611,7 +700,7 @@ impl Core {
                             reason: error.to_string(),
                         })?;
                     let id = proposal.id;
-                    let outcome = inner.apply(proposal, &state.clock);
+                    let outcome = inner.apply(proposal, entry.term, &state.clock);
                     if let Err(source @ (StoreError::Storage(_) | StoreError::Corrupt)) = outcome {
                         return Err(CoreError::Apply {
                             index: entry.index,
@@ -743,6 +832,11 @@ impl Core {
         self.tell_members();
         Ok(())
     }
+}
+
+/// What an entry takes in the log, or a little more.
+fn entry_bytes(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + entry.context.len() as u64 + ENTRY_OVERHEAD
 }
 
 fn refuse(answer: Answer, error: &raft::Error) {

@@ -30,6 +30,9 @@ pub fn run(mut core: Core, commands: &Receiver<Command>, tick: Duration) -> Resu
                 return Ok(());
             }
             core.take(command);
+            if core.is_loaded() {
+                break;
+            }
         }
         let now = Instant::now();
         if now >= next_tick {

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::reads::Waiter;
 use crate::error::StoreError;
+use crate::lease::LeaseClock;
 use crate::state::{Applied, Outcome};
 
 /// How long a request may wait for agreement; etcd's time with its default timing.
@@ -256,6 +257,23 @@ impl RaftHandle {
             .send(Command::ReadIndex(waiter))
             .map_err(|_| StoreError::Stopped)?;
         ready.await.unwrap_or(Err(StoreError::Stopped))
+    }
+}
+
+impl RaftHandle {
+    /// Gives a lease its full time again, as the leader, and returns that time in seconds. `None`: it has run out or
+    /// never was.
+    ///
+    /// # Errors
+    /// When the others do not confirm that this member led all the while.
+    pub async fn renew(&self, clock: &LeaseClock, id: i64) -> Result<Option<i64>, StoreError> {
+        let term = clock.term();
+        let renewed = clock.renew(id);
+        self.linearize().await?;
+        if term == 0 || clock.term() != term {
+            return Err(StoreError::NoLeader);
+        }
+        Ok(renewed)
     }
 }
 

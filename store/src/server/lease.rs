@@ -33,7 +33,7 @@ impl LeaseService {
     /// Gives a lease its full time again, here or at the leader. `None`: there is no such lease.
     async fn renew(&self, id: i64) -> Result<Option<i64>, StoreError> {
         if self.leads() {
-            return Ok(self.0.state.clock.renew(id));
+            return self.0.raft.renew(&self.0.state.clock, id).await;
         }
         let mut leader = self.0.peers.leader().await?;
         let renewed = leader

@@ -212,7 +212,11 @@ impl RaftTransport for TransportService {
         &self,
         request: Request<LeaseRenewRequest>,
     ) -> Result<Response<LeaseRenewResponse>, Status> {
-        let ttl = self.inner.state.clock.renew(request.into_inner().id);
+        let inner = &self.inner;
+        let ttl = inner
+            .raft
+            .renew(&inner.state.clock, request.into_inner().id)
+            .await?;
         Ok(Response::new(LeaseRenewResponse {
             found: ttl.is_some(),
             ttl: ttl.unwrap_or(0),

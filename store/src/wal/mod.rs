@@ -240,6 +240,22 @@ impl Wal {
         }
     }
 
+    /// Size of a segment.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.disk.segment_bytes()
+    }
+
+    /// Whether so many bytes of entries can be appended without asking the disk for more than it has put by, and
+    /// leave what Raft itself needs.
+    #[must_use]
+    pub fn fits(&self, bytes: u64) -> bool {
+        let all = self.disk.segment_bytes();
+        let left = all.saturating_sub(self.current.bytes + self.buffer.len() as u64);
+        let want = bytes + all / RESERVE_PART;
+        want <= left || (want <= all && self.disk.has_spare())
+    }
+
     fn set_mark(&mut self, mark: Mark) -> Result<(), WalError> {
         self.reserve(record::MARK_BYTES)?;
         self.mark = mark;

@@ -3,7 +3,7 @@
 //!
 //! - [`world`]: time and everything that happens in it; [`member`]: a member on its machine
 //! - [`disk`], [`engine`], [`network`]: what the members run on; [`faults`]: what goes wrong
-//! - [`client`], [`watcher`]: who uses the store; [`history`]: what they saw
+//! - [`client`], [`leases`], [`watcher`]: who uses the store; [`history`]: what they saw
 //! - [`invariants`]: what must hold, one file each; [`linearizable`]: the checker behind one of them
 //!
 //! ```sh
@@ -19,6 +19,7 @@ mod engine;
 mod faults;
 mod history;
 mod invariants;
+mod leases;
 mod linearizable;
 mod member;
 mod network;

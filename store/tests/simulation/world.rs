@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{Hash, Hasher};
 
-use keelson_proto::store::StoredMember;
+use keelson_proto::store::{LeaseExpiry, StoredMember};
 use keelson_store::cluster::Membership;
 use keelson_store::raft::handle::Command;
 use raft::eraftpb::{Message, MessageType};
@@ -15,12 +15,16 @@ use rand::{Rng, SeedableRng};
 use crate::client::Client;
 use crate::faults::{Counts, Faults};
 use crate::history::{Event, History};
+use crate::invariants;
+use crate::leases::{self, Holder, Promises};
 use crate::member::{Halt, Machine};
 use crate::network::Network;
 use crate::watcher::Watcher;
 
 /// How often the persister looks around.
 const PERSIST_MICROS: u64 = 300_000;
+/// How often members look for leases that have run out.
+const EXPIRY_MICROS: u64 = 500_000;
 const SECOND: u64 = 1_000_000;
 
 /// What can happen.
@@ -48,7 +52,13 @@ enum Happening {
     Start {
         member: u64,
     },
+    Expire {
+        member: u64,
+        starts: u32,
+        found: Vec<LeaseExpiry>,
+    },
     Client(usize),
+    Holder(usize),
     Watch(usize),
     Fault,
 }
@@ -61,6 +71,9 @@ pub struct World {
     pub network: Network,
     pub machines: BTreeMap<u64, Machine>,
     pub clients: Vec<Client>,
+    pub holders: Vec<Holder>,
+    /// What holders of leases were promised.
+    promises: Promises,
     pub watchers: Vec<Watcher>,
     pub history: History,
     pub faults: Faults,
@@ -94,6 +107,8 @@ impl World {
             network: Network::new(),
             machines: BTreeMap::new(),
             clients: (0..4).map(Client::new).collect(),
+            holders: (1..=2).map(Holder::new).collect(),
+            promises: Promises::new(),
             watchers: vec![
                 Watcher::new("k/", "k0"),
                 Watcher::new("k/1", "k/3"),
@@ -115,6 +130,9 @@ impl World {
         }
         for client in 0..world.clients.len() {
             world.later(SECOND, Happening::Client(client));
+        }
+        for holder in 0..world.holders.len() {
+            world.later(SECOND, Happening::Holder(holder));
         }
         for watcher in 0..world.watchers.len() {
             world.later(SECOND, Happening::Watch(watcher));
@@ -182,6 +200,7 @@ impl World {
             Happening::Message(message) | Happening::Snapshot { message, .. } => message.to,
             Happening::Tick { member, .. }
             | Happening::Persist { member, .. }
+            | Happening::Expire { member, .. }
             | Happening::SnapshotSent { member, .. } => *member,
             _ => return None,
         };
@@ -261,7 +280,28 @@ impl World {
                 }
             }
             Happening::Start { member } => self.start(member),
+            Happening::Expire {
+                member,
+                starts,
+                mut found,
+            } => {
+                self.at(member, Some(starts), |running| {
+                    leases::expire(running, &mut found)
+                });
+                if self.running(member, starts).is_some() {
+                    let wait = self.random.random_range(EXPIRY_MICROS / 2..EXPIRY_MICROS);
+                    self.later(
+                        wait,
+                        Happening::Expire {
+                            member,
+                            starts,
+                            found,
+                        },
+                    );
+                }
+            }
             Happening::Client(number) => self.client(number),
+            Happening::Holder(number) => self.holder(number),
             Happening::Watch(number) => self.watch(number),
             Happening::Fault => {
                 let wait = crate::faults::next(self);
@@ -411,6 +451,11 @@ impl World {
             match self.history.truth.get(&change.revision) {
                 None => {
                     (change.revision, events.len()).hash(&mut self.digest);
+                    for event in events.iter().filter(|event| event.value == 0) {
+                        if let Err(error) = invariants::leases::ended(&self.promises, &event.key, self.now) {
+                            self.history.violations.push(format!("leases: {error}"));
+                        }
+                    }
                     self.history.truth.insert(change.revision, events);
                 }
                 Some(truth) if *truth == events => {}
@@ -452,6 +497,15 @@ impl World {
         if !failed {
             self.later(1000, Happening::Tick { member: id, starts });
             self.later(2000, Happening::Persist { member: id, starts });
+            let found = Vec::new();
+            self.later(
+                3000,
+                Happening::Expire {
+                    member: id,
+                    starts,
+                    found,
+                },
+            );
         }
     }
 
@@ -489,6 +543,38 @@ impl World {
         }
         let wait = self.random.random_range(1_000..120_000);
         self.later(wait, Happening::Client(number));
+    }
+
+    fn holder(&mut self, number: usize) {
+        if let Some(id) = self.holder_member()
+            && !self.quiet
+            && let Some(machine) = self.machines.get_mut(&id)
+        {
+            let now = self.now;
+            let starts = machine.starts;
+            let holder = &mut self.holders[number];
+            let (random, promises) = (&mut self.random, &mut self.promises);
+            let result = machine.step(now, |running| {
+                holder.step(running, (id, starts), now, random, promises);
+                Ok(())
+            });
+            self.after(id, result);
+        }
+        let wait = self.random.random_range(1_000..400_000);
+        self.later(wait, Happening::Holder(number));
+    }
+
+    /// Holders of leases talk to the leader as long as there is one: who else renews?
+    fn holder_member(&mut self) -> Option<u64> {
+        let leads = |machine: &&Machine| {
+            machine.busy_until <= self.now
+                && machine
+                    .running
+                    .as_ref()
+                    .is_some_and(|running| running.leadership.leader() == machine.member)
+        };
+        let leader = self.machines.values().find(leads).map(|machine| machine.member);
+        leader.or_else(|| self.any_running())
     }
 
     fn poll_client(&mut self, number: usize) {

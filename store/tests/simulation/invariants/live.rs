@@ -24,6 +24,7 @@ pub fn check(world: &mut World) -> Result<(), String> {
     world.quiet = true;
     let end = world.now + QUIET;
     world.run_until(end);
+    super::leases::all_gone(world)?;
     let mut states = Vec::new();
     for machine in world.machines.values() {
         let Some(running) = &machine.running else {

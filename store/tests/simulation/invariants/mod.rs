@@ -1,6 +1,7 @@
-//! What must hold, one file each. Two more are looked at while a run goes on (`world.rs`): at most one member
+//! What must hold, one file each. `live` and `leases` look at the run itself. Two more are looked at while a run goes on (`world.rs`): at most one member
 //! leads in a term, and every member makes the same changes of the same log.
 
+pub mod leases;
 pub mod linearizable;
 pub mod live;
 pub mod revisions;
