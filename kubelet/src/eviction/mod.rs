@@ -36,6 +36,10 @@ use pressure::{Resource, Shortage};
 const PERIOD: Duration = Duration::from_secs(10);
 /// A pod that is driven out has no time to spare.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a pod that was driven out may take to free what it holds before the next one is looked for, and how often
+/// that is looked at; as upstream does.
+const CLEAN_UP: Duration = Duration::from_secs(30);
+const CLEAN_UP_PERIOD: Duration = Duration::from_secs(1);
 /// Pods of this priority and above are not driven out (`system-cluster-critical`).
 const CRITICAL: i32 = 2_000_000_000;
 
@@ -79,7 +83,10 @@ pub async fn run(
         if let Some(shortage) = pressure::worst(&context.config, &readings)
             && !ended
         {
-            relieve(&context, &manager, &images, &pods, shortage).await;
+            let ended = relieve(&context, &manager, &images, &pods, shortage).await;
+            if let Some(pod) = ended {
+                shutdown.run_until_cancelled(cleaned_up(&context, pod)).await;
+            }
         }
     }
 }
@@ -90,13 +97,27 @@ fn candidates(manager: &PodManager) -> Vec<Pod> {
     pods
 }
 
-async fn relieve(
+/// Until the pod's files are gone: only then the node shows what it has gained.
+async fn cleaned_up(context: &Context, pod: &Pod) {
+    let files = context.paths.pod(pod.uid());
+    let gone = async {
+        while tokio::fs::try_exists(&files).await.unwrap_or_default() {
+            tokio::time::sleep(CLEAN_UP_PERIOD).await;
+        }
+    };
+    if tokio::time::timeout(CLEAN_UP, gone).await.is_err() {
+        tracing::warn!(pod = pod.full_name(), "still holds its files");
+    }
+}
+
+/// Removes images or, if that does not do, ends one pod and tells which.
+async fn relieve<'a>(
     context: &Arc<Context>,
     manager: &PodManager,
     images: &ImageCollector,
-    pods: &[Pod],
+    pods: &'a [Pod],
     shortage: Shortage,
-) {
+) -> Option<&'a Pod> {
     let resource = shortage.resource.name();
     context.events.node(
         &context.node_name,
@@ -108,16 +129,17 @@ async fn relieve(
         images.remove_unused().await;
         let readings: Readings = instruments(context);
         if pressure::worst(&context.config, &readings).is_none() {
-            return;
+            return None;
         }
     }
     let usage = usage::of_pods(context, pods, shortage.resource).await;
     let Some(first) = rank::first(pods, &usage, shortage.resource) else {
         tracing::warn!(resource, "the node is short of it, and there is no pod to end");
-        return;
+        return None;
     };
     let message = rank::message(first, &usage, &shortage);
     end(context, manager, first, message);
+    Some(first)
 }
 
 fn end(context: &Context, manager: &PodManager, pod: &Pod, message: String) {

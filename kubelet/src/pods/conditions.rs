@@ -184,6 +184,34 @@ pub fn merge(pod: &Pod, made: Vec<PodCondition>, now: Timestamp) -> Vec<PodCondi
             condition
         })
         .collect();
-    merged.extend(old.iter().filter(|old| !is_own(&old.type_)).cloned());
+    for other in old.iter().filter(|old| !is_own(&old.type_)) {
+        if merged.iter().all(|known| known.type_ != other.type_) {
+            merged.push(other.clone());
+        }
+    }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::PodStatus;
+
+    use super::*;
+
+    #[test]
+    fn every_condition_is_there_once_however_often_it_is_made() {
+        let mut pod = Pod {
+            status: Some(PodStatus {
+                conditions: Some(vec![condition("example.test/gate", true, "", String::new())]),
+                ..PodStatus::default()
+            }),
+            ..Pod::default()
+        };
+        for _ in 0..3 {
+            let merged = merge(&pod, vec![scheduled(), disrupted("too much")], Timestamp::now());
+            let kinds: Vec<&str> = merged.iter().map(|condition| condition.type_.as_str()).collect();
+            assert_eq!(kinds, ["PodScheduled", "DisruptionTarget", "example.test/gate"]);
+            pod.status.get_or_insert_default().conditions = Some(merged);
+        }
+    }
 }
