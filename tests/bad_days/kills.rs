@@ -85,7 +85,8 @@ impl<'a> Application<'a> {
         Ok(())
     }
 
-    fn still_the_same(&self, name: &str) -> Result<()> {
+    /// Nothing became of it.
+    pub fn still_the_same(&self, name: &str) -> Result<()> {
         self.answers()?;
         let now = Self::containers(self.stage, name)?;
         ensure!(

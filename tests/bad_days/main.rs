@@ -1,10 +1,11 @@
 //! What goes wrong in a cluster's life, done to a real one: daemons killed in turn under load, the container
-//! runtime killed, ten thousand pods listed while they are watched, clocks set forward and back.
+//! runtime killed, ten thousand pods listed while they are watched, clocks set forward and back, a disk that fills up.
 //!
 //! The stories of a series share one cluster and run one after the other.
 
 mod clocks;
 mod crowds;
+mod disks;
 mod kills;
 mod load;
 
@@ -32,21 +33,23 @@ type Story = fn(&Stage) -> Result<()>;
 
 /// Stories told in one cluster, one after the other.
 struct Series {
-    clock: Clock,
+    ground: Ground,
     stories: &'static [(&'static str, Story)],
 }
 
-/// Which wall clock the daemons of a series go by.
-enum Clock {
-    /// The machine's.
-    Real,
-    /// One that is set by the stories.
-    Set,
+/// What the cluster of a series stands on.
+enum Ground {
+    /// The machine as it is.
+    Plain,
+    /// A wall clock that is set by the stories.
+    Clock,
+    /// A small disk.
+    Disk,
 }
 
-static SERIES: [Series; 2] = [
+static SERIES: [Series; 3] = [
     Series {
-        clock: Clock::Real,
+        ground: Ground::Plain,
         stories: &[
             (
                 "every_daemon_is_killed_under_load",
@@ -67,23 +70,31 @@ static SERIES: [Series; 2] = [
         ],
     },
     Series {
-        clock: Clock::Set,
+        ground: Ground::Clock,
         stories: &[(
             "the_wall_clock_is_set_forward_and_back",
             clocks::the_wall_clock_is_set_forward_and_back,
         )],
     },
+    Series {
+        ground: Ground::Disk,
+        stories: &[("a_full_disk_is_emptied", disks::a_full_disk_is_emptied)],
+    },
 ];
 
 impl Series {
     fn stage(&self) -> Result<Stage> {
-        let clock = match self.clock {
-            Clock::Real => None,
-            Clock::Set => Some(WallClock::new()?),
-        };
-        let cluster = Cluster::up_with(Setting {
-            environment: clock.as_ref().map(WallClock::environment).unwrap_or_default(),
-        })?;
+        let (mut clock, mut setting) = (None, Setting::default());
+        match self.ground {
+            Ground::Plain => {}
+            Ground::Clock => {
+                let new = WallClock::new()?;
+                setting.environment = new.environment();
+                clock = Some(new);
+            }
+            Ground::Disk => setting = disks::setting(),
+        }
+        let cluster = Cluster::up_with(setting)?;
         let newest = versions()?.pop().ok_or_else(|| anyhow::anyhow!("no kubectl"))?;
         let kubectl = Kubectl::new(newest, &cluster.kubeconfig());
         Ok(Stage {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::process::succeed;
+use crate::process::{run, succeed};
 
 /// The image of the HTTP echo server.
 pub const ECHO: &str = "keelson.local/echo:1";
@@ -38,12 +38,41 @@ pub fn binaries() -> Result<PathBuf> {
 pub struct Setting {
     /// More in the daemons' environment.
     pub environment: Vec<(&'static str, OsString)>,
+    /// More flags of daemons, as `DAEMON.FLAG=VALUE`.
+    pub flags: Vec<String>,
+    /// A disk of its own of this many mebibytes, for everything the cluster keeps.
+    pub disk: Option<u64>,
+}
+
+/// A disk in memory, as small as wanted, until it is dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: &Path, mebibytes: u64) -> Result<Self> {
+        let size = format!("size={mebibytes}m,mode=700");
+        let path = path.to_path_buf();
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", &size, "tmpfs", &path.display().to_string()],
+        )?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(error) = run("umount", &[&self.0]) {
+            eprintln!("{error:#}");
+        }
+    }
 }
 
 /// A running cluster; taken down when dropped.
 pub struct Cluster {
-    directory: tempfile::TempDir,
     keeladm: PathBuf,
+    // Unmounted before its place is removed.
+    _disk: Option<Disk>,
+    directory: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -62,12 +91,17 @@ impl Cluster {
     pub fn up_with(setting: Setting) -> Result<Self> {
         let binaries = binaries()?;
         let directory = tempfile::Builder::new().prefix("keelson-e2e-").tempdir()?;
+        let disk = setting.disk.map(|size| Disk::mount(directory.path(), size));
         let cluster = Self {
-            directory,
             keeladm: binaries.join("keeladm"),
+            _disk: disk.transpose()?,
+            directory,
         };
         let mut command = cluster.keeladm(&["up"]);
         command.args(UP);
+        for flag in &setting.flags {
+            command.args(["--extra-flag", flag]);
+        }
         command
             .arg("--images")
             .arg(binaries.parent().unwrap_or(&binaries).join("images"))
