@@ -9,6 +9,7 @@
 //! | [`compare`](mod@compare) | what is different between two objects |
 //! | [`managers`] | entries of `metadata.managedFields` ([`Managed`]) |
 //! | [`update`](mod@update) | updates and applications ([`update()`], [`Application`]) |
+//! | [`overlay`](mod@overlay) | fields that nobody is to manage ([`overlay()`]) |
 //! | [`last_applied`] | objects that client-side apply has managed so far |
 //! | [`conflict`] | refusals |
 //!
@@ -23,6 +24,7 @@ mod fresh;
 pub mod last_applied;
 pub mod managers;
 mod merge;
+pub mod overlay;
 pub mod schema;
 pub mod set;
 pub mod tree;
@@ -31,6 +33,7 @@ mod validate;
 
 pub use compare::{Comparison, compare};
 pub use managers::{Entry, Managed, Manager, Operation};
+pub use overlay::overlay;
 pub use schema::{Deduced, Schema};
 pub use set::FieldSet;
 pub use tree::Tree;

@@ -234,7 +234,7 @@ impl Server {
             object: None,
             old: None,
             body: Some(body),
-            changed_outside: false,
+            turns: Default::default(),
         };
         self.admission.mutate(&mut attributes).await?;
         self.admission.validate(&attributes).await

@@ -14,10 +14,12 @@ mod first_steps;
 mod manifests;
 mod nodes;
 mod permissions;
+mod policies;
 mod printing;
 mod releases;
 mod running;
 mod services;
+mod webhooks;
 mod workloads;
 
 use std::process::ExitCode;
@@ -58,6 +60,8 @@ fn stories() -> impl Iterator<Item = Story> {
         nodes::STORIES,
         printing::STORIES,
         running::STORIES,
+        policies::STORIES,
+        webhooks::STORIES,
     ]
     .into_iter()
     .flatten()

@@ -5,6 +5,7 @@
 //! - [`clock`]: the daemons' wall clock, set while they run
 //! - [`kubectl`]: stock kubectl in several versions
 //! - [`process`]: commands with their output, and waiting for something to become true
+//! - [`webhooks`]: a webhook of the test's own
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -12,3 +13,4 @@ pub mod cluster;
 pub mod isolation;
 pub mod kubectl;
 pub mod process;
+pub mod webhooks;

@@ -24,7 +24,9 @@ pub fn default_plugins() -> Vec<Box<dyn Admission>> {
         Box::new(super::certificates::signing::CertificateSigning),
         Box::new(super::certificates::subject_restriction::CertificateSubjectRestriction),
         Box::new(super::default_ingress_class::DefaultIngressClass),
+        Box::new(super::policies::mutating::MutatingAdmissionPolicies::default()),
         Box::new(super::webhooks::MutatingAdmissionWebhook::default()),
+        Box::new(super::policies::validating::ValidatingAdmissionPolicies::default()),
         Box::new(super::webhooks::ValidatingAdmissionWebhook::default()),
         // Last: what is charged here is not to be refused by anybody else.
         Box::new(super::resource_quota::ResourceQuota::default()),
@@ -72,19 +74,20 @@ impl Chain {
             .any(|p| p.handles(operation, info, subresource))
     }
 
-    /// Runs the mutating step of every plugin concerned; once more, but for those that ask outside, when somebody outside
-    /// has changed the object.
+    /// Runs the mutating step of every plugin concerned; once more when policies or webhooks have changed the object.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {
+        self.mutate_once(attributes).await?;
+        if std::mem::take(&mut attributes.turns.changed) {
+            attributes.turns.second = true;
+            self.mutate_once(attributes).await?;
+        }
+        Ok(())
+    }
+
+    async fn mutate_once(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {
         for plugin in &self.plugins {
             if concerned(plugin.as_ref(), attributes) {
                 plugin.mutate(attributes).await?;
-            }
-        }
-        if std::mem::take(&mut attributes.changed_outside) {
-            for plugin in self.plugins.iter().filter(|plugin| !plugin.asks_outside()) {
-                if concerned(plugin.as_ref(), attributes) {
-                    plugin.mutate(attributes).await?;
-                }
             }
         }
         Ok(())

@@ -7,18 +7,23 @@ pub mod chain;
 pub mod default_ingress_class;
 pub mod default_storage_class;
 pub mod default_toleration_seconds;
+pub mod expressions;
 pub mod limit_ranger;
+pub mod matching;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod persistent_volume_claim_resize;
 pub mod pod_security;
+pub mod policies;
 pub mod priority;
 pub mod refusal;
+pub mod request;
 pub mod resource_quota;
 pub mod runtime_class;
 pub mod service_account;
 pub mod storage_object_in_use_protection;
 pub mod taint_nodes_by_condition;
+pub mod turns;
 pub mod webhooks;
 
 use async_trait::async_trait;
@@ -28,6 +33,7 @@ use serde_json::Value;
 
 use crate::registry::info::ResourceInfo;
 use crate::registry::strategy::RequestContext;
+use turns::Turns;
 
 /// What is about to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +60,8 @@ pub struct Attributes<'a> {
     pub old: Option<&'a dyn Object>,
     /// Body of a subresource with a kind of its own (Binding, Eviction, Scale).
     pub body: Option<&'a Value>,
-    /// Set when somebody outside of this server has changed the object: the plugins look at it once more.
-    pub changed_outside: bool,
+    /// Who has changed the object, and who is to look at it once more.
+    pub turns: Turns,
 }
 
 impl Attributes<'_> {
@@ -69,6 +75,13 @@ impl Attributes<'_> {
         self.object.as_deref_mut().and_then(|o| o.downcast_mut())
     }
 
+    /// The new object as it would be stored now; nothing if there is none.
+    fn encoded(&self) -> ApiResult<Vec<u8>> {
+        self.object
+            .as_deref()
+            .map_or(Ok(Vec::new()), |object| object.encode())
+    }
+
     /// The stored object if it is a `K`.
     pub fn old<K: Kind>(&self) -> Option<&K> {
         self.old.and_then(|o| o.downcast_ref())
@@ -80,11 +93,6 @@ impl Attributes<'_> {
 pub trait Admission: Send + Sync + 'static {
     /// Upstream's name, as in `--enable-admission-plugins`.
     fn name(&self) -> &'static str;
-
-    /// Whether it lets somebody outside of this server change objects.
-    fn asks_outside(&self) -> bool {
-        false
-    }
 
     /// Whether it wants to see such requests; called before any object is decoded.
     fn handles(&self, operation: Operation, info: &ResourceInfo, subresource: &str) -> bool;

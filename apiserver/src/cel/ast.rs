@@ -38,6 +38,8 @@ pub enum Kind {
     Loop(Box<Loop>),
     /// A value with a name: `cel.bind(x, a, b)`, `a.optMap(x, b)`
     Bind(Box<Bind>),
+    /// `Type{a: b, ?c: d}`
+    Object(Box<str>, Vec<(Box<str>, Expr, Access)>),
 }
 
 /// How a part of a value is reached.

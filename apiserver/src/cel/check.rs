@@ -5,7 +5,12 @@ use std::sync::Arc;
 use super::ast::{Access, Expr, Kind, Literal, LoopKind, Unwrap};
 use super::library;
 use super::parse::Problem;
-use super::types::{Decl, REQUEST, Type};
+use super::types::{Decl, Fields, REQUEST, Type};
+
+/// The type of a change in JSON patch's terms.
+const JSON_PATCH: &str = "JSONPatch";
+/// The type of an object to apply; its parts are `Object.spec` and so on.
+const OBJECT: &str = "Object";
 
 /// What is known of an expression before it is computed.
 #[derive(Debug, Clone)]
@@ -32,6 +37,7 @@ impl Checked {
 /// Names and their types, the innermost last.
 pub struct Names<'n> {
     names: Vec<(&'n str, Arc<Decl>)>,
+    patches: bool,
 }
 
 type Result<T> = std::result::Result<T, Problem>;
@@ -39,7 +45,18 @@ type Result<T> = std::result::Result<T, Problem>;
 impl<'n> Names<'n> {
     /// These names.
     pub fn new(names: Vec<(&'n str, Arc<Decl>)>) -> Self {
-        Self { names }
+        Self {
+            names,
+            patches: false,
+        }
+    }
+
+    /// The same names, and the types changes are written with: `Object{...}`, `JSONPatch{...}`.
+    pub fn with_patches(self) -> Self {
+        Self {
+            patches: true,
+            ..self
+        }
     }
 
     fn get(&self, name: &str) -> Option<&Arc<Decl>> {
@@ -240,7 +257,49 @@ impl<'n> Names<'n> {
                 })
             }
             Kind::Call(target, name, args) => self.call(expr, target.as_deref(), name, args),
+            Kind::Object(name, fields) => self.object(expr, name, fields),
         }
+    }
+
+    fn object(
+        &mut self,
+        expr: &'n Expr,
+        name: &str,
+        fields: &'n [(Box<str>, Expr, Access)],
+    ) -> Result<Checked> {
+        let patch = name == JSON_PATCH;
+        if !self.patches || !(patch || name == OBJECT || name.starts_with("Object.")) {
+            return Err(problem(
+                expr,
+                format!("undeclared reference to '{name}' (in container '')"),
+            ));
+        }
+        let mut cost = 40_u64;
+        for (field, value, access) in fields {
+            let given = self.check(value)?;
+            cost = cost.saturating_add(given.cost);
+            let given = match (access, given.ty()) {
+                (Access::Optional, Type::Optional(inner)) => inner.ty.clone(),
+                (_, other) => other.clone(),
+            };
+            let wanted = match &**field {
+                _ if !patch => continue,
+                "op" | "path" | "from" => Type::String,
+                "value" => continue,
+                _ => return Err(problem(value, format!("undefined field '{field}'"))),
+            };
+            if !wanted.fits(&given) {
+                return Err(problem(
+                    value,
+                    format!("expected type of field '{field}' is '{wanted}' but provided type is '{given}'"),
+                ));
+            }
+        }
+        let fields = Fields {
+            name: name.to_owned(),
+            fields: Default::default(),
+        };
+        Ok(Checked::new(Decl::small(Type::Object(Arc::new(fields))), cost))
     }
 
     fn call(
@@ -336,6 +395,9 @@ fn field(of: &Type, name: &str) -> Option<Arc<Decl>> {
         Type::Map(_, value) => Some(value.clone()),
         Type::Optional(inner) => field(&inner.ty, name),
         Type::Dyn => Some(Arc::new(any())),
+        Type::Opaque(library::authz::AUTHORIZER) if name == "requestResource" => Some(Arc::new(Decl::small(
+            Type::Opaque(library::authz::RESOURCE_CHECK),
+        ))),
         _ => None,
     }
 }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::ast::{Access, Bind, Expr, Kind, Literal, Loop, LoopKind, Unwrap};
-use super::library;
-use super::value::{Key, Value};
+use super::value::{Key, Object, Value};
+use super::{Program, library};
+
+/// What writing out an object costs.
+const OBJECT_COST: u64 = 40;
 
 /// Why an expression came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub enum Failure {
     Cost,
     /// What was asked for cannot be had; in upstream's words.
     Error(String),
+    /// Somebody has to be asked first: see [`library::authz`].
+    Open,
 }
 
 impl Failure {
@@ -24,6 +29,11 @@ impl Failure {
     /// No function of that name takes such values.
     pub fn no_overload() -> Self {
         Failure::error("no such overload")
+    }
+
+    /// Whether nothing else that is computed can make up for it.
+    fn ends_everything(&self) -> bool {
+        matches!(self, Failure::Cost | Failure::Open)
     }
 }
 
@@ -59,15 +69,79 @@ impl Budget {
     }
 }
 
+/// A named expression that is computed when somebody first asks for it, as `variables.NAME`.
+#[derive(Debug, Clone)]
+pub struct Variable {
+    /// The name.
+    pub name: Box<str>,
+    /// The expression.
+    pub program: Program,
+}
+
+/// Where variables are found.
+const VARIABLES: &str = "variables";
+
 /// Names and what they stand for, the innermost last.
 pub struct Scope<'s, 'v> {
     names: Vec<(&'s str, Value<'v>)>,
+    /// How many of the names are there for every expression.
+    roots: usize,
+    variables: &'s [Variable],
+    /// What variables have come to so far.
+    known: Vec<Option<Result<Value<'v>, Failure>>>,
 }
 
 impl<'s, 'v> Scope<'s, 'v> {
     /// These names.
     pub fn new(names: Vec<(&'s str, Value<'v>)>) -> Self {
-        Self { names }
+        Self::with_variables(names, &[])
+    }
+
+    /// These names and variables.
+    pub fn with_variables(names: Vec<(&'s str, Value<'v>)>, variables: &'s [Variable]) -> Self {
+        Self {
+            roots: names.len(),
+            names,
+            variables,
+            known: vec![None; variables.len()],
+        }
+    }
+
+    /// The place of the variable that a selection from `of` means.
+    fn variable(&self, of: &Expr, name: &str) -> Option<usize> {
+        match &of.kind {
+            Kind::Ident(root) if **root == *VARIABLES && self.get(VARIABLES).is_none() => {
+                self.variables.iter().position(|one| *one.name == *name)
+            }
+            _ => None,
+        }
+    }
+
+    /// The value of a variable.
+    fn compute(&mut self, place: usize, budget: &mut Budget) -> Result<Value<'v>, Failure> {
+        if let Some(known) = &self.known[place] {
+            return known.clone();
+        }
+        let variable = &self.variables[place];
+        // Variables see only those before them, so that this one is not asked for again.
+        self.known[place] = Some(Err(Failure::error(format!(
+            "variable {:?} uses itself",
+            variable.name
+        ))));
+        // What loops around the mention have named is not known to the variable.
+        let inner = self.names.split_off(self.roots);
+        let value = eval(&variable.program.expr, self, budget);
+        self.names.truncate(self.roots);
+        self.names.extend(inner);
+        let value = value.map_err(|failure| match failure {
+            Failure::Error(why) => Failure::Error(format!(
+                "composited variable {:?} fails to evaluate: {why}",
+                variable.name
+            )),
+            other => other,
+        });
+        self.known[place] = Some(value.clone());
+        value
     }
 
     fn get(&self, name: &str) -> Option<&Value<'v>> {
@@ -96,11 +170,22 @@ pub fn eval<'e, 'v>(
             }
         }
         Kind::Select(of, name, access) => {
+            if let Some(place) = scope.variable(of, name) {
+                budget.spend(1)?;
+                let value = scope.compute(place, budget)?;
+                return Ok(match access {
+                    Access::Required => value,
+                    Access::Optional => Value::Optional(Some(Box::new(value))),
+                });
+            }
             let value = eval(of, scope, budget)?;
             budget.spend(1)?;
             select(value, name, *access)
         }
         Kind::Has(of, name) => {
+            if scope.variable(of, name).is_some() {
+                return Ok(Value::Bool(true));
+            }
             let value = eval(of, scope, budget)?;
             budget.spend(1)?;
             Ok(Value::Bool(match value {
@@ -175,6 +260,22 @@ pub fn eval<'e, 'v>(
         }
         Kind::Loop(one) => run(one, scope, budget),
         Kind::Bind(bind) => bound(bind, scope, budget),
+        Kind::Object(name, fields) => {
+            budget.spend(OBJECT_COST)?;
+            let mut object = Object {
+                name: name.clone(),
+                fields: Default::default(),
+            };
+            for (field, value, access) in fields {
+                let value = match (eval(value, scope, budget)?, access) {
+                    (Value::Optional(None), Access::Optional) => continue,
+                    (Value::Optional(Some(inner)), Access::Optional) => *inner,
+                    (value, _) => value,
+                };
+                object.fields.insert(field.clone(), value);
+            }
+            Ok(Value::Object(Arc::new(object)))
+        }
     }
 }
 
@@ -214,10 +315,9 @@ fn select<'v>(value: Value<'v>, name: &str, access: Access) -> Result<Value<'v>,
             inner.and_then(|inner| inner.field(name)).map(Box::new),
         )),
         (value, Access::Optional) => Ok(Value::Optional(value.field(name).map(Box::new))),
-        (value @ (Value::Map(_) | Value::JsonMap(..)), Access::Required) => value
+        (value, Access::Required) => value
             .field(name)
             .ok_or_else(|| Failure::error(format!("no such key: {name}"))),
-        _ => Err(Failure::no_overload()),
     }
 }
 
@@ -262,7 +362,7 @@ fn logic<'e, 'v>(
             Ok(Value::Bool(answer)) if answer == decides => return Ok(Value::Bool(decides)),
             Ok(Value::Bool(_)) => {}
             Ok(_) => failure = failure.or(Some(Failure::no_overload())),
-            Err(Failure::Cost) => return Err(Failure::Cost),
+            Err(end) if end.ends_everything() => return Err(end),
             Err(error) => failure = failure.or(Some(error)),
         }
     }
@@ -327,7 +427,7 @@ fn run<'e, 'v>(one: &'e Loop, scope: &mut Scope<'e, 'v>, budget: &mut Budget) ->
         };
         scope.names.truncate(base);
         match (one.kind, result) {
-            (_, Err(Failure::Cost)) => return Err(Failure::Cost),
+            (_, Err(end)) if end.ends_everything() => return Err(end),
             (LoopKind::All, Ok(Value::Bool(false))) => {
                 decided = Some(false);
                 break;

@@ -5,15 +5,16 @@
 //! | [`parse`] | from text to [`ast`], within bounds of depth and length |
 //! | [`types`], [`check`], [`signatures`] | types, mistakes and costs, before anything is computed |
 //! | [`value`], [`eval`] | computing, within a budget |
+//! | [`json`] | what was computed as JSON |
 //! | [`library`] | functions |
 //!
 //! The language is ours from end to end because users write the expressions: parsing cannot exhaust the stack, every
-//! step is paid for, and objects are looked at where they are instead of being copied into values first. Authorization
-//! checks (`authorizer`) are not among the functions.
+//! step is paid for, and objects are looked at where they are instead of being copied into values first.
 
 pub mod ast;
 pub mod check;
 pub mod eval;
+pub mod json;
 pub mod library;
 pub mod parse;
 pub mod signatures;
@@ -66,6 +67,15 @@ impl Program {
         eval::eval(&self.expr, &mut Scope::new(names), budget)
     }
 
+    /// Computes the expression where others are computed, too: what variables come to is remembered between them.
+    pub fn run_in<'e, 'v>(
+        &'e self,
+        scope: &mut Scope<'e, 'v>,
+        budget: &mut Budget,
+    ) -> Result<Value<'v>, Failure> {
+        eval::eval(&self.expr, scope, budget)
+    }
+
     /// Whether the expression mentions a name.
     pub fn mentions(&self, name: &str) -> bool {
         mentions(&self.expr, name)
@@ -94,6 +104,7 @@ fn mentions(expr: &Expr, name: &str) -> bool {
                 || mentions(&one.body, name)
         }
         Kind::Bind(bind) => mentions(&bind.value, name) || mentions(&bind.body, name),
+        Kind::Object(_, fields) => fields.iter().any(|(_, value, _)| mentions(value, name)),
     }
 }
 

@@ -512,8 +512,41 @@ impl Parser {
                     at,
                     kind: Kind::Index(Box::new(of), Box::new(index), access),
                 };
+            } else if let Some(name) = type_name(&of)
+                && self.sign("{")
+            {
+                let fields = self.deeper(Self::fields)?;
+                of = Expr {
+                    at: of.at,
+                    kind: Kind::Object(name.into(), fields),
+                };
             } else {
                 return Ok(of);
+            }
+        }
+    }
+
+    /// The fields of an object that is written out.
+    fn fields(&mut self) -> Result<Vec<(Box<str>, Expr, Access)>, Problem> {
+        let mut fields = Vec::new();
+        loop {
+            if self.sign("}") {
+                return Ok(fields);
+            }
+            let access = if self.sign("?") {
+                Access::Optional
+            } else {
+                Access::Required
+            };
+            let Token::Ident(name) = self.peek().clone() else {
+                return Err(self.unexpected(&self.peek().clone()));
+            };
+            self.next += 1;
+            self.expect(":")?;
+            fields.push((name.into(), self.expr()?, access));
+            if !self.sign(",") {
+                self.expect("}")?;
+                return Ok(fields);
             }
         }
     }
@@ -611,6 +644,15 @@ impl Parser {
                 return Ok(entries);
             }
         }
+    }
+}
+
+/// What names joined by dots name, when a brace follows: a type.
+fn type_name(expr: &Expr) -> Option<String> {
+    match &expr.kind {
+        Kind::Ident(name) => Some(name.to_string()),
+        Kind::Select(of, name, Access::Required) => Some(format!("{}.{name}", type_name(of)?)),
+        _ => None,
     }
 }
 
@@ -722,6 +764,8 @@ mod tests {
             "!(-x > -9223372036854775808) || self.m[?'k'].hasValue()",
             "cel.bind(x, self.a, x + x) == 2",
             "self.all(k, v, k != v)",
+            "Object{spec: Object.spec{replicas: 3, ?paused: self.?a,}}",
+            "[JSONPatch{op: 'add', path: '/a', value: {}}]",
         ] {
             assert!(parse(text).is_ok(), "{text}: {:?}", parse(text));
         }
@@ -736,6 +780,9 @@ mod tests {
             "1 +",
             "x.map(1, 2)",
             "9223372036854775808",
+            "Object{1: 2}",
+            "self.a(){b: 1}",
+            "Object{",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
@@ -750,6 +797,7 @@ mod tests {
             format!("a{}", ".b".repeat(5000)),
             "[".repeat(5000),
             format!("{}1", "a?b:".repeat(5000)),
+            "O{a:".repeat(5000),
         ] {
             assert!(parse(&text).is_err());
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::check::Checked;
+use super::library::authz;
 use super::types::{Decl, REQUEST, Type};
 
 /// A type in a signature.
@@ -32,6 +33,11 @@ const IP: T = T::Own("net.IP");
 const CIDR: T = T::Own("net.CIDR");
 const SEMVER: T = T::Own("kubernetes.Semver");
 const FORMAT: T = T::Own("kubernetes.NamedFormat");
+const AUTHORIZER: T = T::Own(authz::AUTHORIZER);
+const PATH_CHECK: T = T::Own(authz::PATH_CHECK);
+const GROUP_CHECK: T = T::Own(authz::GROUP_CHECK);
+const RESOURCE_CHECK: T = T::Own(authz::RESOURCE_CHECK);
+const DECISION: T = T::Own(authz::DECISION);
 
 /// Name, whether it is a method, what it takes (the receiver first), what it makes.
 type Signature = (&'static str, bool, &'static [T], T);
@@ -156,6 +162,37 @@ const SIGNATURES: &[Signature] = &[
     ("format.datetime", false, &[], FORMAT),
     ("validate", true, &[FORMAT, T::String], T::Opt),
     ("hasValue", true, &[T::Opt], T::Bool),
+    ("path", true, &[AUTHORIZER, T::String], PATH_CHECK),
+    ("group", true, &[AUTHORIZER, T::String], GROUP_CHECK),
+    (
+        "serviceAccount",
+        true,
+        &[AUTHORIZER, T::String, T::String],
+        AUTHORIZER,
+    ),
+    ("resource", true, &[GROUP_CHECK, T::String], RESOURCE_CHECK),
+    ("subresource", true, &[RESOURCE_CHECK, T::String], RESOURCE_CHECK),
+    ("namespace", true, &[RESOURCE_CHECK, T::String], RESOURCE_CHECK),
+    ("name", true, &[RESOURCE_CHECK, T::String], RESOURCE_CHECK),
+    (
+        "labelSelector",
+        true,
+        &[RESOURCE_CHECK, T::String],
+        RESOURCE_CHECK,
+    ),
+    (
+        "fieldSelector",
+        true,
+        &[RESOURCE_CHECK, T::String],
+        RESOURCE_CHECK,
+    ),
+    ("check", true, &[PATH_CHECK, T::String], DECISION),
+    ("check", true, &[RESOURCE_CHECK, T::String], DECISION),
+    ("allowed", true, &[DECISION], T::Bool),
+    ("reason", true, &[DECISION], T::String),
+    ("errored", true, &[DECISION], T::Bool),
+    ("error", true, &[DECISION], T::String),
+    ("jsonpatch.escapeKey", false, &[T::String], T::String),
 ];
 
 /// Functions whose result follows from what they take in other ways.
@@ -289,6 +326,7 @@ pub(super) fn result(name: &str, member: bool, args: &[Checked]) -> Option<(Decl
         T::Item => item(),
     };
     let cost = match name {
+        "check" => authz::CHECK_COST,
         "contains" => tenth(size(0)).saturating_mul(tenth(size(1))),
         "matches" | "find" | "findAll" => {
             tenth(size(0).saturating_add(1)).saturating_mul(size(1).div_ceil(4))

@@ -13,6 +13,7 @@ fn computed(text: &str, object: &Json, schema: Option<&Schema>) -> Result<bool, 
         Ok(other) => Err(format!("{other:?}")),
         Err(Failure::Cost) => Err("cost".into()),
         Err(Failure::Error(text)) => Err(text),
+        Err(Failure::Open) => Err("open".into()),
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use keelson_api::schema::{self, Definition, Shape};
+
 use super::value::escape;
 use crate::custom::schema::{Additional, Schema, Type as JsonType};
 
@@ -247,6 +249,81 @@ fn object(schema: &Schema, root: bool, name: &str) -> Decl {
         })),
         max: count,
         least,
+    }
+}
+
+/// The type of a custom resource's objects, with the metadata that every object has.
+pub fn of_custom(schema: &Schema, name: &str) -> Option<Arc<Decl>> {
+    let decl = of_schema(schema, true, name)?;
+    let Type::Object(fields) = &decl.ty else {
+        return Some(decl);
+    };
+    let mut fields = Fields {
+        name: fields.name.clone(),
+        fields: fields.fields.clone(),
+    };
+    if let Some(metadata) = schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta") {
+        fields.fields.insert("metadata".into(), of_definition(metadata));
+    }
+    Some(Arc::new(Decl {
+        ty: Type::Object(Arc::new(fields)),
+        ..Decl::clone(&decl)
+    }))
+}
+
+/// The type of a built-in type's values.
+pub fn of_definition(definition: &'static Definition) -> Arc<Decl> {
+    BuiltIn::default().definition(definition)
+}
+
+/// Types made so far, by the definition's name; `None` while one is being made.
+#[derive(Default)]
+struct BuiltIn(std::collections::HashMap<String, Option<Arc<Decl>>>);
+
+impl BuiltIn {
+    fn definition(&mut self, definition: &'static Definition) -> Arc<Decl> {
+        let large = |ty| Arc::new(Decl::sized(ty, REQUEST - 2));
+        match definition.shape() {
+            Shape::Fields => {}
+            Shape::Any | Shape::IntOrString => return large(Type::Dyn),
+            Shape::Quantity => return large(Type::String),
+            Shape::Time => return Arc::new(Decl::small(Type::Timestamp)),
+        }
+        let name = definition.full_name();
+        match self.0.get(&name) {
+            Some(Some(known)) => return known.clone(),
+            // A type within itself: what is below is seen when it is there.
+            Some(None) => return large(Type::Dyn),
+            None => {}
+        }
+        self.0.insert(name.clone(), None);
+        let fields = definition
+            .fields()
+            .iter()
+            .filter_map(|field| Some((escape(field.name())?, self.ty(field.ty()))))
+            .collect();
+        let fields = Fields {
+            name: name.clone(),
+            fields,
+        };
+        let decl = Arc::new(Decl::small(Type::Object(Arc::new(fields))));
+        self.0.insert(name, Some(decl.clone()));
+        decl
+    }
+
+    fn ty(&mut self, ty: &schema::Type) -> Arc<Decl> {
+        let large = |ty| Arc::new(Decl::sized(ty, REQUEST - 2));
+        match ty {
+            schema::Type::String => large(Type::String),
+            schema::Type::Int32 | schema::Type::Int64 => Arc::new(Decl::small(Type::Int)),
+            schema::Type::Bool => Arc::new(Decl::small(Type::Bool)),
+            schema::Type::Double => Arc::new(Decl::small(Type::Double)),
+            schema::Type::Bytes => large(Type::Bytes),
+            schema::Type::Object => large(Type::Dyn),
+            schema::Type::List(of) => large(Type::List(self.ty(of))),
+            schema::Type::Map(of) => large(Type::Map(large(Type::String), self.ty(of))),
+            schema::Type::Named(id) => self.definition(id.get()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json};
 
+use super::library::authz::{Check, Decision};
 use super::library::{quantity::Quantity, semver::Version, url::Url};
 use crate::custom::schema::{ListType, Schema, Type as JsonType, formats};
 
@@ -60,6 +61,21 @@ pub enum Value<'v> {
     Semver(Arc<Version>),
     /// `format.dns1123Label()`
     Format(&'static str),
+    /// `authorizer`
+    Check(Arc<Check>),
+    /// `authorizer.path('/x').check('get')`
+    Decision(Arc<Decision>),
+    /// `Object.spec{replicas: 3}`
+    Object(Arc<Object<'v>>),
+}
+
+/// An object written out with the name of its type.
+#[derive(Debug)]
+pub struct Object<'v> {
+    /// `Object.spec`, `JSONPatch`
+    pub name: Box<str>,
+    /// Its fields.
+    pub fields: BTreeMap<Box<str>, Value<'v>>,
 }
 
 /// The key of a computed map.
@@ -137,6 +153,9 @@ impl<'v> Value<'v> {
             Value::Url(_) => "kubernetes.URL",
             Value::Semver(_) => "kubernetes.Semver",
             Value::Format(_) => "kubernetes.NamedFormat",
+            Value::Check(own) => own.type_name(),
+            Value::Decision(_) => super::library::authz::DECISION,
+            Value::Object(object) => &object.name,
         }
     }
 
@@ -216,6 +235,10 @@ impl<'v> Value<'v> {
                 let found = map.get_key_value(plain.as_ref())?;
                 Some(Value::json(found.1, field_schema(*schema, found.0)))
             }
+            Value::Check(own) if name == "requestResource" => {
+                own.request_resource().map(|own| Value::Check(Arc::new(own)))
+            }
+            Value::Object(object) => object.fields.get(name).cloned(),
             other => other.get(&Value::text(name)),
         }
     }
@@ -254,6 +277,13 @@ impl<'v> Value<'v> {
             (Value::Url(a), Value::Url(b)) => a == b,
             (Value::Semver(a), Value::Semver(b)) => a.compare(b).is_eq(),
             (Value::Format(a), Value::Format(b)) => a == b,
+            (Value::Object(a), Value::Object(b)) => {
+                a.name == b.name
+                    && a.fields.len() == b.fields.len()
+                    && a.fields
+                        .iter()
+                        .all(|(name, value)| b.fields.get(name).is_some_and(|other| value.equals(other)))
+            }
             (Value::Optional(a), Value::Optional(b)) => match (a, b) {
                 (Some(a), Some(b)) => a.equals(b),
                 (None, None) => true,

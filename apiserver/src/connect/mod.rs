@@ -3,10 +3,12 @@
 //! - [`kubelet`]: reaching a node's kubelet: its address, our identity there
 //! - [`pod`]: which kubelet path answers a pod's `log`, `exec`, `attach` and `portforward`
 //! - [`proxy`]: `pods/proxy`, `services/proxy` and `nodes/proxy`
+//! - [`admission`]: whether anybody minds
 //! - [`forward`]: one HTTP request carried to another server, upgraded connections included
 //!
 //! Authentication, authorization and audit have happened before a call arrives here.
 
+pub mod admission;
 pub mod forward;
 pub mod kubelet;
 pub mod pod;

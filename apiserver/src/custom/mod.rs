@@ -109,6 +109,15 @@ impl CustomResources {
         forms.filter(|served| served.group() == group).cloned().collect()
     }
 
+    /// The version of a kind.
+    pub fn of_kind(&self, group: &str, version: &str, kind: &str) -> Option<Served> {
+        let table = self.0.table.load();
+        let mut forms = table.by_plural.values().flatten();
+        forms
+            .find(|s| s.group() == group && s.version() == version && s.info().kind == kind)
+            .cloned()
+    }
+
     /// Every resource in every version served.
     pub fn served(&self) -> Vec<Served> {
         self.0

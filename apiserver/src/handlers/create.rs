@@ -65,7 +65,7 @@ pub async fn create_object(call: &Call<'_>, mut object: Box<dyn Object>) -> ApiR
                 object: Some(&mut *object),
                 old: None,
                 body: None,
-                changed_outside: false,
+                turns: Default::default(),
             };
             call.server.admission.mutate(&mut attributes).await?;
         }
@@ -191,7 +191,7 @@ async fn check(
             object: Some(object),
             old: None,
             body: None,
-            changed_outside: false,
+            turns: Default::default(),
         };
         call.server.admission.validate(&attributes).await?;
     }

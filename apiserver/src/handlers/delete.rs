@@ -96,7 +96,7 @@ async fn attempt(
             object: None,
             old: Some(object),
             body: None,
-            changed_outside: false,
+            turns: Default::default(),
         };
         call.server.admission.mutate(&mut attributes).await?;
         call.server.admission.validate(&attributes).await?;

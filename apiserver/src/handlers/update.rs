@@ -121,7 +121,7 @@ async fn attempt(
             object: Some(&mut *new),
             old: Some(old),
             body: None,
-            changed_outside: false,
+            turns: Default::default(),
         };
         call.server.admission.mutate(&mut attributes).await?;
     }
@@ -240,7 +240,7 @@ async fn check(
             object: Some(new),
             old: Some(old),
             body: None,
-            changed_outside: false,
+            turns: Default::default(),
         };
         call.server.admission.validate(&attributes).await?;
     }

@@ -73,7 +73,7 @@ pub async fn serve(
             .subresource(&wanted.subresource)
             .ok_or_else(ApiError::no_such_resource)?;
         if subresource.form == SubresourceForm::Connect {
-            let connected: BoxFuture<'_, _> = Box::pin(connect(server, wanted, asked));
+            let connected: BoxFuture<'_, _> = Box::pin(connect(server, &served, wanted, asked));
             return connected.await;
         }
         if !wanted.rest.is_empty() {
@@ -281,9 +281,11 @@ fn respond(call: &Call<'_>, outcome: Outcome, wish: Wish) -> ApiResult<Response<
 
 async fn connect(
     server: &Arc<Server>,
+    served: &Served,
     wanted: &ResourceRequest,
     asked: Asked,
 ) -> ApiResult<Response<answer::Body>> {
+    connect::admission::admit(server, served, wanted, &asked.user, &asked.query).await?;
     let target = connect::Target {
         resource: &wanted.resource,
         namespace: &wanted.namespace,

@@ -30,6 +30,13 @@ pub mod strategy;
 
 use std::sync::Arc;
 
+use admissionregistration::configuration::ConfigurationKind;
+use admissionregistration::policies::PolicyKind;
+use admissionregistration::policy_binding::BindingKind;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+};
 use strategy::ErasedStrategy;
 
 /// Every built-in resource.
@@ -58,12 +65,12 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(apps::stateful_set::StatefulSetKind),
         Arc::new(apps::controller_revision::ControllerRevisionKind),
         // admissionregistration.k8s.io
-        Arc::new(admissionregistration::mutating_webhook::MutatingWebhookConfigurationKind),
-        Arc::new(admissionregistration::validating_webhook::ValidatingWebhookConfigurationKind),
-        Arc::new(admissionregistration::validating_policy::ValidatingAdmissionPolicyKind),
-        Arc::new(admissionregistration::policy_binding::ValidatingAdmissionPolicyBindingKind),
-        Arc::new(admissionregistration::mutating_policy::MutatingAdmissionPolicyKind),
-        Arc::new(admissionregistration::policy_binding::MutatingAdmissionPolicyBindingKind),
+        Arc::new(ConfigurationKind::<MutatingWebhookConfiguration>::default()),
+        Arc::new(ConfigurationKind::<ValidatingWebhookConfiguration>::default()),
+        Arc::new(PolicyKind::<ValidatingAdmissionPolicy>::default()),
+        Arc::new(BindingKind::<ValidatingAdmissionPolicyBinding>::default()),
+        Arc::new(PolicyKind::<MutatingAdmissionPolicy>::default()),
+        Arc::new(BindingKind::<MutatingAdmissionPolicyBinding>::default()),
         // apiregistration.k8s.io
         Arc::new(apiregistration::api_service::ApiServiceKind),
         // apiextensions.k8s.io

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration, WebhookClientConfig,
-};
+use k8s_openapi::api::admissionregistration::v1::{RuleWithOperations, WebhookClientConfig};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use keelson_api::object::Kind;
 use parking_lot::Mutex;
 
+use crate::admission::expressions::FailurePolicy;
+use crate::admission::expressions::conditions::Conditions;
+use crate::admission::expressions::surroundings::Surroundings;
+use crate::admission::matching::Criteria;
+use crate::registry::admissionregistration::configuration::Configuration;
 use crate::registry::admissionregistration::webhooks::Webhook;
-use crate::registry::admissionregistration::{mutating_webhook, validating_webhook};
 use crate::state::Server;
 use crate::storage::cache::Entries;
 
@@ -27,9 +28,12 @@ pub struct Hook {
     pub namespaces: LabelSelector,
     /// Objects with these labels.
     pub objects: LabelSelector,
+    /// Requests for which all of these hold.
+    pub conditions: Conditions,
     /// How long it may take.
     pub timeout_seconds: u64,
-    failure_policy: String,
+    /// What happens without an answer.
+    pub failure_policy: FailurePolicy,
     match_policy: String,
     side_effects: String,
     reinvocation: String,
@@ -43,8 +47,9 @@ impl Hook {
             rules: view.rules.to_vec(),
             namespaces: view.namespaces.cloned().unwrap_or_default(),
             objects: view.objects.cloned().unwrap_or_default(),
+            conditions: Conditions::read(view.conditions, &Surroundings::new().with_authorizer()),
             timeout_seconds: u64::try_from(view.timeout).unwrap_or(1),
-            failure_policy: view.failure_policy.to_owned(),
+            failure_policy: FailurePolicy::parse(Some(view.failure_policy)),
             match_policy: view.match_policy.to_owned(),
             side_effects: view.side_effects.to_owned(),
             reinvocation: view.reinvocation.to_owned(),
@@ -53,12 +58,18 @@ impl Hook {
 
     /// Whether no answer is as good as a good one.
     pub fn failures_are_ignored(&self) -> bool {
-        self.failure_policy == "Ignore"
+        self.failure_policy == FailurePolicy::Ignore
     }
 
-    /// Whether a rule for one version holds for the others of the same resource.
-    pub fn versions_are_equivalent(&self) -> bool {
-        self.match_policy != "Exact"
+    /// What it is asked about, but for its conditions.
+    pub fn criteria(&self) -> Criteria<'_, RuleWithOperations> {
+        Criteria {
+            rules: &self.rules,
+            excluded: &[],
+            namespaces: &self.namespaces,
+            objects: &self.objects,
+            equivalent: self.match_policy != "Exact",
+        }
     }
 
     /// Whether asking changes nothing when nothing is to be written.
@@ -69,24 +80,6 @@ impl Hook {
     /// Whether it wants to be asked again about what others changed after it.
     pub fn reinvoked(&self) -> bool {
         self.reinvocation == "IfNeeded"
-    }
-}
-
-/// A kind that holds webhooks.
-pub trait Configuration: Kind {
-    /// The webhooks, in their order.
-    fn hooks(&self) -> Vec<Hook>;
-}
-
-impl Configuration for MutatingWebhookConfiguration {
-    fn hooks(&self) -> Vec<Hook> {
-        mutating_webhook::views(self).iter().map(Hook::of).collect()
-    }
-}
-
-impl Configuration for ValidatingWebhookConfiguration {
-    fn hooks(&self) -> Vec<Hook> {
-        validating_webhook::views(self).iter().map(Hook::of).collect()
     }
 }
 
@@ -124,7 +117,7 @@ impl<K: Configuration> Configured<K> {
         let configurations = server.cached_list::<K>("");
         let hooks = configurations
             .iter()
-            .flat_map(|configuration| configuration.hooks())
+            .flat_map(|configuration| configuration.views().iter().map(Hook::of).collect::<Vec<_>>())
             .map(Arc::new);
         let hooks: Arc<Vec<_>> = Arc::new(hooks.collect());
         *known = Some((entries, hooks.clone()));

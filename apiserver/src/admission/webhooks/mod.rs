@@ -3,11 +3,9 @@
 //! | module | what lives there |
 //! | --- | --- |
 //! | [`configured`] | the webhooks there are, read once for as long as they do not change |
-//! | [`matching`] | which of them a request concerns |
 //! | [`review`] | the question and the answer (`admission.k8s.io/v1`) |
 
 pub mod configured;
-pub mod matching;
 pub mod review;
 
 use std::sync::Arc;
@@ -21,18 +19,22 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use keelson_api::patch::json as json_patch;
 use keelson_api::status::{ApiError, ApiResult};
-use serde_json::Value;
 
+use super::expressions::conditions::Verdict;
+use super::expressions::input::Input;
+use super::expressions::run::{OUT_OF_BUDGET, settle};
+use super::matching::Shown;
+use super::refusal::forbidden;
 use super::{Admission, Attributes, Operation};
+use crate::cel::eval::Scope;
 use crate::registry::info::ResourceInfo;
 use crate::webhook;
 use configured::{Configured, Hook};
-use matching::Asked;
 use review::Answer;
 
 /// Objects that say who is asked are nobody else's business: a webhook must not be able to keep itself in place.
-fn concerns(operation: Operation, info: &ResourceInfo) -> bool {
-    info.group != "admissionregistration.k8s.io" && operation != Operation::Connect
+fn concerns(info: &ResourceInfo) -> bool {
+    info.group != "admissionregistration.k8s.io"
 }
 
 /// The plugin that lets webhooks change objects.
@@ -47,72 +49,82 @@ impl Admission for MutatingAdmissionWebhook {
         "MutatingAdmissionWebhook"
     }
 
-    fn handles(&self, operation: Operation, info: &ResourceInfo, _subresource: &str) -> bool {
-        concerns(operation, info)
-    }
-
-    fn asks_outside(&self) -> bool {
-        true
+    fn handles(&self, _operation: Operation, info: &ResourceInfo, _subresource: &str) -> bool {
+        concerns(info)
     }
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {
         let hooks = self.configured.hooks(attributes.ctx.server);
-        let mut called: Vec<(usize, Option<Value>)> = Vec::new();
-        for (index, hook) in hooks.iter().enumerate() {
-            if let Some(change) = mutate_through(hook, attributes).await? {
-                called.push((index, change));
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let second = attributes.turns.second;
+        if second && attributes.turns.webhooks.matters() {
+            let object = attributes.encoded()?;
+            attributes.turns.webhooks.return_to(&object);
+        }
+        for hook in hooks.iter() {
+            if second && !attributes.turns.webhooks.is_due(&hook.name) {
+                continue;
+            }
+            let Some(change) = mutate_through(hook, attributes).await? else {
+                continue;
+            };
+            let turns = &mut attributes.turns;
+            if change == Change::Made {
+                turns.webhooks.changed();
+                turns.changed = true;
+            }
+            if hook.reinvoked() {
+                turns.webhooks.waits(hook.name.clone());
             }
         }
-        // Who was asked before somebody else changed the object is asked once more, if it wants to be.
-        let last_change = called.iter().rposition(|(_, change)| change.is_some());
-        let again = called
-            .iter()
-            .take(last_change.unwrap_or(0))
-            .map(|(index, _)| *index);
-        for index in again.filter(|index| hooks[*index].reinvoked()) {
-            mutate_through(&hooks[index], attributes).await?;
+        if !second && attributes.turns.webhooks.matters() {
+            let object = attributes.encoded()?;
+            attributes.turns.webhooks.leave(object);
         }
         Ok(())
     }
 }
 
-/// Asks one webhook. `None`: it was not concerned; `Some(None)`: it changed nothing.
-async fn mutate_through(
-    hook: &Arc<Hook>,
-    attributes: &mut Attributes<'_>,
-) -> ApiResult<Option<Option<Value>>> {
-    let Some(asked) = matching::concerned(hook, attributes).await? else {
+/// What a webhook has done to the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It has changed it.
+    Made,
+    /// It has not.
+    None,
+}
+
+/// Asks one webhook. `None`: it was not concerned.
+async fn mutate_through(hook: &Arc<Hook>, attributes: &mut Attributes<'_>) -> ApiResult<Option<Change>> {
+    let Some(asked) = concerned(hook, attributes).await? else {
         return Ok(None);
     };
     let Some(answer) = ask(hook, attributes, &asked).await? else {
-        return Ok(Some(None));
+        return Ok(Some(Change::None));
     };
     let Some(patch) = answer.patch.filter(|patch| !patch.is_empty()) else {
-        return Ok(Some(None));
+        return Ok(Some(Change::None));
     };
-    let failed = |error: ApiError| failure(hook, error.message());
-    let mut value = asked.object;
-    let changed = json_patch::parse(&patch).and_then(|patch| json_patch::apply(&mut value, &patch));
-    changed.map_err(|error| failure(hook, &error.to_string()))?;
-    let served = asked.served;
-    served.to_storage(&mut value).map_err(failed)?;
-    let own = attributes.ctx.info.api_version();
-    let value = matching::converted(attributes, &served, value, &own)
-        .await
-        .map_err(failed)?;
-    let Some(object) = attributes.object.as_deref_mut() else {
+    if attributes.object.is_none() {
         let why = format!(
             "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
             hook.name
         );
         return Err(ApiError::internal(why));
-    };
-    object
-        .become_decoded(value.to_string().as_bytes())
-        .map_err(failed)?;
-    served.strategy().default(object)?;
-    attributes.changed_outside = true;
-    Ok(Some(Some(value)))
+    }
+    let mut value = asked.object.clone();
+    let changed = json_patch::parse(&patch).and_then(|patch| json_patch::apply(&mut value, &patch));
+    changed.map_err(|error| failure(hook, &error.to_string()))?;
+    if value == asked.object {
+        return Ok(Some(Change::None));
+    }
+    asked
+        .put_back(attributes, value)
+        .await
+        .map_err(|error| failure(hook, error.message()))?;
+    Ok(Some(Change::Made))
 }
 
 /// The plugin that lets webhooks refuse.
@@ -127,15 +139,15 @@ impl Admission for ValidatingAdmissionWebhook {
         "ValidatingAdmissionWebhook"
     }
 
-    fn handles(&self, operation: Operation, info: &ResourceInfo, _subresource: &str) -> bool {
-        concerns(operation, info)
+    fn handles(&self, _operation: Operation, info: &ResourceInfo, _subresource: &str) -> bool {
+        concerns(info)
     }
 
     async fn validate(&self, attributes: &Attributes<'_>) -> ApiResult<()> {
         let hooks = self.configured.hooks(attributes.ctx.server);
         let mut questions = Vec::new();
         for hook in hooks.iter() {
-            if let Some(asked) = matching::concerned(hook, attributes).await? {
+            if let Some(asked) = concerned(hook, attributes).await? {
                 questions.push((hook, asked));
             }
         }
@@ -147,8 +159,34 @@ impl Admission for ValidatingAdmissionWebhook {
     }
 }
 
+/// What to show the webhook, `None` if the request is none of its business.
+async fn concerned(hook: &Hook, attributes: &Attributes<'_>) -> ApiResult<Option<Shown>> {
+    let criteria = hook.criteria();
+    // Without rules a webhook is asked nothing, unlike a policy.
+    let Some(served) = criteria.version(attributes).filter(|_| !hook.rules.is_empty()) else {
+        return Ok(None);
+    };
+    let shown = Shown::new(attributes, served).await?;
+    if hook.conditions.is_empty() {
+        return Ok(Some(shown));
+    }
+    let input = Input::new(attributes, &shown);
+    let judged = settle(attributes.ctx, &input.asker, || {
+        let mut scope = Scope::new(input.names((&shown.object, &shown.old), None));
+        hook.conditions.judge(&mut scope, hook.failure_policy)
+    })
+    .await;
+    match judged {
+        Ok(Verdict::Met) => Ok(Some(shown)),
+        Ok(Verdict::Unmet) => Ok(None),
+        Ok(Verdict::Failed(why)) => Err(forbidden(attributes, why)),
+        Err(_) if hook.failures_are_ignored() => Ok(None),
+        Err(_) => Err(forbidden(attributes, OUT_OF_BUDGET)),
+    }
+}
+
 /// Asks, and refuses if the answer says so. `None`: there was no answer, and that does not matter.
-async fn ask(hook: &Hook, attributes: &Attributes<'_>, asked: &Asked) -> ApiResult<Option<Answer>> {
+async fn ask(hook: &Hook, attributes: &Attributes<'_>, asked: &Shown) -> ApiResult<Option<Answer>> {
     let ctx = attributes.ctx;
     if ctx.dry_run && !hook.dry_run_is_safe() {
         let why = format!("admission webhook {:?} does not support dry run", hook.name);

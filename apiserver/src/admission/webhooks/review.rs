@@ -6,8 +6,8 @@ use keelson_api::status::ApiError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::matching::{Asked, operation};
-use crate::admission::{Attributes, Operation};
+use crate::admission::matching::Shown;
+use crate::admission::{Attributes, request};
 
 /// A question and the id its answer has to carry.
 pub struct Question {
@@ -18,64 +18,12 @@ pub struct Question {
 }
 
 /// The question a request gives rise to.
-pub fn question(attributes: &Attributes<'_>, asked: &Asked) -> Question {
-    let ctx = attributes.ctx;
-    let (info, served) = (ctx.info, &asked.served);
-    let sub = info.subresource(ctx.subresource);
-    let kind = |group: &str, version: &str| match sub {
-        // A subresource that is the object itself is of its kind.
-        Some(sub) if sub.kind != info.kind => {
-            json!({"group": sub.group, "version": sub.version, "kind": sub.kind})
-        }
-        _ => json!({"group": group, "version": version, "kind": info.kind}),
-    };
-    let resource =
-        |group: &str, version: &str| json!({"group": group, "version": version, "resource": info.plural});
-    let name = match ctx.name {
-        "" => attributes.object.as_deref().map_or("", |object| object.name()),
-        name => name,
-    };
-    let options = match attributes.operation {
-        Operation::Create => "CreateOptions",
-        Operation::Update => "UpdateOptions",
-        Operation::Delete => "DeleteOptions",
-        Operation::Connect => "",
-    };
-    let mut options = json!({"kind": options, "apiVersion": "meta.k8s.io/v1"});
-    if ctx.dry_run {
-        options["dryRun"] = json!(["All"]);
-    }
-    let mut user = json!({"username": ctx.user.name, "groups": ctx.user.groups});
-    if !ctx.user.uid.is_empty() {
-        user["uid"] = ctx.user.uid.as_str().into();
-    }
-    if !ctx.user.extra.is_empty() {
-        user["extra"] = json!(ctx.user.extra);
-    }
+pub fn question(attributes: &Attributes<'_>, shown: &Shown) -> Question {
     let uid = uuid::Uuid::new_v4().to_string();
-    let mut request = json!({
-        "uid": uid,
-        "kind": kind(served.group(), served.version()),
-        "resource": resource(served.group(), served.version()),
-        "requestKind": kind(info.group, info.version),
-        "requestResource": resource(info.group, info.version),
-        "operation": operation(attributes.operation),
-        "userInfo": user,
-        "object": asked.object,
-        "oldObject": asked.old,
-        "dryRun": ctx.dry_run,
-        "options": options,
-    });
-    for (field, value) in [
-        ("name", name),
-        ("namespace", ctx.namespace),
-        ("subResource", ctx.subresource),
-        ("requestSubResource", ctx.subresource),
-    ] {
-        if !value.is_empty() {
-            request[field] = value.into();
-        }
-    }
+    let mut request = request::describe(attributes, &shown.served);
+    request["uid"] = uid.as_str().into();
+    request["object"] = shown.object.clone();
+    request["oldObject"] = shown.old.clone();
     let body = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request});
     Question { uid, body }
 }

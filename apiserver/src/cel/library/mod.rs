@@ -6,8 +6,10 @@
 //! | [`strings`] | text, regular expressions |
 //! | [`lists`] | lists and sets |
 //! | [`times`] | timestamps and durations |
-//! | [`quantity`], [`net`], [`url`], [`semver`], [`format`] | values Kubernetes knows |
+//! | [`quantity`], [`net`], [`url`], [`semver`], [`format`](mod@format) | values Kubernetes knows |
+//! | [`authz`] | who may do what |
 
+pub mod authz;
 pub mod format;
 pub mod lists;
 pub mod net;
@@ -26,7 +28,10 @@ pub type Outcome<'v> = Result<Value<'v>, Failure>;
 
 /// Names that stand before the dot of a function's own name.
 pub fn is_namespace(root: &str) -> bool {
-    matches!(root, "sets" | "optional" | "ip" | "strings" | "format" | "cel")
+    matches!(
+        root,
+        "sets" | "optional" | "ip" | "strings" | "format" | "cel" | "jsonpatch"
+    )
 }
 
 /// Names that stand for types.
@@ -75,6 +80,8 @@ pub fn call<'v>(
             Value::Semver(own) => semver::method(name, own, &args),
             Value::Format(own) => format::method(name, own, &args),
             Value::Optional(own) => optional_method(name, own.as_deref(), &args),
+            Value::Check(own) => authz::method(name, own, &args, budget),
+            Value::Decision(own) => authz::decision(name, own),
             _ => None,
         }
         .or_else(|| match (name, target.size()) {

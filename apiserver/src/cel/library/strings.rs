@@ -14,6 +14,10 @@ pub fn function<'v>(name: &str, args: &[Value<'v>]) -> Option<Outcome<'v>> {
             let text = value.as_str()?;
             Some(Ok(Value::text(keelson_api::text::quote(text))))
         }
+        ("jsonpatch.escapeKey", [value]) => {
+            let text = value.as_str()?;
+            Some(Ok(Value::text(text.replace('~', "~0").replace('/', "~1"))))
+        }
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use keelson_api::field::Errors;
 use keelson_api::validation;
 
+use crate::admission::expressions::surroundings::{Surroundings, Wanted};
 use crate::registry::common::defaults::fill;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{rules, selectors};
@@ -14,8 +15,6 @@ const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const SCOPES: &[&str] = &["*", "Cluster", "Namespaced"];
 const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];
 const CONDITIONS_MAX: usize = 64;
-/// Expressions and messages longer than this are refused before anybody reads them.
-pub const EXPRESSION_MAX: usize = 64 << 10;
 
 /// One rule, whichever kind it is part of.
 #[derive(Clone, Copy)]
@@ -193,14 +192,30 @@ fn validate_resource_names(errors: &mut Errors, at: &Loc<'_>, resources: &[Strin
     }
 }
 
-/// Conditions: named, not too many, each an expression.
-pub fn validate_conditions(errors: &mut Errors, at: &Loc<'_>, conditions: &[MatchCondition]) {
+/// Conditions: named, not too many, each an expression about what surrounds it.
+pub fn validate_conditions(
+    errors: &mut Errors,
+    at: &Loc<'_>,
+    conditions: &[MatchCondition],
+    surroundings: &Surroundings,
+) {
     if conditions.len() > CONDITIONS_MAX {
         errors.push(at.too_many(conditions.len(), CONDITIONS_MAX));
     }
     for (i, condition) in conditions.iter().enumerate() {
         let at = at.index(i);
-        validate_expression(errors, &at.child("expression"), &condition.expression);
+        let at_expression = at.child("expression");
+        if condition.expression.trim().is_empty() {
+            errors.push(at_expression.required(""));
+        } else {
+            compile(
+                errors,
+                &at_expression,
+                &condition.expression,
+                surroundings,
+                Wanted::Bool,
+            );
+        }
         let at_name = at.child("name");
         if condition.name.is_empty() {
             errors.push(at_name.required(""));
@@ -213,12 +228,17 @@ pub fn validate_conditions(errors: &mut Errors, at: &Loc<'_>, conditions: &[Matc
     }
 }
 
-/// An expression that is there and not endless.
-pub fn validate_expression(errors: &mut Errors, at: &Loc<'_>, expression: &str) {
-    if expression.trim().is_empty() {
-        errors.push(at.required(""));
-    } else if expression.len() > EXPRESSION_MAX {
-        errors.push(at.too_long(EXPRESSION_MAX));
+/// An expression that can be read and comes to what is wanted.
+pub fn compile(
+    errors: &mut Errors,
+    at: &Loc<'_>,
+    expression: &str,
+    surroundings: &Surroundings,
+    wanted: Wanted,
+) {
+    let expression = expression.trim();
+    if let Err(why) = surroundings.compile(expression, wanted) {
+        errors.push(at.invalid(expression, why));
     }
 }
 
@@ -254,8 +274,13 @@ pub fn validate_param_kind(errors: &mut Errors, at: &Loc<'_>, kind: Option<&Para
     }
 }
 
-/// Variables: identifiers, each an expression.
-pub fn validate_variables(errors: &mut Errors, at: &Loc<'_>, variables: &[Variable]) {
+/// Variables: identifiers, each an expression. What surrounds the expressions after them knows them, too.
+pub fn validate_variables(
+    errors: &mut Errors,
+    at: &Loc<'_>,
+    variables: &[Variable],
+    surroundings: &mut Surroundings,
+) {
     for (i, variable) in variables.iter().enumerate() {
         let at = at.index(i);
         let at_name = at.child("name");
@@ -269,6 +294,8 @@ pub fn validate_variables(errors: &mut Errors, at: &Loc<'_>, variables: &[Variab
         }
         if variable.expression.trim().is_empty() {
             errors.push(at.child("expression").required("expression is required"));
+        } else if let Err(why) = surroundings.add_variable(&variable.name, &variable.expression) {
+            errors.push(at.child("expression").invalid(variable.expression.as_str(), why));
         }
     }
 }

@@ -1,17 +1,12 @@
 //! MutatingWebhookConfigurations: webhooks that change objects.
 
-use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use keelson_api::field::Errors;
-use serde_json::Value;
 
-use super::webhooks::{self, Defaults, view};
+use super::configuration::Configuration;
+use super::webhooks::{Defaults, Webhook, defaults, view};
 use crate::registry::common::defaults::fill;
-use crate::registry::common::meta::{self, Spec};
-use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Scope, Strategy};
-
-/// The kind's strategy.
-pub struct MutatingWebhookConfigurationKind;
+use crate::registry::common::meta::Spec;
+use crate::registry::strategy::{ResourceInfo, Scope};
 
 static INFO: ResourceInfo = ResourceInfo {
     group: "admissionregistration.k8s.io",
@@ -24,73 +19,28 @@ static INFO: ResourceInfo = ResourceInfo {
     ..ResourceInfo::base()
 };
 
-impl Strategy for MutatingWebhookConfigurationKind {
-    type Object = MutatingWebhookConfiguration;
+impl Configuration for MutatingWebhookConfiguration {
+    const INFO: &'static ResourceInfo = &INFO;
 
-    fn info(&self) -> &'static ResourceInfo {
-        &INFO
-    }
-
-    fn default(&self, configuration: &mut MutatingWebhookConfiguration) {
-        for webhook in configuration.webhooks.iter_mut().flatten() {
+    fn default_own(&mut self) {
+        for webhook in self.webhooks.iter_mut().flatten() {
             fill(&mut webhook.reinvocation_policy, "Never");
-            webhooks::default(Defaults {
-                failure_policy: &mut webhook.failure_policy,
-                match_policy: &mut webhook.match_policy,
-                namespaces: &mut webhook.namespace_selector,
-                objects: &mut webhook.object_selector,
-                timeout: &mut webhook.timeout_seconds,
-                rules: &mut webhook.rules,
-                service: webhook.client_config.service.as_mut(),
-            });
         }
     }
 
-    fn prepare_create(&self, _ctx: &RequestContext<'_>, configuration: &mut MutatingWebhookConfiguration) {
-        meta::first_generation(&mut configuration.metadata);
+    fn defaults(&mut self) -> Vec<Defaults<'_>> {
+        let webhooks = self.webhooks.iter_mut().flatten();
+        webhooks.map(|webhook| defaults!(webhook)).collect()
     }
 
-    fn prepare_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut MutatingWebhookConfiguration,
-        old: &MutatingWebhookConfiguration,
-    ) {
-        let webhooks = Spec::compare(&new.webhooks, &old.webhooks);
-        meta::next_generation(&mut new.metadata, &old.metadata, webhooks);
+    fn views(&self) -> Vec<Webhook<'_>> {
+        let webhooks = self.webhooks.iter().flatten();
+        webhooks
+            .map(|webhook| view!(webhook, webhook.reinvocation_policy.as_deref().unwrap_or("Never")))
+            .collect()
     }
 
-    fn validate_create(
-        &self,
-        _ctx: &RequestContext<'_>,
-        configuration: &MutatingWebhookConfiguration,
-    ) -> Errors {
-        webhooks::validate(&views(configuration))
+    fn compare(&self, old: &Self) -> Spec {
+        Spec::compare(&self.webhooks, &old.webhooks)
     }
-
-    fn validate_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &MutatingWebhookConfiguration,
-        _old: &MutatingWebhookConfiguration,
-    ) -> Errors {
-        webhooks::validate(&views(new))
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        webhooks::COLUMNS
-    }
-
-    fn cells(&self, configuration: &MutatingWebhookConfiguration, now: Timestamp) -> Vec<Value> {
-        let count = configuration.webhooks.as_ref().map_or(0, Vec::len);
-        webhooks::cells(&configuration.metadata, count, now)
-    }
-}
-
-/// The webhooks of a configuration, in their order.
-pub fn views(configuration: &MutatingWebhookConfiguration) -> Vec<webhooks::Webhook<'_>> {
-    let webhooks = configuration.webhooks.iter().flatten();
-    webhooks
-        .map(|webhook| view!(webhook, webhook.reinvocation_policy.as_deref().unwrap_or("Never")))
-        .collect()
 }

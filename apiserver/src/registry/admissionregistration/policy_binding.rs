@@ -1,11 +1,14 @@
 //! Bindings of admission policies: where a policy holds, with which parameters, and what a violation leads to.
 
+use std::marker::PhantomData;
+
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, MutatingAdmissionPolicyBinding, ParamRef, ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keelson_api::field::Errors;
+use keelson_api::object::{Kind, Object as _};
 use serde_json::Value;
 
 use super::matching;
@@ -23,8 +26,84 @@ const COLUMNS: &[Column] = &[
     Column::new("Age", "Time since the object was created."),
 ];
 
-/// The strategy of bindings of validating policies.
-pub struct ValidatingAdmissionPolicyBindingKind;
+/// A kind of bindings.
+pub trait PolicyBinding: Kind {
+    /// Names and scope.
+    const INFO: &'static ResourceInfo;
+
+    /// The parts that both kinds have.
+    fn parts(&self) -> Parts<'_>;
+
+    /// What the binding is about.
+    fn resources(&mut self) -> Option<&mut MatchResources>;
+
+    /// Whether it says something else than `old`.
+    fn compare(&self, old: &Self) -> Spec;
+
+    /// Rules of this kind alone.
+    fn validate_own(&self, _errors: &mut Errors) {}
+}
+
+/// What bindings of either kind say.
+pub struct Parts<'a> {
+    /// The policy.
+    policy: &'a str,
+    /// The parameters.
+    params: Option<&'a ParamRef>,
+    /// What the binding is about.
+    resources: Option<&'a MatchResources>,
+}
+
+/// The strategy of a kind of bindings.
+pub struct BindingKind<K>(PhantomData<fn() -> K>);
+
+impl<K> Default for BindingKind<K> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<K: PolicyBinding> Strategy for BindingKind<K> {
+    type Object = K;
+
+    fn info(&self) -> &'static ResourceInfo {
+        K::INFO
+    }
+
+    fn default(&self, binding: &mut K) {
+        if let Some(resources) = binding.resources() {
+            matching::default_resources(resources);
+        }
+    }
+
+    fn prepare_create(&self, _ctx: &RequestContext<'_>, binding: &mut K) {
+        meta::first_generation(binding.meta_mut());
+    }
+
+    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut K, old: &K) {
+        let spec = new.compare(old);
+        meta::next_generation(new.meta_mut(), old.meta(), spec);
+    }
+
+    fn validate_create(&self, _ctx: &RequestContext<'_>, binding: &K) -> Errors {
+        let mut errors = validate(&binding.parts());
+        binding.validate_own(&mut errors);
+        errors
+    }
+
+    fn validate_update(&self, ctx: &RequestContext<'_>, new: &K, _old: &K) -> Errors {
+        self.validate_create(ctx, new)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, binding: &K, now: Timestamp) -> Vec<Value> {
+        let parts = binding.parts();
+        row(binding.meta(), parts.policy, parts.params, now)
+    }
+}
 
 static VALIDATING: ResourceInfo = ResourceInfo {
     group: "admissionregistration.k8s.io",
@@ -37,90 +116,47 @@ static VALIDATING: ResourceInfo = ResourceInfo {
     ..ResourceInfo::base()
 };
 
-impl Strategy for ValidatingAdmissionPolicyBindingKind {
-    type Object = ValidatingAdmissionPolicyBinding;
+impl PolicyBinding for ValidatingAdmissionPolicyBinding {
+    const INFO: &'static ResourceInfo = &VALIDATING;
 
-    fn info(&self) -> &'static ResourceInfo {
-        &VALIDATING
-    }
-
-    fn default(&self, binding: &mut ValidatingAdmissionPolicyBinding) {
-        if let Some(resources) = &mut binding.spec.match_resources {
-            matching::default_resources(resources);
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            policy: &self.spec.policy_name,
+            params: self.spec.param_ref.as_ref(),
+            resources: self.spec.match_resources.as_ref(),
         }
     }
 
-    fn prepare_create(&self, _ctx: &RequestContext<'_>, binding: &mut ValidatingAdmissionPolicyBinding) {
-        meta::first_generation(&mut binding.metadata);
+    fn resources(&mut self) -> Option<&mut MatchResources> {
+        self.spec.match_resources.as_mut()
     }
 
-    fn prepare_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut ValidatingAdmissionPolicyBinding,
-        old: &ValidatingAdmissionPolicyBinding,
-    ) {
-        let spec = Spec::compare(&new.spec, &old.spec);
-        meta::next_generation(&mut new.metadata, &old.metadata, spec);
+    fn compare(&self, old: &Self) -> Spec {
+        Spec::compare(&self.spec, &old.spec)
     }
 
-    fn validate_create(
-        &self,
-        _ctx: &RequestContext<'_>,
-        binding: &ValidatingAdmissionPolicyBinding,
-    ) -> Errors {
-        let spec = &binding.spec;
-        let mut errors = validate(
-            &spec.policy_name,
-            spec.param_ref.as_ref(),
-            spec.match_resources.as_ref(),
-        );
+    fn validate_own(&self, errors: &mut Errors) {
+        let actions = &self.spec.validation_actions;
         let at = Loc::new("spec.validationActions");
-        if spec.validation_actions.is_empty() {
+        if actions.is_empty() {
             errors.push(at.required(""));
         }
-        for (i, action) in spec.validation_actions.iter().enumerate() {
+        for (i, action) in actions.iter().enumerate() {
             if !ACTIONS.contains(&action.as_str()) {
                 errors.push(at.index(i).not_supported(action.as_str(), ACTIONS));
             }
-            if spec.validation_actions[..i].contains(action) {
+            if actions[..i].contains(action) {
                 errors.push(at.index(i).duplicate(action.as_str()));
             }
         }
-        let has = |name: &str| spec.validation_actions.iter().any(|a| a == name);
+        let has = |name: &str| actions.iter().any(|a| a == name);
         if has("Deny") && has("Warn") {
             let detail = "must not contain both Deny and Warn (repeating the same validation failure information in \
                           the API response and headers serves no purpose)";
-            errors.push(at.invalid(rules::shown(&spec.validation_actions), detail));
+            errors.push(at.invalid(rules::shown(actions), detail));
         }
-        errors
-    }
-
-    fn validate_update(
-        &self,
-        ctx: &RequestContext<'_>,
-        new: &ValidatingAdmissionPolicyBinding,
-        _old: &ValidatingAdmissionPolicyBinding,
-    ) -> Errors {
-        self.validate_create(ctx, new)
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, binding: &ValidatingAdmissionPolicyBinding, now: Timestamp) -> Vec<Value> {
-        row(
-            &binding.metadata,
-            &binding.spec.policy_name,
-            binding.spec.param_ref.as_ref(),
-            now,
-        )
     }
 }
-
-/// The strategy of bindings of mutating policies.
-pub struct MutatingAdmissionPolicyBindingKind;
 
 static MUTATING: ResourceInfo = ResourceInfo {
     group: "admissionregistration.k8s.io",
@@ -133,63 +169,24 @@ static MUTATING: ResourceInfo = ResourceInfo {
     ..ResourceInfo::base()
 };
 
-impl Strategy for MutatingAdmissionPolicyBindingKind {
-    type Object = MutatingAdmissionPolicyBinding;
+impl PolicyBinding for MutatingAdmissionPolicyBinding {
+    const INFO: &'static ResourceInfo = &MUTATING;
 
-    fn info(&self) -> &'static ResourceInfo {
-        &MUTATING
-    }
-
-    fn default(&self, binding: &mut MutatingAdmissionPolicyBinding) {
-        if let Some(resources) = binding.spec.as_mut().and_then(|s| s.match_resources.as_mut()) {
-            matching::default_resources(resources);
+    fn parts(&self) -> Parts<'_> {
+        let spec = self.spec.as_ref();
+        Parts {
+            policy: spec.and_then(|s| s.policy_name.as_deref()).unwrap_or(""),
+            params: spec.and_then(|s| s.param_ref.as_ref()),
+            resources: spec.and_then(|s| s.match_resources.as_ref()),
         }
     }
 
-    fn prepare_create(&self, _ctx: &RequestContext<'_>, binding: &mut MutatingAdmissionPolicyBinding) {
-        meta::first_generation(&mut binding.metadata);
+    fn resources(&mut self) -> Option<&mut MatchResources> {
+        self.spec.as_mut().and_then(|s| s.match_resources.as_mut())
     }
 
-    fn prepare_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut MutatingAdmissionPolicyBinding,
-        old: &MutatingAdmissionPolicyBinding,
-    ) {
-        let spec = Spec::compare(&new.spec, &old.spec);
-        meta::next_generation(&mut new.metadata, &old.metadata, spec);
-    }
-
-    fn validate_create(&self, _ctx: &RequestContext<'_>, binding: &MutatingAdmissionPolicyBinding) -> Errors {
-        let Some(spec) = &binding.spec else {
-            return vec![Loc::new("spec.policyName").required("")];
-        };
-        let policy = spec.policy_name.as_deref().unwrap_or("");
-        validate(policy, spec.param_ref.as_ref(), spec.match_resources.as_ref())
-    }
-
-    fn validate_update(
-        &self,
-        ctx: &RequestContext<'_>,
-        new: &MutatingAdmissionPolicyBinding,
-        _old: &MutatingAdmissionPolicyBinding,
-    ) -> Errors {
-        self.validate_create(ctx, new)
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, binding: &MutatingAdmissionPolicyBinding, now: Timestamp) -> Vec<Value> {
-        let spec = binding.spec.as_ref();
-        let policy = spec.and_then(|s| s.policy_name.as_deref()).unwrap_or("");
-        row(
-            &binding.metadata,
-            policy,
-            spec.and_then(|s| s.param_ref.as_ref()),
-            now,
-        )
+    fn compare(&self, old: &Self) -> Spec {
+        Spec::compare(&self.spec, &old.spec)
     }
 }
 
@@ -216,19 +213,19 @@ fn row(metadata: &ObjectMeta, policy: &str, params: Option<&ParamRef>, now: Time
     ]
 }
 
-fn validate(policy: &str, params: Option<&ParamRef>, resources: Option<&MatchResources>) -> Errors {
+fn validate(parts: &Parts<'_>) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
     let at_policy = at.child("policyName");
-    if policy.is_empty() {
+    if parts.policy.is_empty() {
         errors.push(at_policy.required(""));
     } else {
-        rules::subdomain(&mut errors, &at_policy, policy);
+        rules::subdomain(&mut errors, &at_policy, parts.policy);
     }
-    if let Some(params) = params {
+    if let Some(params) = parts.params {
         validate_params(&mut errors, &at.child("paramRef"), params);
     }
-    if let Some(resources) = resources {
+    if let Some(resources) = parts.resources {
         matching::validate_resources(&mut errors, &at.child("matchResources"), resources);
     }
     errors

@@ -1,16 +1,11 @@
 //! ValidatingWebhookConfigurations: webhooks that refuse objects.
 
-use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
-use keelson_api::field::Errors;
-use serde_json::Value;
 
-use super::webhooks::{self, Defaults, view};
-use crate::registry::common::meta::{self, Spec};
-use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Scope, Strategy};
-
-/// The kind's strategy.
-pub struct ValidatingWebhookConfigurationKind;
+use super::configuration::Configuration;
+use super::webhooks::{Defaults, Webhook, defaults, view};
+use crate::registry::common::meta::Spec;
+use crate::registry::strategy::{ResourceInfo, Scope};
 
 static INFO: ResourceInfo = ResourceInfo {
     group: "admissionregistration.k8s.io",
@@ -23,70 +18,20 @@ static INFO: ResourceInfo = ResourceInfo {
     ..ResourceInfo::base()
 };
 
-impl Strategy for ValidatingWebhookConfigurationKind {
-    type Object = ValidatingWebhookConfiguration;
+impl Configuration for ValidatingWebhookConfiguration {
+    const INFO: &'static ResourceInfo = &INFO;
 
-    fn info(&self) -> &'static ResourceInfo {
-        &INFO
+    fn defaults(&mut self) -> Vec<Defaults<'_>> {
+        let webhooks = self.webhooks.iter_mut().flatten();
+        webhooks.map(|webhook| defaults!(webhook)).collect()
     }
 
-    fn default(&self, configuration: &mut ValidatingWebhookConfiguration) {
-        for webhook in configuration.webhooks.iter_mut().flatten() {
-            webhooks::default(Defaults {
-                failure_policy: &mut webhook.failure_policy,
-                match_policy: &mut webhook.match_policy,
-                namespaces: &mut webhook.namespace_selector,
-                objects: &mut webhook.object_selector,
-                timeout: &mut webhook.timeout_seconds,
-                rules: &mut webhook.rules,
-                service: webhook.client_config.service.as_mut(),
-            });
-        }
+    fn views(&self) -> Vec<Webhook<'_>> {
+        let webhooks = self.webhooks.iter().flatten();
+        webhooks.map(|webhook| view!(webhook, "Never")).collect()
     }
 
-    fn prepare_create(&self, _ctx: &RequestContext<'_>, configuration: &mut ValidatingWebhookConfiguration) {
-        meta::first_generation(&mut configuration.metadata);
+    fn compare(&self, old: &Self) -> Spec {
+        Spec::compare(&self.webhooks, &old.webhooks)
     }
-
-    fn prepare_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &mut ValidatingWebhookConfiguration,
-        old: &ValidatingWebhookConfiguration,
-    ) {
-        let webhooks = Spec::compare(&new.webhooks, &old.webhooks);
-        meta::next_generation(&mut new.metadata, &old.metadata, webhooks);
-    }
-
-    fn validate_create(
-        &self,
-        _ctx: &RequestContext<'_>,
-        configuration: &ValidatingWebhookConfiguration,
-    ) -> Errors {
-        webhooks::validate(&views(configuration))
-    }
-
-    fn validate_update(
-        &self,
-        _ctx: &RequestContext<'_>,
-        new: &ValidatingWebhookConfiguration,
-        _old: &ValidatingWebhookConfiguration,
-    ) -> Errors {
-        webhooks::validate(&views(new))
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        webhooks::COLUMNS
-    }
-
-    fn cells(&self, configuration: &ValidatingWebhookConfiguration, now: Timestamp) -> Vec<Value> {
-        let count = configuration.webhooks.as_ref().map_or(0, Vec::len);
-        webhooks::cells(&configuration.metadata, count, now)
-    }
-}
-
-/// The webhooks of a configuration, in their order.
-pub fn views(configuration: &ValidatingWebhookConfiguration) -> Vec<webhooks::Webhook<'_>> {
-    let webhooks = configuration.webhooks.iter().flatten();
-    webhooks.map(|webhook| view!(webhook, "Never")).collect()
 }

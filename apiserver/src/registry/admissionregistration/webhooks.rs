@@ -10,6 +10,7 @@ use keelson_api::validation;
 use serde_json::Value;
 
 use super::matching;
+use crate::admission::expressions::surroundings::Surroundings;
 use crate::registry::common::defaults::fill;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{cells, rules, selectors};
@@ -101,6 +102,23 @@ pub struct Defaults<'a> {
     pub service: Option<&'a mut ServiceReference>,
 }
 
+/// What a webhook of either kind leaves out.
+macro_rules! defaults {
+    ($webhook:expr) => {{
+        let webhook = $webhook;
+        $crate::registry::admissionregistration::webhooks::Defaults {
+            failure_policy: &mut webhook.failure_policy,
+            match_policy: &mut webhook.match_policy,
+            namespaces: &mut webhook.namespace_selector,
+            objects: &mut webhook.object_selector,
+            timeout: &mut webhook.timeout_seconds,
+            rules: &mut webhook.rules,
+            service: webhook.client_config.service.as_mut(),
+        }
+    }};
+}
+pub(crate) use defaults;
+
 /// Fills it in.
 pub fn default(given: Defaults<'_>) {
     fill(given.failure_policy, "Fail");
@@ -170,7 +188,13 @@ fn validate_one(errors: &mut Errors, at: &Loc<'_>, webhook: &Webhook<'_>) {
         &at.child("admissionReviewVersions"),
         webhook.review_versions,
     );
-    matching::validate_conditions(errors, &at.child("matchConditions"), webhook.conditions);
+    let surroundings = Surroundings::new().with_authorizer();
+    matching::validate_conditions(
+        errors,
+        &at.child("matchConditions"),
+        webhook.conditions,
+        &surroundings,
+    );
     rules::optional_one_of(
         errors,
         &at.child("reinvocationPolicy"),

@@ -1,0 +1,101 @@
+//! Writes into the status of validating policies what their type check has found.
+//!
+//! Every server does. They write the same and nothing twice: a policy whose generation has been seen is left alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::{TypeChecking, ValidatingAdmissionPolicy};
+use keelson_api::object::Object as _;
+use keelson_api::status::ApiResult;
+use tokio_util::sync::CancellationToken;
+
+use super::type_check;
+use crate::authentication::User;
+use crate::state::Server;
+use crate::storage::cache::Start;
+use crate::storage::filter::Filter;
+
+/// How soon after something went wrong.
+const TROUBLE: Duration = Duration::from_secs(2);
+/// Everything is looked at this often, whatever happens.
+const PERIOD: Duration = Duration::from_secs(300);
+/// Events taken at once.
+const BATCH: usize = 256;
+
+/// Looks after policies until `shutdown`.
+pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(follow(&server)).await;
+}
+
+async fn follow(server: &Arc<Server>) {
+    while !server.feed.loaded() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let Some(cache) = server.catalog.of::<ValidatingAdmissionPolicy>() else {
+        return;
+    };
+    loop {
+        let filter = Arc::new(Filter::namespace(""));
+        let Ok(mut watching) = cache.watch(filter, Start::Present, false, || server.feed.reached()) else {
+            return;
+        };
+        watching.initial.clear();
+        let mut pause = look_at_all(server).await;
+        loop {
+            let mut events = Vec::new();
+            tokio::select! {
+                count = watching.queue.recv_many(&mut events, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = look_at_all(server).await;
+        }
+    }
+}
+
+/// Looks at every policy; how long the next look may wait.
+async fn look_at_all(server: &Arc<Server>) -> Duration {
+    let mut wait = PERIOD;
+    for policy in server.cached_list::<ValidatingAdmissionPolicy>("") {
+        match look_at(server, &policy).await {
+            Ok(()) => {}
+            // Somebody was faster, or the policy is gone: its event comes next.
+            Err(error) if error.is_conflict() || error.is_not_found() => {}
+            Err(error) => {
+                tracing::warn!(policy = policy.name(), %error, "cannot write what a policy's type check found");
+                wait = TROUBLE;
+            }
+        }
+    }
+    wait
+}
+
+async fn look_at(server: &Arc<Server>, policy: &ValidatingAdmissionPolicy) -> ApiResult<()> {
+    let generation = policy.metadata.generation.unwrap_or_default();
+    let seen = policy
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation);
+    if seen.is_some_and(|seen| seen >= generation) {
+        return Ok(());
+    }
+    let warnings = type_check::warnings(server, policy);
+    let place = ("", policy.name(), "status");
+    let user = User::loopback();
+    let written = server.update::<ValidatingAdmissionPolicy>(&user, place, |policy| {
+        // Another generation is looked at by itself.
+        if policy.metadata.generation == Some(generation) {
+            let status = policy.status.get_or_insert_default();
+            status.observed_generation = Some(generation);
+            status.type_checking = Some(TypeChecking {
+                expression_warnings: (!warnings.is_empty()).then(|| warnings.clone()),
+            });
+        }
+        Ok(())
+    });
+    written.await.map(drop)
+}
