@@ -176,6 +176,18 @@ fn webhooks_refuse(stage: &Stage) -> Result<()> {
         None,
         "not this ConfigMap while dryRun is false",
     )?;
+    // So is a deletion that is only tried.
+    withdraw(stage, VALIDATING)?;
+    allowed_soon(stage, "create configmap d")?;
+    let mut refuse = webhook(stage, "refuse", server.client("/refuse"));
+    refuse["rules"][0]["operations"] = json!(["DELETE"]);
+    put(stage, VALIDATING, &[refuse])?;
+    refused_soon(
+        stage,
+        "delete configmap d --dry-run=server",
+        None,
+        "not this ConfigMap while dryRun is true",
+    )?;
     withdraw(stage, VALIDATING)
 }
 

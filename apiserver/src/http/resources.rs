@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use keelson_api::names::GroupResource;
 use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
@@ -173,21 +174,26 @@ async fn object(
         Verb::Delete => {
             let body = json_body(&parts.headers, incoming).await?;
             let options = q.delete_options(&body)?;
+            let call = call.with_options(deleting(&options));
             let outcome = handlers::delete::delete(&call, options).await?;
             respond(&call, outcome, wish)
         }
         Verb::DeleteCollection => {
             let body = json_body(&parts.headers, incoming).await?;
             let options = q.delete_options(&body)?;
-            let dry_run = options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
-            let call = call.with_options(WriteOptions {
-                dry_run,
-                ..WriteOptions::default()
-            });
+            let call = call.with_options(deleting(&options));
             let selection = ListOptions::parse(q)?;
             let answer = handlers::delete::delete_collection(&call, &selection, options).await?;
             list::respond(&call, answer, wish)
         }
+    }
+}
+
+/// The options of a write that a deletion is.
+fn deleting(options: &DeleteOptions) -> WriteOptions {
+    WriteOptions {
+        dry_run: options.dry_run.as_ref().is_some_and(|d| !d.is_empty()),
+        ..WriteOptions::default()
     }
 }
 

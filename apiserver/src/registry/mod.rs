@@ -65,12 +65,12 @@ pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
         Arc::new(apps::stateful_set::StatefulSetKind),
         Arc::new(apps::controller_revision::ControllerRevisionKind),
         // admissionregistration.k8s.io
-        Arc::new(ConfigurationKind::<MutatingWebhookConfiguration>::default()),
-        Arc::new(ConfigurationKind::<ValidatingWebhookConfiguration>::default()),
-        Arc::new(PolicyKind::<ValidatingAdmissionPolicy>::default()),
-        Arc::new(BindingKind::<ValidatingAdmissionPolicyBinding>::default()),
-        Arc::new(PolicyKind::<MutatingAdmissionPolicy>::default()),
-        Arc::new(BindingKind::<MutatingAdmissionPolicyBinding>::default()),
+        Arc::new(ConfigurationKind::<MutatingWebhookConfiguration>::strategy()),
+        Arc::new(ConfigurationKind::<ValidatingWebhookConfiguration>::strategy()),
+        Arc::new(PolicyKind::<ValidatingAdmissionPolicy>::strategy()),
+        Arc::new(BindingKind::<ValidatingAdmissionPolicyBinding>::strategy()),
+        Arc::new(PolicyKind::<MutatingAdmissionPolicy>::strategy()),
+        Arc::new(BindingKind::<MutatingAdmissionPolicyBinding>::strategy()),
         // apiregistration.k8s.io
         Arc::new(apiregistration::api_service::ApiServiceKind),
         // apiextensions.k8s.io

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use jiff::Timestamp;
 use keelson_api::field::Errors;
-use keelson_api::object::{Kind, Object as _};
+use keelson_api::object::Kind;
 use serde_json::Value;
 
 use super::webhooks::{self, Defaults, Webhook};
@@ -32,8 +32,9 @@ pub trait Configuration: Kind {
 /// The strategy of a kind of configurations.
 pub struct ConfigurationKind<K>(PhantomData<fn() -> K>);
 
-impl<K> Default for ConfigurationKind<K> {
-    fn default() -> Self {
+impl<K> ConfigurationKind<K> {
+    /// The strategy.
+    pub const fn strategy() -> Self {
         Self(PhantomData)
     }
 }

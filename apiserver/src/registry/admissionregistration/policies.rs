@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, MatchResources, ParamKind, Variable};
 use keelson_api::field::Errors;
-use keelson_api::object::{Kind, Object as _};
+use keelson_api::object::Kind;
 use serde_json::Value;
 
 use super::matching;
@@ -74,8 +74,9 @@ pub struct Defaults<'a> {
 /// The strategy of a kind of policies.
 pub struct PolicyKind<K>(PhantomData<fn() -> K>);
 
-impl<K> Default for PolicyKind<K> {
-    fn default() -> Self {
+impl<K> PolicyKind<K> {
+    /// The strategy.
+    pub const fn strategy() -> Self {
         Self(PhantomData)
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keelson_api::field::Errors;
-use keelson_api::object::{Kind, Object as _};
+use keelson_api::object::Kind;
 use serde_json::Value;
 
 use super::matching;
@@ -57,8 +57,9 @@ pub struct Parts<'a> {
 /// The strategy of a kind of bindings.
 pub struct BindingKind<K>(PhantomData<fn() -> K>);
 
-impl<K> Default for BindingKind<K> {
-    fn default() -> Self {
+impl<K> BindingKind<K> {
+    /// The strategy.
+    pub const fn strategy() -> Self {
         Self(PhantomData)
     }
 }
