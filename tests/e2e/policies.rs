@@ -91,10 +91,7 @@ fn a_policy_holds_to_its_parameters(stage: &Stage) -> Result<()> {
         "ValidatingAdmissionPolicy 'limits.{namespace}' with binding 'limits.{namespace}' denied request: at most 3 \
          replicas here"
     );
-    ensure!(
-        refusal.contains(&wanted) && refusal.contains("is invalid"),
-        "{refusal}"
-    );
+    ensure!(refusal.contains(&wanted), "{refusal}");
     kubectl.run(&deployment("web", 3))?;
     kubectl.run(&deployment("exempt", 4))?;
     // The rule is about other versions of the same resource as well, and about its parts only where it says so.
@@ -104,7 +101,10 @@ fn a_policy_holds_to_its_parameters(stage: &Stage) -> Result<()> {
         kubectl.run(&deployment("more", 5)).map(drop)
     })?;
     let refusal = kubectl.refused("patch deployment web -p {\"spec\":{\"replicas\":6}}", None)?;
-    ensure!(refusal.contains("at most 5 replicas here"), "{refusal}");
+    ensure!(
+        refusal.contains("The deployments \"web\" is invalid") && refusal.contains("at most 5 replicas here"),
+        "{refusal}"
+    );
     kubectl.run("delete configmap limits")?;
     let missing =
         "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction";
@@ -159,8 +159,7 @@ fn a_policy_warns_in_its_own_words(stage: &Stage) -> Result<()> {
     )?;
     let refusal = refused_soon(stage, "create configmap c --dry-run=server")?;
     ensure!(
-        refusal.contains("(Forbidden)")
-            && refusal.contains("configmaps \"c\" is forbidden: ValidatingAdmissionPolicy"),
+        refusal.contains("configmaps \"c\" is forbidden: ValidatingAdmissionPolicy"),
         "{refusal}"
     );
     drop_all(stage, "validatingadmissionpolicy", &["team"])
