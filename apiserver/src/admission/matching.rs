@@ -70,6 +70,10 @@ impl Shown {
 impl Shown {
     /// Makes the request's object what somebody has made of the one that was shown.
     pub async fn put_back(&self, attributes: &mut Attributes<'_>, mut value: Value) -> ApiResult<()> {
+        if let Some(version) = self.served.custom_version() {
+            // What the schema does not know goes without a word: nobody who could be told has written it.
+            version.normalize(&mut value);
+        }
         self.served.to_storage(&mut value)?;
         let own = attributes.ctx.info.api_version();
         let value = converted(attributes, &self.served, value, &own).await?;

@@ -129,7 +129,7 @@ impl CustomStrategy {
     }
 
     /// Prunes and fills in defaults; the fields that were removed.
-    fn normalize(&self, value: &mut Value) -> Vec<String> {
+    pub fn normalize(&self, value: &mut Value) -> Vec<String> {
         let mut removed = Vec::new();
         prune::object(value, self.schema(), &mut removed);
         defaults::apply(value, self.schema());
