@@ -39,11 +39,6 @@ impl Conditions {
         self.0.is_empty()
     }
 
-    /// The conditions.
-    pub fn expressions(&self) -> &[Expression] {
-        &self.0
-    }
-
     /// Computes them. One that does not hold decides, whatever went wrong with others.
     pub fn judge<'e>(&'e self, scope: &mut Scope<'e, '_>, policy: FailurePolicy) -> Result<Verdict, Stop> {
         let (mut left, mut errors) = (PER_CONDITIONS, Vec::new());

@@ -54,11 +54,6 @@ impl Expression {
         self.source.trim()
     }
 
-    /// Whether it mentions a name.
-    pub fn mentions(&self, name: &str) -> bool {
-        self.program.as_ref().is_ok_and(|program| program.mentions(name))
-    }
-
     /// What it comes to, or what went wrong, in upstream's words; at the expense of `left`.
     pub fn run<'e, 'v>(
         &'e self,
