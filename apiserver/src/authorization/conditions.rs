@@ -58,6 +58,8 @@ impl Conditions {
                 Ok(_) => failed = Some("the expression did not return a bool".to_owned()),
                 Err(Failure::Cost) => failed = Some("the cost limit is exceeded".to_owned()),
                 Err(Failure::Error(error)) => failed = Some(error),
+                // These expressions know of nobody who could be asked.
+                Err(Failure::Open) => failed = Some("nobody can be asked".to_owned()),
             }
         }
         failed.map_or(Ok(true), Err)

@@ -109,6 +109,8 @@ impl Expression {
             .map_err(|failure| match failure {
                 Failure::Cost => "operation cancelled: actual cost limit exceeded".to_owned(),
                 Failure::Error(text) => text,
+                // These expressions know of nobody who could be asked.
+                Failure::Open => "nobody can be asked".to_owned(),
             })
             .map_err(|error| format!("expression '{}' resulted in error: {error}", self.source()))
     }
