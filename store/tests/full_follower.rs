@@ -25,7 +25,10 @@ const ENTRY_BYTES: usize = 1 << 10;
 
 /// Segments in memory, and how many more there is room for.
 #[derive(Clone, Default)]
-struct SmallDisk(Arc<Mutex<(BTreeMap<u64, Vec<u8>>, usize)>>);
+struct SmallDisk(Arc<Mutex<Segments>>);
+
+/// The segments by number, and how many more may come.
+type Segments = (BTreeMap<u64, Vec<u8>>, usize);
 
 struct SmallFile(SmallDisk, u64);
 
