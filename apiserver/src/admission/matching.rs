@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Attributes;
 use super::request::operation;
+use crate::handlers::managers;
 use crate::registry::admissionregistration::matching::Rule;
 use crate::registry::catalog::Served;
 use crate::registry::common::selectors;
@@ -80,7 +81,9 @@ impl Shown {
         let Some(object) = attributes.object.as_deref_mut() else {
             return Ok(());
         };
+        let managed = object.meta().managed_fields.clone();
         object.become_decoded(value.to_string().as_bytes())?;
+        managers::restore(attributes.ctx.warnings, object.meta_mut(), managed);
         self.served.strategy().default(object)
     }
 }

@@ -10,20 +10,6 @@ use crate::registry::catalog::Catalog;
 
 const FACTS: &str = include_str!("../../testdata/resources.tsv");
 const COLUMNS: usize = 10;
-/// What is not served yet, or not whole.
-const NOT_YET: &[&str] = &[
-    "bindings",
-    "componentstatuses",
-    "selfsubjectreviews.authentication.k8s.io",
-    "tokenreviews.authentication.k8s.io",
-    "localsubjectaccessreviews.authorization.k8s.io",
-    "selfsubjectaccessreviews.authorization.k8s.io",
-    "selfsubjectrulesreviews.authorization.k8s.io",
-    "subjectaccessreviews.authorization.k8s.io",
-    "certificatesigningrequests.certificates.k8s.io",
-    "customresourcedefinitions.apiextensions.k8s.io",
-];
-
 fn documents() -> Documents {
     Documents::new(&Catalog::new(registry::all()), &Remotes::new())
 }
@@ -111,9 +97,8 @@ fn every_stable_resource_is_told_as_upstream_tells_it() {
             group => format!("{}.{group}", parts[2]),
         };
         let ours = told.get(&(parts[0].to_owned(), parts[1].to_owned(), parts[2].to_owned()));
-        let pending = NOT_YET.contains(&name.as_str());
-        assert!(ours.is_some() || pending, "{name} is not served");
-        if let Some(ours) = ours.filter(|ours| *ours != fact && !pending) {
+        assert!(ours.is_some(), "{name} is not served");
+        if let Some(ours) = ours.filter(|ours| *ours != fact) {
             different.push(format!("- {fact}\n+ {ours}"));
         }
     }

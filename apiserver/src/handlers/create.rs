@@ -11,6 +11,7 @@ use rand::Rng as _;
 use super::{Call, Outcome, body, convert, encode, managers};
 use crate::admission::{Attributes, Operation};
 use crate::registry::common::meta::omit_empty;
+use crate::registry::common::scale::success;
 use crate::registry::info::{Lifetime, NameRule};
 use crate::storage::entry::with_version;
 use crate::storage::store::Written;
@@ -46,7 +47,7 @@ pub async fn create_object(call: &Call<'_>, mut object: Box<dyn Object>) -> ApiR
         ));
     }
     strategy.default(object)?;
-    if call.info().lifetime == Lifetime::Answered {
+    if matches!(call.info().lifetime, Lifetime::Answered | Lifetime::CarriedOut) {
         return answer(call, object).await;
     }
     managers::created(call, object)?;
@@ -104,7 +105,7 @@ pub async fn create_object(call: &Call<'_>, mut object: Box<dyn Object>) -> ApiR
     }
 }
 
-/// Answers a question. Nothing is written.
+/// Answers a question, or carries out an order. Nothing is written here.
 async fn answer(call: &Call<'_>, question: &mut dyn Object) -> ApiResult<Outcome> {
     let (strategy, ctx) = (call.strategy(), call.context(""));
     let errors = strategy.validate_create(&ctx, question)?;
@@ -116,6 +117,10 @@ async fn answer(call: &Call<'_>, question: &mut dyn Object) -> ApiResult<Outcome
         ));
     }
     strategy.answer(&ctx, question).await?;
+    if call.info().lifetime == Lifetime::CarriedOut {
+        let done = success(201)?;
+        return Ok(Outcome::other(done.code, done.json));
+    }
     Ok(Outcome::object(201, Bytes::from(question.encode()?)))
 }
 

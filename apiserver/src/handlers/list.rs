@@ -5,7 +5,8 @@ use std::sync::Arc;
 use keelson_api::status::{ApiError, ApiResult};
 
 use super::options::{ListOptions, Moment};
-use super::{Call, convert};
+use super::{Call, convert, encode};
+use crate::registry::info::Lifetime;
 use crate::storage::cache::{Entries, count_after, select};
 use crate::storage::entry::{Entry, EventType};
 use crate::storage::filter::Filter;
@@ -86,6 +87,9 @@ async fn moment(call: &Call<'_>, options: &ListOptions) -> ApiResult<(Entries, i
     let server = call.server;
     let cache = &call.served.cache;
     let limit = usize::try_from(options.limit).unwrap_or_default();
+    if call.info().lifetime == Lifetime::Observed {
+        return Ok((observed(call).await?, server.feed.reached(), None, limit));
+    }
     let present = || cache.snapshot(|| server.feed.reached());
     if !options.continue_token.is_empty() {
         if !matches!(options.resource_version.as_str(), "" | "0") {
@@ -131,6 +135,19 @@ async fn moment(call: &Call<'_>, options: &ListOptions) -> ApiResult<(Entries, i
             (entries, revision, None, limit)
         }
     })
+}
+
+/// The objects of a kind that is found out when somebody asks.
+pub async fn observed(call: &Call<'_>) -> ApiResult<Entries> {
+    let revision = call.server.feed.reached();
+    let mut entries = Entries::new();
+    for mut object in call.strategy().observe(call.server).await {
+        let key: Arc<str> = object.name().into();
+        let json = encode(object.as_mut())?;
+        let entry = Entry::new(call.strategy(), key.clone(), revision, &json, EventType::Added);
+        entries.insert(key, Arc::new(entry.map_err(ApiError::internal)?));
+    }
+    Ok(entries)
 }
 
 /// Waits for a revision the caller has seen elsewhere.

@@ -3,7 +3,7 @@
 //! Worked out once a write, after defaults and before admission: what admission and the server itself put into an object
 //! is nobody's. Source: KEP-555.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use keelson_api::apply::{self, Deduced, FieldSet, Managed, Manager, Operation, Schema, Tree, View};
 use keelson_api::names::split_api_version;
 use keelson_api::object::Object;
@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use super::Call;
 use crate::custom::conversion::Converter;
+use crate::registry::extensions;
 use crate::registry::info::{Alias, group_version};
+use crate::registry::strategy::Warnings;
 
 /// Bytes a manager's name may have.
 const MAX_NAME: usize = 128;
@@ -113,6 +115,30 @@ fn track(call: &Call<'_>, new: &mut dyn Object, old: Option<&dyn Object>, mut ma
             new.meta_mut().managed_fields = old.and_then(|old| old.meta().managed_fields.clone());
         }
     }
+}
+
+/// Puts back what somebody who changed the object on its way made unreadable, and says so.
+pub fn restore(warnings: &Warnings, new: &mut ObjectMeta, before: Option<Vec<ManagedFieldsEntry>>) {
+    if new.managed_fields == before {
+        return;
+    }
+    if let Some(Err(why)) = new.managed_fields.as_deref().map(Managed::read) {
+        warnings.add(format!(
+            ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated \
+             mutating admission controller; please fix your requests: {why}"
+        ));
+        new.managed_fields = before;
+    }
+}
+
+/// Whether managed fields differ in nothing but when they were written.
+pub fn differ_in_time_alone(a: &[ManagedFieldsEntry], b: &[ManagedFieldsEntry]) -> bool {
+    let alike = |a: &ManagedFieldsEntry, b: &ManagedFieldsEntry| {
+        (&a.manager, &a.operation, &a.api_version, &a.subresource)
+            == (&b.manager, &b.operation, &b.api_version, &b.subresource)
+            && (&a.fields_type, &a.fields_v1) == (&b.fields_type, &b.fields_v1)
+    };
+    a != b && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b))
 }
 
 /// An object's managed fields as the store has them.
@@ -271,10 +297,12 @@ pub fn built_in(info: &crate::registry::info::ResourceInfo, version: &str) -> Op
         return None;
     }
     let (group, name) = split_api_version(version);
+    let today = || schema::by_kind(info.group, info.version, info.kind);
     Some(match schema::by_kind(group, name, info.kind) {
         Some(definition) => definition,
         // A version of old that the table does not have.
-        None => &Deduced,
+        None if extensions::OTHER_SHAPES.contains(&info.kind) => &Deduced,
+        None => today().map_or(&Deduced as &dyn Schema, |definition| definition),
     })
 }
 
@@ -292,6 +320,50 @@ mod tests {
         assert_eq!(from_user_agent(""), "");
         assert_eq!(from_user_agent(&"x".repeat(200)).len(), MAX_NAME);
         assert_eq!(from_user_agent(&"é".repeat(200)).len(), MAX_NAME);
+    }
+
+    #[test]
+    fn times_alone_are_no_difference() {
+        let entry = |manager: &str, time: &str| ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            time: serde_json::from_value(time.into()).ok(),
+            ..ManagedFieldsEntry::default()
+        };
+        let (old, new) = (
+            entry("m", "2024-01-01T00:00:00Z"),
+            entry("m", "2024-01-01T00:00:01Z"),
+        );
+        assert!(differ_in_time_alone(&[old.clone()], std::slice::from_ref(&new)));
+        assert!(!differ_in_time_alone(&[old.clone()], std::slice::from_ref(&old)));
+        assert!(!differ_in_time_alone(
+            &[entry("n", "2024-01-01T00:00:00Z")],
+            &[new]
+        ));
+    }
+
+    #[test]
+    fn what_admission_broke_is_put_back() {
+        let good = ManagedFieldsEntry {
+            manager: Some("m".to_owned()),
+            operation: Some("Update".to_owned()),
+            api_version: Some("v1".to_owned()),
+            fields_type: Some("FieldsV1".to_owned()),
+            ..ManagedFieldsEntry::default()
+        };
+        let broken = ManagedFieldsEntry {
+            operation: Some("Nonsense".to_owned()),
+            ..good.clone()
+        };
+        let mut meta = ObjectMeta {
+            managed_fields: Some(vec![broken]),
+            ..ObjectMeta::default()
+        };
+        let warnings = Warnings::default();
+        restore(&warnings, &mut meta, Some(vec![good.clone()]));
+        assert_eq!(meta.managed_fields, Some(vec![good]));
+        assert!(
+            warnings.all()[0].starts_with(".metadata.managedFields was in an invalid state after admission")
+        );
     }
 
     #[test]

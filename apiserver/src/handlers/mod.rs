@@ -36,7 +36,7 @@ use keelson_api::status::{ApiError, ApiResult};
 
 use crate::authentication::User;
 use crate::registry::catalog::Served;
-use crate::registry::info::ResourceInfo;
+use crate::registry::info::{Lifetime, ResourceInfo};
 use crate::registry::strategy::{ErasedStrategy, RequestContext, Warnings};
 use crate::state::{Server, cache_key};
 use crate::storage::entry::with_version;
@@ -154,8 +154,8 @@ impl<'a> Call<'a> {
     /// The lease new bytes are written under.
     async fn lease(&self) -> ApiResult<i64> {
         match self.info().lifetime {
-            crate::registry::info::Lifetime::Forever | crate::registry::info::Lifetime::Answered => Ok(0),
-            crate::registry::info::Lifetime::Events => Ok(self
+            Lifetime::Forever | Lifetime::Answered | Lifetime::CarriedOut | Lifetime::Observed => Ok(0),
+            Lifetime::Events => Ok(self
                 .server
                 .store
                 .event_lease(self.server.config.event_ttl)

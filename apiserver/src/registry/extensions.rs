@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::info::Alias;
 
+/// Kinds whose old form has a shape of its own; all others look as they do today.
+pub const OTHER_SHAPES: &[&str] = &["Ingress"];
+
 /// "No limit", as the old group wrote it.
 const UNLIMITED: i32 = i32::MAX;
 

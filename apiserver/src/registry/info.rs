@@ -119,6 +119,10 @@ pub enum Lifetime {
     Events,
     /// Not at all: it is a question, and what is created is the answer.
     Answered,
+    /// Not at all: it is an order, and that it was carried out is the answer.
+    CarriedOut,
+    /// Not at all: what there is is found out when somebody asks.
+    Observed,
 }
 
 /// What a caller wants to do, in the words authorization and discovery use.

@@ -43,6 +43,8 @@ use strategy::ErasedStrategy;
 pub fn all() -> Vec<Arc<dyn ErasedStrategy>> {
     vec![
         // core
+        Arc::new(core::binding::BindingKind),
+        Arc::new(core::component_status::ComponentStatusKind),
         Arc::new(core::namespace::NamespaceStrategy),
         Arc::new(core::node::NodeStrategy),
         Arc::new(core::pod::PodStrategy),

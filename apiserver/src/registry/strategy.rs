@@ -282,9 +282,20 @@ pub trait Strategy: Send + Sync + 'static {
         usual_reset_fields(self.info(), subresource)
     }
 
-    /// Writes the answer into the question, for kinds that are [`Lifetime::Answered`].
+    /// Writes the answer into the question, for kinds that are [`Lifetime::Answered`]; carries out what is
+    /// [`Lifetime::CarriedOut`].
     async fn answer(&self, _ctx: &RequestContext<'_>, _question: &mut Self::Object) -> ApiResult<()> {
         Ok(())
+    }
+
+    /// What there is, for kinds that are [`Lifetime::Observed`].
+    async fn observe(&self, _server: &Arc<Server>) -> Vec<Self::Object> {
+        Vec::new()
+    }
+
+    /// Sent as a warning with every answer.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
     }
 
     /// Whoever carries out a [`SubresourceForm::Handler`] subresource.
@@ -439,6 +450,10 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     /// See [`Strategy::reset_fields`].
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         usual_reset_fields(self.info(), subresource)
+    }
+    /// See [`Strategy::observe`].
+    async fn observe(&self, _server: &Arc<Server>) -> Vec<Box<dyn Object>> {
+        Vec::new()
     }
     /// See [`Strategy::answer`].
     async fn answer(&self, _ctx: &RequestContext<'_>, _question: &mut dyn Object) -> ApiResult<()> {
@@ -603,6 +618,15 @@ impl<S: Strategy> ErasedStrategy for S {
 
     async fn answer(&self, ctx: &RequestContext<'_>, question: &mut dyn Object) -> ApiResult<()> {
         Strategy::answer(self, ctx, typed_mut(question)?).await
+    }
+
+    async fn observe(&self, server: &Arc<Server>) -> Vec<Box<dyn Object>> {
+        let observed = Strategy::observe(self, server).await;
+        observed.into_iter().map(|object| Box::new(object) as _).collect()
+    }
+
+    fn deprecation(&self) -> Option<&'static str> {
+        Strategy::deprecation(self)
     }
 
     fn handler(&self, subresource: &str) -> Option<Arc<dyn Subresource>> {

@@ -12,7 +12,7 @@ use keelson_api::{conditions, time};
 use crate::admission::Operation;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::scale::{decode, success};
-use crate::registry::strategy::{Answer, Subresource, SubresourceCall};
+use crate::registry::strategy::{Answer, RequestContext, Subresource, SubresourceCall};
 
 /// The subresource.
 pub struct PodBinding;
@@ -23,8 +23,7 @@ impl Subresource for PodBinding {
         let ctx = &call.ctx;
         let binding: Binding = decode(&call.body)?;
         let given = binding.metadata.name.as_deref().unwrap_or("");
-        // A binding may also be posted to the namespace's `bindings`: then only the body names the pod.
-        let name = if ctx.name.is_empty() { given } else { ctx.name };
+        let name = ctx.name;
         if !given.is_empty() && given != name {
             return Err(ApiError::bad_request(
                 "name in URL does not match name in Binding object",
@@ -35,18 +34,23 @@ impl Subresource for PodBinding {
             return Err(ApiError::invalid(&GroupKind::new("", "Binding"), name, &errors));
         }
         ctx.server.admit(ctx, Operation::Create, &call.body).await?;
-        let now = ctx.now;
-        if ctx.dry_run {
-            let mut pod: Pod = ctx.server.fresh(ctx.namespace, name).await?;
-            assign(&mut pod, &binding, now)?;
-        } else {
-            let key = (ctx.namespace, name, "binding");
-            ctx.server
-                .update::<Pod>(ctx.user, key, |pod| assign(pod, &binding, now))
-                .await?;
-        }
+        bind(ctx, name, &binding).await?;
         success(201)
     }
+}
+
+/// Does as a binding says to the pod of that name.
+pub async fn bind(ctx: &RequestContext<'_>, name: &str, binding: &Binding) -> ApiResult<()> {
+    let now = ctx.now;
+    if ctx.dry_run {
+        let mut pod: Pod = ctx.server.fresh(ctx.namespace, name).await?;
+        return assign(&mut pod, binding, now);
+    }
+    let key = (ctx.namespace, name, "binding");
+    let bound = ctx
+        .server
+        .update::<Pod>(ctx.user, key, |pod| assign(pod, binding, now));
+    bound.await.map(drop)
 }
 
 /// What a binding has to say.
