@@ -66,7 +66,7 @@ impl KeyManagementService for Plugin {
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
         self.with(|seen| seen.decrypted += 1)?;
         let request = request.into_inner();
-        if request.annotations.get("version.example.com").is_none() {
+        if !request.annotations.contains_key("version.example.com") {
             return Err(Status::invalid_argument("the annotation is missing"));
         }
         let key: u8 = request

@@ -22,6 +22,7 @@ const QUEUE: usize = 16 * 1024;
 const SIZE: u64 = 100;
 const MEGABYTE: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MILLISECOND: Duration = Duration::from_millis(1);
 /// When a file was closed, as its name says it. Sorts as time does.
 const MOMENT: &str = "%Y-%m-%dT%H-%M-%S";
 
@@ -136,19 +137,17 @@ impl Rotating {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let now = jiff::Timestamp::now();
-        let moment = format!("{}.{:03}", now.strftime(MOMENT), now.subsec_millisecond());
         let (stem, end) = self.rotation.name();
-        let mut aside = self.rotation.path.with_file_name(format!("{stem}-{moment}{end}"));
-        for again in 1.. {
-            if !aside.exists() {
-                break;
+        let mut now = jiff::Timestamp::now();
+        // Two files of one millisecond: the second is said to be of the next, so that names sort by age.
+        let aside = loop {
+            let moment = format!("{}.{:03}", now.strftime(MOMENT), now.subsec_millisecond());
+            let aside = self.rotation.path.with_file_name(format!("{stem}-{moment}{end}"));
+            if !aside.exists() && !packed(&aside).exists() {
+                break aside;
             }
-            aside = self
-                .rotation
-                .path
-                .with_file_name(format!("{stem}-{moment}-{again}{end}"));
-        }
+            now += MILLISECOND;
+        };
         std::fs::rename(&self.rotation.path, &aside)?;
         self.file = append(&self.rotation.path)?;
         self.written = 0;
@@ -223,11 +222,16 @@ fn append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn compress(path: &Path) -> io::Result<()> {
+/// The name of a compressed file.
+fn packed(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".gz");
-    let mut packed = GzEncoder::new(append(Path::new(&name))?, Compression::default());
-    io::copy(&mut File::open(path)?, &mut packed)?;
-    packed.finish()?;
+    name.into()
+}
+
+fn compress(path: &Path) -> io::Result<()> {
+    let mut out = GzEncoder::new(append(&packed(path))?, Compression::default());
+    io::copy(&mut File::open(path)?, &mut out)?;
+    out.finish()?;
     std::fs::remove_file(path)
 }

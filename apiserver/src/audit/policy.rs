@@ -181,7 +181,8 @@ impl Rule {
             ));
         }
         let urls = path.child("nonResourceURLs");
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if of_resources && !self.non_resource_urls.is_empty() {
             errors.push(Error::invalid(
                 &urls,
                 serde_json::json!(self.non_resource_urls),

@@ -333,8 +333,14 @@ mod tests {
             entry("m", "2024-01-01T00:00:00Z"),
             entry("m", "2024-01-01T00:00:01Z"),
         );
-        assert!(differ_in_time_alone(&[old.clone()], std::slice::from_ref(&new)));
-        assert!(!differ_in_time_alone(&[old.clone()], std::slice::from_ref(&old)));
+        assert!(differ_in_time_alone(
+            std::slice::from_ref(&old),
+            std::slice::from_ref(&new)
+        ));
+        assert!(!differ_in_time_alone(
+            std::slice::from_ref(&old),
+            std::slice::from_ref(&old)
+        ));
         assert!(!differ_in_time_alone(
             &[entry("n", "2024-01-01T00:00:00Z")],
             &[new]

@@ -128,9 +128,7 @@ async fn relieve<'a>(
     if shortage.resource != Resource::Memory {
         images.remove_unused().await;
         let readings: Readings = instruments(context);
-        if pressure::worst(&context.config, &readings).is_none() {
-            return None;
-        }
+        pressure::worst(&context.config, &readings)?;
     }
     let usage = usage::of_pods(context, pods, shortage.resource).await;
     let Some(first) = rank::first(pods, &usage, shortage.resource) else {

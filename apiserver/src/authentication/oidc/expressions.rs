@@ -80,13 +80,13 @@ impl Expression {
     pub fn new(text: &str, subject: Subject, wanted: Wanted) -> Result<Self, String> {
         let program = Program::parse(text)?;
         let checked = program.check(Names::new(vec![(subject.name(), subject.decl())]))?;
-        let fits = match (wanted, &checked.decl.ty) {
+        let fits = matches!(
+            (wanted, &checked.decl.ty),
             (_, Type::Dyn)
-            | (Wanted::Text | Wanted::Texts, Type::String)
-            | (Wanted::Texts, Type::List(_) | Type::Null)
-            | (Wanted::Bool, Type::Bool) => true,
-            _ => false,
-        };
+                | (Wanted::Text | Wanted::Texts, Type::String)
+                | (Wanted::Texts, Type::List(_) | Type::Null)
+                | (Wanted::Bool, Type::Bool)
+        );
         if !fits {
             return Err(match wanted {
                 Wanted::Text => "must evaluate to string".into(),
