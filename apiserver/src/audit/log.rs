@@ -22,7 +22,6 @@ const QUEUE: usize = 16 * 1024;
 const SIZE: u64 = 100;
 const MEGABYTE: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const MILLISECOND: Duration = Duration::from_millis(1);
 /// When a file was closed, as its name says it. Sorts as time does.
 const MOMENT: &str = "%Y-%m-%dT%H-%M-%S";
 
@@ -110,6 +109,8 @@ pub(super) struct Rotating {
     rotation: Rotation,
     file: File,
     written: u64,
+    /// Milliseconds since 1970 in the name of the file that was put aside last.
+    last: i64,
 }
 
 impl Rotating {
@@ -123,6 +124,7 @@ impl Rotating {
             rotation,
             file,
             written,
+            last: 0,
         })
     }
 
@@ -138,16 +140,18 @@ impl Rotating {
 
     fn rotate(&mut self) -> io::Result<()> {
         let (stem, end) = self.rotation.name();
-        let mut now = jiff::Timestamp::now();
-        // Two files of one millisecond: the second is said to be of the next, so that names sort by age.
+        // Of two files of one millisecond the second is said to be of the next: names sort by age.
+        let mut moment = jiff::Timestamp::now().as_millisecond().max(self.last + 1);
         let aside = loop {
-            let moment = format!("{}.{:03}", now.strftime(MOMENT), now.subsec_millisecond());
-            let aside = self.rotation.path.with_file_name(format!("{stem}-{moment}{end}"));
+            let time = jiff::Timestamp::from_millisecond(moment).map_err(io::Error::other)?;
+            let name = format!("{stem}-{}.{:03}{end}", time.strftime(MOMENT), time.subsec_millisecond());
+            let aside = self.rotation.path.with_file_name(name);
             if !aside.exists() && !packed(&aside).exists() {
                 break aside;
             }
-            now += MILLISECOND;
+            moment += 1;
         };
+        self.last = moment;
         std::fs::rename(&self.rotation.path, &aside)?;
         self.file = append(&self.rotation.path)?;
         self.written = 0;
