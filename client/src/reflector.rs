@@ -124,7 +124,7 @@ async fn reflect<S: Source>(source: S, sink: Arc<impl Sink<S::Item>>) {
         .rsplit("::")
         .next()
         .unwrap_or_default();
-    let mut failing = false;
+    let (mut failing, mut missing) = (false, false);
     loop {
         let input = match &state {
             State::Empty => match source.list().await {
@@ -146,10 +146,16 @@ async fn reflect<S: Source>(source: S, sink: Arc<impl Sink<S::Item>>) {
         match &input {
             Input::Listed(_) | Input::Progress(_) => {
                 backoff.reset();
-                failing = false;
+                (failing, missing) = (false, false);
             }
             Input::Failed(error) if error.is_expired() => {
                 tracing::debug!(%error, "watch expired, listing again")
+            }
+            // A resource that has gone takes its watches along. Whoever watches it is told so as well, and stops: only
+            // one that stays away while it is still wanted is worth a word.
+            Input::Failed(error) if error.is_not_found() && !missing => {
+                missing = true;
+                tracing::debug!(%error, kind, "what is watched is not served");
             }
             // One line an outage: every attempt after the first says the same.
             Input::Failed(error) if failing => tracing::debug!(%error, kind, "list or watch still fails"),

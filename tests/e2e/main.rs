@@ -7,6 +7,7 @@ mod access;
 mod admission;
 mod apply;
 mod custom;
+mod extending;
 mod debugging;
 mod editing;
 mod errors;
@@ -55,6 +56,7 @@ fn stories() -> impl Iterator<Item = Story> {
         apply::STORIES,
         permissions::STORIES,
         custom::STORIES,
+        extending::STORIES,
         debugging::STORIES,
         editing::STORIES,
         nodes::STORIES,

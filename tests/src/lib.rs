@@ -4,12 +4,14 @@
 //! - [`cluster`]: `keeladm up` and `down`
 //! - [`clock`]: the daemons' wall clock, set while they run
 //! - [`kubectl`]: stock kubectl in several versions
+//! - [`https`]: a server of a test's own, for whom the cluster calls
 //! - [`process`]: commands with their output, and waiting for something to become true
 //! - [`webhooks`]: a webhook of the test's own
 #![forbid(unsafe_code)]
 
 pub mod clock;
 pub mod cluster;
+pub mod https;
 pub mod isolation;
 pub mod kubectl;
 pub mod process;

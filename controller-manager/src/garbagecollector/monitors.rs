@@ -109,6 +109,10 @@ impl Monitors {
         informer.subscribe(move |event| {
             tell(&to, &of, event, |object| &object.metadata);
             if defines {
+                // What is no longer defined is no longer served: there is nothing to wait for.
+                if matches!(event, Event::Deleted(_)) {
+                    to.rediscover.add(());
+                }
                 to.rediscover.add_after((), SETTLING);
             }
         });

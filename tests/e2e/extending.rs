@@ -1,0 +1,246 @@
+//! What others add to the API: versions that a webhook converts, and group versions that another server serves.
+
+use anyhow::{Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keelson_tests::https::{Asked, HttpsServer};
+use serde_json::{Value, json};
+
+use crate::{Stage, Story};
+
+pub const STORIES: &[Story] = &[
+    ("a_webhook_converts_versions", a_webhook_converts_versions),
+    (
+        "another_server_serves_a_group_version",
+        another_server_serves_a_group_version,
+    ),
+];
+
+/// `host:port` in v1 is `host` and `port` in v2.
+fn convert(asked: &Asked) -> Value {
+    let review: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let wanted = review["request"]["desiredAPIVersion"].clone();
+    let to_two = wanted.as_str().is_some_and(|version| version.ends_with("/v2"));
+    let converted = review["request"]["objects"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|object| {
+            let mut object = object.clone();
+            object["apiVersion"] = wanted.clone();
+            let spec = &mut object["spec"];
+            if to_two {
+                let both = spec["hostPort"].as_str().unwrap_or_default().to_owned();
+                let (host, port) = both.split_once(':').unwrap_or((&both, ""));
+                *spec = json!({"host": host, "port": port});
+            } else {
+                let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
+                *spec = json!({"hostPort": format!("{}:{}", text("host"), text("port"))});
+            }
+            object
+        });
+    let converted: Vec<Value> = converted.collect();
+    let broken = converted
+        .iter()
+        .any(|object| object["metadata"]["labels"]["broken"] == "yes");
+    let result = match broken {
+        true => json!({"status": "Failed", "message": "it is broken"}),
+        false => json!({"status": "Success"}),
+    };
+    json!({
+        "kind": "ConversionReview",
+        "apiVersion": review["apiVersion"],
+        "response": {"uid": review["request"]["uid"], "convertedObjects": converted, "result": result},
+    })
+}
+
+fn ships(group: &str, server: &HttpsServer, storage: &str) -> Value {
+    let version = |name: &str, spec: Value, fields: Value| {
+        json!({"name": name, "served": true, "storage": name == storage, "selectableFields": fields, "schema": {
+            "openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}}})
+    };
+    let text = json!({"type": "string"});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("ships.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"plural": "ships", "singular": "ship", "kind": "Ship"},
+            "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {
+                "url": format!("https://{}/convert", server.address),
+                "caBundle": STANDARD.encode(&server.certificate)}}},
+            "versions": [
+                version("v1", json!({"hostPort": text}), json!([])),
+                version("v2", json!({"host": text, "port": text}), json!([{"jsonPath": ".spec.host"}])),
+            ],
+        },
+    })
+}
+
+fn a_webhook_converts_versions(stage: &Stage) -> Result<()> {
+    let kubectl = &stage.kubectl;
+    let group = format!("{}.example.com", stage.namespace);
+    let server = HttpsServer::start(&[], |asked| (200, convert(&asked).to_string()))?;
+    kubectl.feed("apply -f -", &ships(&group, &server, "v1").to_string())?;
+    kubectl.run(&format!(
+        "wait --for=condition=Established --timeout=30s crd/ships.{group}"
+    ))?;
+    let (one, two) = (format!("ships.v1.{group}"), format!("ships.v2.{group}"));
+    let ship = |version: &str, name: &str, spec: Value| {
+        json!({"apiVersion": format!("{group}/{version}"), "kind": "Ship", "metadata": {"name": name}, "spec": spec})
+            .to_string()
+    };
+    kubectl.feed("create -f -", &ship("v1", "a", json!({"hostPort": "here:80"})))?;
+    kubectl.feed(
+        "create -f -",
+        &ship("v2", "b", json!({"host": "there", "port": "81"})),
+    )?;
+    let hosts = kubectl.run(&format!("get {two} -o jsonpath={{.items[*].spec.host}}"))?;
+    ensure!(hosts == "here there", "{hosts}");
+    let both = kubectl.run(&format!("get {one} -o jsonpath={{.items[*].spec.hostPort}}"))?;
+    ensure!(both == "here:80 there:81", "{both}");
+    let chosen = kubectl.run(&format!("get {two} --field-selector spec.host=there -o name"))?;
+    ensure!(chosen.trim() == format!("ship.{group}/b"), "{chosen}");
+
+    let path = format!(
+        "/apis/{group}/v2/namespaces/{}/ships?watch=1&timeoutSeconds=4",
+        stage.namespace
+    );
+    let watch = kubectl.start(&format!("get --raw {path}"))?;
+    kubectl.run(&format!(
+        r#"patch {one} a --type=merge -p {{"spec":{{"hostPort":"moved:82"}}}}"#
+    ))?;
+    kubectl.run(&format!(
+        r#"patch {two} a --type=merge -p {{"spec":{{"port":"83"}}}}"#
+    ))?;
+    let applied = ship("v2", "a", json!({"port": "84"}));
+    kubectl.feed("apply --server-side --force-conflicts -f -", &applied)?;
+    let seen = kubectl.run(&format!("get {one} a -o jsonpath={{.spec.hostPort}}"))?;
+    ensure!(seen == "moved:84", "{seen}");
+
+    // Another version is stored from now on; what was stored before is read all the same.
+    kubectl.feed("apply -f -", &ships(&group, &server, "v2").to_string())?;
+    let stored = kubectl.run(&format!(
+        "get crd ships.{group} -o jsonpath={{.status.storedVersions[*]}}"
+    ))?;
+    ensure!(stored == "v1 v2", "{stored}");
+    kubectl.until(&format!("get {one} b -o jsonpath={{.spec.hostPort}}"), |both| {
+        both == "there:81"
+    })?;
+    kubectl.run(&format!("annotate {one} a seen=yes"))?;
+    let told = watch.wait_with_output()?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let ports: Vec<String> = told
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|event| event["object"]["metadata"]["name"] == "a")
+        .map(|event| {
+            event["object"]["spec"]["port"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        })
+        .collect();
+    ensure!(
+        ports.starts_with(&["80", "82", "83", "84"].map(String::from)),
+        "{told}"
+    );
+
+    let mut broken: Value = serde_json::from_str(&ship("v1", "c", json!({"hostPort": "x:1"})))?;
+    broken["metadata"]["labels"] = json!({"broken": "yes"});
+    let refused = kubectl.refused("create -f -", Some(&broken.to_string()))?;
+    let wanted = format!("conversion webhook for {group}/v1, Kind=Ship failed: it is broken");
+    ensure!(refused.contains(&wanted), "{refused}");
+    kubectl.run(&format!("delete crd ships.{group}")).map(drop)
+}
+
+/// An API server of one group version.
+fn extension(group: &str, asked: &Asked) -> (u16, Value) {
+    let header = |name: &str| {
+        let values = asked.head.headers.get_all(name).iter();
+        values
+            .filter_map(|value| value.to_str().ok())
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let root = format!("/apis/{group}/v1");
+    let path = asked.head.uri.path();
+    match path.strip_prefix(&root) {
+        Some("") => (
+            200,
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{group}/v1"),
+            "resources": [{"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder",
+                "verbs": ["get", "list"], "shortNames": ["fl"]}]}),
+        ),
+        Some(rest) if rest.ends_with("/flunders") => (
+            200,
+            json!({"kind": "FlunderList",
+            "apiVersion": format!("{group}/v1"), "metadata": {}, "items": [{"metadata": {"name": "one",
+                "annotations": {"user": header("x-remote-user"), "groups": header("x-remote-group"),
+                    "authorization": header("authorization")}}}]}),
+        ),
+        _ => (
+            404,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+            "reason": "NotFound", "message": format!("no {path} here")}),
+        ),
+    }
+}
+
+fn another_server_serves_a_group_version(stage: &Stage) -> Result<()> {
+    let kubectl = &stage.kubectl;
+    let group = format!("{}.example.com", stage.namespace);
+    let name = format!("extension.{}.svc", stage.namespace);
+    let served = group.clone();
+    let server = HttpsServer::start(&[name], move |asked| {
+        let (code, answer) = extension(&served, &asked);
+        (code, answer.to_string())
+    })?;
+    let service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": format!("v1.{group}")},
+        "spec": {"group": group, "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10,
+            "caBundle": STANDARD.encode(&server.certificate),
+            "service": {"namespace": stage.namespace, "name": "extension", "port": 443}}});
+    kubectl.feed("create -f -", &service.to_string())?;
+    let reason = format!("get apiservice v1.{group} -o jsonpath={{.status.conditions[0].reason}}");
+    kubectl.until(&reason, |reason| reason == "ServiceNotFound")?;
+    let refused = kubectl.refused(&format!("get --raw /apis/{group}/v1/namespaces/x/flunders"), None)?;
+    ensure!(refused.contains("unable to handle the request"), "{refused}");
+
+    let port = server.address.port();
+    kubectl.feed(
+        "create -f -",
+        &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "extension"},
+        "spec": {"ports": [{"port": 443, "targetPort": port}]}})
+        .to_string(),
+    )?;
+    kubectl.until(&reason, |reason| reason == "EndpointsNotFound")?;
+    kubectl.feed(
+        "create -f -",
+        &json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "extension-1", "labels": {"kubernetes.io/service-name": "extension"}},
+        "addressType": "IPv4", "ports": [{"name": "", "protocol": "TCP", "port": port}],
+        "endpoints": [{"addresses": [server.address.ip().to_string()]}]})
+        .to_string(),
+    )?;
+    kubectl.until(&reason, |reason| reason == "Passed")?;
+
+    let resources = kubectl.run(&format!("api-resources --api-group={group}"))?;
+    ensure!(
+        resources.contains("flunders") && resources.contains("Flunder"),
+        "{resources}"
+    );
+    let found = kubectl.json(&format!("get flunders.{group}"))?;
+    let told = &found["items"][0]["metadata"]["annotations"];
+    ensure!(
+        told["user"] == "kubernetes-admin"
+            && told["groups"]
+                .as_str()
+                .is_some_and(|groups| groups.contains("system:masters"))
+            && told["authorization"] == "",
+        "{found}"
+    );
+    let refused = kubectl.refused(&format!("get --raw /apis/{group}/v1/nothing"), None)?;
+    ensure!(refused.contains("no /apis/"), "{refused}");
+    kubectl.run(&format!("delete apiservice v1.{group}")).map(drop)
+}
