@@ -144,7 +144,11 @@ impl Rotating {
         let mut moment = jiff::Timestamp::now().as_millisecond().max(self.last + 1);
         let aside = loop {
             let time = jiff::Timestamp::from_millisecond(moment).map_err(io::Error::other)?;
-            let name = format!("{stem}-{}.{:03}{end}", time.strftime(MOMENT), time.subsec_millisecond());
+            let name = format!(
+                "{stem}-{}.{:03}{end}",
+                time.strftime(MOMENT),
+                time.subsec_millisecond()
+            );
             let aside = self.rotation.path.with_file_name(name);
             if !aside.exists() && !packed(&aside).exists() {
                 break aside;
