@@ -30,9 +30,27 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// Where the closing quote of a JSON string is that goes on at `from`; `None` if it does not end.
+pub fn string_end(json: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        match json.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::quote;
+    use super::{quote, string_end};
+
+    #[test]
+    fn strings_end_where_no_backslash_says_otherwise() {
+        assert_eq!(string_end(br#""a\"b\\" rest"#, 1), Some(7));
+        assert_eq!(string_end(br#"a\"#, 0), None);
+    }
 
     #[test]
     fn quotes_like_the_api() {

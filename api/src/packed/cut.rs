@@ -1,5 +1,7 @@
 //! Cutting the managed fields out of an object's JSON.
 
+use crate::text::string_end;
+
 /// JSON without `metadata.managedFields`, and the value that was there. `None` when there is none, or when the text is
 /// not plainly an object with one of them: then it is read as a whole, and what is wrong with it is found there.
 pub(super) fn managed_fields(json: &[u8]) -> Option<(Vec<u8>, &[u8])> {
@@ -60,16 +62,8 @@ impl<'j> Scan<'j> {
 
     /// Inside a string: past its end.
     fn string(&mut self) -> Option<()> {
-        loop {
-            match self.json.get(self.at)? {
-                b'"' => {
-                    self.at += 1;
-                    return Some(());
-                }
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
-            }
-        }
+        self.at = string_end(self.json, self.at)? + 1;
+        Some(())
     }
 
     /// Past one value.

@@ -23,8 +23,7 @@ use super::remote::{Known, Remote};
 use crate::authentication::{MASTERS, User};
 use crate::connect::Lookup as _;
 use crate::state::Server;
-use crate::storage::cache::Start;
-use crate::storage::filter::Filter;
+use crate::storage::changes::Changes;
 
 /// How soon services and endpoints are looked at again.
 const SOON: Duration = Duration::from_secs(1);
@@ -40,32 +39,11 @@ pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
 }
 
 async fn follow(server: &Arc<Server>) {
-    while !server.feed.loaded() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let Some(cache) = server.catalog.of::<APIService>() else {
+    let Some(mut changes) = Changes::of::<APIService>(server).await else {
         return;
     };
     let mut known = HashMap::new();
-    loop {
-        let filter = Arc::new(Filter::namespace(""));
-        let Ok(mut watching) = cache.watch(filter, Start::Present, false, || server.feed.reached()) else {
-            return;
-        };
-        watching.initial.clear();
-        loop {
-            let pause = look_at_all(server, &mut known).await;
-            let mut events = Vec::new();
-            tokio::select! {
-                count = watching.queue.recv_many(&mut events, 256) => {
-                    if count == 0 {
-                        break;
-                    }
-                }
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
+    while changes.wait(look_at_all(server, &mut known).await).await {}
 }
 
 /// What was found when a server was last asked.

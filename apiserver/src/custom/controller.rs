@@ -20,7 +20,8 @@ use crate::authentication::User;
 use crate::handlers::options::ListOptions;
 use crate::handlers::{self, Call};
 use crate::state::Server;
-use crate::storage::cache::{Start, select};
+use crate::storage::cache::select;
+use crate::storage::changes::Changes;
 use crate::storage::filter::Filter;
 
 /// How soon a definition is looked at again whose instances have not all gone.
@@ -36,32 +37,10 @@ pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
 }
 
 async fn follow(server: &Arc<Server>) {
-    while !server.feed.loaded() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let Some(cache) = server.catalog.of::<CustomResourceDefinition>() else {
+    let Some(mut changes) = Changes::of::<CustomResourceDefinition>(server).await else {
         return;
     };
-    loop {
-        let filter = Arc::new(Filter::namespace(""));
-        let Ok(mut watching) = cache.watch(filter, Start::Present, false, || server.feed.reached()) else {
-            return;
-        };
-        watching.initial.clear();
-        let mut pause = look_at_all(server).await;
-        loop {
-            let mut events = Vec::new();
-            tokio::select! {
-                count = watching.queue.recv_many(&mut events, 256) => {
-                    if count == 0 {
-                        break;
-                    }
-                }
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = look_at_all(server).await;
-        }
-    }
+    while changes.wait(look_at_all(server).await).await {}
 }
 
 /// Looks at every definition; how long the next look may wait.

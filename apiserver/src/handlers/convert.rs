@@ -144,13 +144,13 @@ pub async fn from_store(call: &Call<'_>, stored: &[u8]) -> ApiResult<Bytes> {
     Ok(converted.first().map(Value::to_string).unwrap_or_default().into())
 }
 
-/// What the call has, in the version that is stored.
+/// What the call has, in the version that is stored. What is not going to be stored stays as it is.
 pub async fn to_store(call: &Call<'_>, shown: &Bytes) -> ApiResult<Bytes> {
     let storage = &call.served.cache;
     let Some(converter) = call
         .served
         .converter()
-        .filter(|_| call.served.version() != storage.info().version)
+        .filter(|_| call.served.version() != storage.info().version && !call.options.dry_run)
     else {
         return Ok(shown.clone());
     };

@@ -270,10 +270,7 @@ async fn write(call: &Call<'_>, new: &mut dyn Object, current: &Current, pinned:
             Written::Conflict(found) => overtaken(call, found, pinned).await,
         };
     }
-    let mut stored = match call.options.dry_run {
-        true => shown.clone(),
-        false => convert::to_store(call, &shown).await?,
-    };
+    let mut stored = convert::to_store(call, &shown).await?;
     let versioned = with_version(&stored, current.revision);
     let known = current.stored.as_ref();
     let mut unchanged = known == Some(&versioned);
@@ -336,10 +333,7 @@ async fn unless_it_is_the_time(
     }
     let ours = std::mem::replace(&mut new.meta_mut().managed_fields, before.clone());
     let shown = encode(new)?;
-    let stored = match call.options.dry_run {
-        true => shown.clone(),
-        false => convert::to_store(call, &shown).await?,
-    };
+    let stored = convert::to_store(call, &shown).await?;
     if with_version(&stored, current.revision) == *known {
         return Ok(Some((shown, stored)));
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use keelson_api::object::Kind;
+use keelson_api::text::string_end;
 
 use crate::registry::selected::Selected;
 use crate::registry::strategy::ErasedStrategy;
@@ -222,18 +223,6 @@ fn metadata_start(object: &[u8]) -> Option<usize> {
         at += 1;
     }
     None
-}
-
-/// Where the closing quote of a string is.
-fn string_end(object: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    loop {
-        match object.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
 }
 
 /// Stored bytes with `metadata.resourceVersion` filled in, between the opening and closing of a watch line.

@@ -8,12 +8,14 @@
 //! | [`feed`] | the one task that follows the store and fills every cache |
 //! | [`freshness`] | learns the store's current revision, one question for everybody who waits |
 //! | [`cache`] | one resource: ordered snapshot, recent events, watchers |
+//! | [`changes`] | waiting until something of a kind has changed |
 //! | [`entry`] | one object as it is served: bytes, labels, selectable fields |
 //! | [`delivery`] | what a watcher gets, and how much of it at a time |
 //! | [`filter`] | which entries a caller wants |
 //! | [`paging`] | continue tokens |
 
 pub mod cache;
+pub mod changes;
 pub mod connect;
 pub mod delivery;
 pub mod encryption;

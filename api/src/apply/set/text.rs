@@ -5,6 +5,8 @@
 
 use std::cmp::Ordering;
 
+use crate::text::string_end;
+
 /// What marks a node that has steps below as a member, too. No step sorts before it.
 pub(super) const ITSELF: &str = ".";
 
@@ -118,7 +120,7 @@ impl<'t> Reader<'t> {
             return None;
         }
         let opened = self.rest.strip_prefix('"')?;
-        let end = string_end(opened)?;
+        let end = string_end(opened.as_bytes(), 0)?;
         self.rest = opened.get(end..)?.strip_prefix("\":{")?;
         Some(Written(&opened[..end]))
     }
@@ -135,8 +137,8 @@ impl<'t> Reader<'t> {
         let (mut depth, mut at) = (0_usize, 0);
         while let Some(byte) = bytes.get(at) {
             match byte {
-                b'"' => match self.rest.get(at + 1..).and_then(string_end) {
-                    Some(end) => at += 1 + end,
+                b'"' => match string_end(bytes, at + 1) {
+                    Some(end) => at = end,
                     None => break,
                 },
                 b'{' => depth += 1,
@@ -151,19 +153,6 @@ impl<'t> Reader<'t> {
         self.rest = rest;
         self.leave();
         inside
-    }
-}
-
-/// Where the closing quote is.
-fn string_end(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    loop {
-        match bytes.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
     }
 }
 

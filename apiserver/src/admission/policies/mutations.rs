@@ -8,7 +8,7 @@ use keelson_api::patch::{PatchError, json as json_patch};
 use keelson_api::status::ApiError;
 use serde_json::Value;
 
-use super::policy::{Binding, BindingKind, Common, Policy, PolicyKind};
+use super::policy::{self, Binding, BindingKind, Policy, PolicyKind};
 use crate::admission::expressions::run::{Expression, OUT_OF_BUDGET, PER_POLICY, Stop};
 use crate::admission::expressions::surroundings::{Surroundings, Wanted};
 use crate::admission::matching::Shown;
@@ -123,15 +123,7 @@ impl PolicyKind for MutatingAdmissionPolicy {
 
     fn read(&self) -> Option<Policy<Mutations>> {
         let spec = self.spec.as_ref()?;
-        let common = Common {
-            name: self.metadata.name.as_ref(),
-            failure_policy: spec.failure_policy.as_ref(),
-            constraints: spec.match_constraints.as_ref(),
-            conditions: spec.match_conditions.as_ref(),
-            variables: spec.variables.as_ref(),
-            params: spec.param_kind.as_ref(),
-        };
-        Some(common.read(|surroundings| {
+        policy::read(self, |surroundings| {
             let surroundings = surroundings.clone().with_patches();
             let mutations = spec.mutations.iter().flatten();
             Mutations {
@@ -140,7 +132,7 @@ impl PolicyKind for MutatingAdmissionPolicy {
                     .collect(),
                 reinvoked: spec.reinvocation_policy.as_deref() == Some("IfNeeded"),
             }
-        }))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! One policy and one binding, read.
 
 use k8s_openapi::api::admissionregistration::v1::{
-    MatchCondition, MatchResources, NamedRuleWithOperations, ParamKind, ParamRef, Variable as VariableSource,
+    MatchResources, NamedRuleWithOperations, ParamKind, ParamRef,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use keelson_api::object::Kind;
@@ -11,9 +11,10 @@ use crate::admission::expressions::conditions::Conditions;
 use crate::admission::expressions::surroundings::Surroundings;
 use crate::admission::matching::Criteria;
 use crate::cel::eval::Variable;
+use crate::registry::admissionregistration::policies::AdmissionPolicy;
 
 /// A kind of policies.
-pub trait PolicyKind: Kind {
+pub trait PolicyKind: AdmissionPolicy {
     /// What such a policy does.
     type Does: Send + Sync + 'static;
     /// What puts it into force.
@@ -48,22 +49,6 @@ pub struct Policy<D> {
     pub does: D,
 }
 
-/// What all policies say, whatever they do.
-pub struct Common<'a> {
-    /// The name.
-    pub name: Option<&'a String>,
-    /// `Fail` or `Ignore`.
-    pub failure_policy: Option<&'a String>,
-    /// See [`Policy::constraints`].
-    pub constraints: Option<&'a MatchResources>,
-    /// See [`Policy::conditions`].
-    pub conditions: Option<&'a Vec<MatchCondition>>,
-    /// See [`Policy::variables`].
-    pub variables: Option<&'a Vec<VariableSource>>,
-    /// See [`Policy::params`].
-    pub params: Option<&'a ParamKind>,
-}
-
 /// The names that the expressions of a policy know, before its variables.
 pub fn surroundings(params: Option<&ParamKind>) -> Surroundings {
     Surroundings::new()
@@ -71,31 +56,30 @@ pub fn surroundings(params: Option<&ParamKind>) -> Surroundings {
         .with_authorizer()
 }
 
-impl Common<'_> {
-    /// Reads the policy; `does` is read where the variables are known.
-    pub fn read<D>(self, does: impl FnOnce(&Surroundings) -> D) -> Policy<D> {
-        let plain = surroundings(self.params);
-        let mut full = plain.clone().with_variables();
-        let variables = self.variables.into_iter().flatten().filter_map(|variable| {
-            // Those that make no sense are refused when a policy is written.
-            let program = full.add_variable(&variable.name, &variable.expression).ok()?;
-            Some(Variable {
-                name: variable.name.as_str().into(),
-                program,
-            })
-        });
-        let variables: Vec<Variable> = variables.collect();
-        Policy {
-            name: self.name.cloned().unwrap_or_default(),
-            failure_policy: FailurePolicy::parse(self.failure_policy.map(String::as_str)),
-            constraints: self.constraints.map(Constraints::new).unwrap_or_default(),
-            // Conditions are for those who do not get as far as the variables.
-            conditions: Conditions::read(self.conditions.map_or(&[], Vec::as_slice), &plain),
-            variables,
-            params: self.params.cloned(),
-            does: does(&full),
-        }
-    }
+/// Reads a policy; `does` is read where the variables are known. `None` without a spec.
+pub fn read<K: AdmissionPolicy, D>(policy: &K, does: impl FnOnce(&Surroundings) -> D) -> Option<Policy<D>> {
+    let parts = policy.parts()?;
+    let plain = surroundings(parts.params);
+    let mut full = plain.clone().with_variables();
+    let variables = parts.variables.into_iter().flatten().filter_map(|variable| {
+        // Those that make no sense are refused when a policy is written.
+        let program = full.add_variable(&variable.name, &variable.expression).ok()?;
+        Some(Variable {
+            name: variable.name.as_str().into(),
+            program,
+        })
+    });
+    let variables: Vec<Variable> = variables.collect();
+    Some(Policy {
+        name: policy.name().to_owned(),
+        failure_policy: FailurePolicy::parse(parts.failure_policy),
+        constraints: parts.constraints.map(Constraints::new).unwrap_or_default(),
+        // Conditions are for those who do not get as far as the variables.
+        conditions: Conditions::read(parts.conditions.map_or(&[], Vec::as_slice), &plain),
+        variables,
+        params: parts.params.cloned(),
+        does: does(&full),
+    })
 }
 
 /// What somebody is asked about.

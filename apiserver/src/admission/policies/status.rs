@@ -13,15 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::type_check;
 use crate::authentication::User;
 use crate::state::Server;
-use crate::storage::cache::Start;
-use crate::storage::filter::Filter;
+use crate::storage::changes::Changes;
 
 /// How soon after something went wrong.
 const TROUBLE: Duration = Duration::from_secs(2);
 /// Everything is looked at this often, whatever happens.
 const PERIOD: Duration = Duration::from_secs(300);
-/// Events taken at once.
-const BATCH: usize = 256;
 
 /// Looks after policies until `shutdown`.
 pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
@@ -29,32 +26,10 @@ pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
 }
 
 async fn follow(server: &Arc<Server>) {
-    while !server.feed.loaded() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let Some(cache) = server.catalog.of::<ValidatingAdmissionPolicy>() else {
+    let Some(mut changes) = Changes::of::<ValidatingAdmissionPolicy>(server).await else {
         return;
     };
-    loop {
-        let filter = Arc::new(Filter::namespace(""));
-        let Ok(mut watching) = cache.watch(filter, Start::Present, false, || server.feed.reached()) else {
-            return;
-        };
-        watching.initial.clear();
-        let mut pause = look_at_all(server).await;
-        loop {
-            let mut events = Vec::new();
-            tokio::select! {
-                count = watching.queue.recv_many(&mut events, BATCH) => {
-                    if count == 0 {
-                        break;
-                    }
-                }
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = look_at_all(server).await;
-        }
-    }
+    while changes.wait(look_at_all(server).await).await {}
 }
 
 /// Looks at every policy; how long the next look may wait.

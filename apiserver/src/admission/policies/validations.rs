@@ -4,7 +4,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, Validation,
 };
 
-use super::policy::{Binding, BindingKind, Common, Policy, PolicyKind};
+use super::policy::{self, Binding, BindingKind, Policy, PolicyKind};
 use crate::admission::expressions::FailurePolicy;
 use crate::admission::expressions::conditions::Verdict;
 use crate::admission::expressions::run::{Expression, OUT_OF_BUDGET, PER_POLICY, Stop};
@@ -53,33 +53,23 @@ impl PolicyKind for ValidatingAdmissionPolicy {
 
     fn read(&self) -> Option<Policy<Validations>> {
         let spec = self.spec.as_ref()?;
-        let common = Common {
-            name: self.metadata.name.as_ref(),
-            failure_policy: spec.failure_policy.as_ref(),
-            constraints: spec.match_constraints.as_ref(),
-            conditions: spec.match_conditions.as_ref(),
-            variables: spec.variables.as_ref(),
-            params: spec.param_kind.as_ref(),
-        };
-        Some(common.read(|surroundings| {
-            Validations {
-                rules: spec
-                    .validations
-                    .iter()
-                    .flatten()
-                    .map(|validation| Rule::read(validation, surroundings))
-                    .collect(),
-                notes: spec
-                    .audit_annotations
-                    .iter()
-                    .flatten()
-                    .map(|note| {
-                        let program = surroundings.compile(&note.value_expression, Wanted::TextOrNull);
-                        (note.key.clone(), Expression::new(&note.value_expression, program))
-                    })
-                    .collect(),
-            }
-        }))
+        policy::read(self, |surroundings| Validations {
+            rules: spec
+                .validations
+                .iter()
+                .flatten()
+                .map(|validation| Rule::read(validation, surroundings))
+                .collect(),
+            notes: spec
+                .audit_annotations
+                .iter()
+                .flatten()
+                .map(|note| {
+                    let program = surroundings.compile(&note.value_expression, Wanted::TextOrNull);
+                    (note.key.clone(), Expression::new(&note.value_expression, program))
+                })
+                .collect(),
+        })
     }
 }
 
