@@ -1,51 +1,15 @@
 //! Several apiservers on one store: where the `kubernetes` service leads as they come, stop and are killed.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use keelson_tests::cluster::binaries;
+use keelson_tests::daemons::{Daemon, free_port, store_flags};
 use keelson_tests::process::{eventually, run};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const TOKEN: &str = "administrators-token";
-
-/// A daemon that is killed when dropped.
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(name: &str, args: &[String]) -> Result<Self> {
-        let mut command = Command::new(binaries()?.join(name));
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Ok(Self(command.spawn().with_context(|| name.to_owned())?))
-    }
-
-    fn end(mut self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.0.id())?), signal)?;
-        self.0.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if self.0.kill().is_ok() {
-            let _ended = self.0.wait();
-        }
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
 
 struct Masters {
     folder: tempfile::TempDir,
@@ -74,6 +38,7 @@ impl Masters {
                 file("service-account-signing-key-file", "tls.key"),
                 file("token-auth-file", "tokens.csv"),
             ],
+            &self.path(&format!("apiserver-{number}.log")),
         )
     }
 
@@ -135,26 +100,16 @@ fn the_service_leads_to_all_that_live() -> Result<()> {
         folder.path().join("tokens.csv"),
         format!("{TOKEN},admin,1,\"system:masters\"\n"),
     )?;
-    let [client, peer, port] = [free_port()?, free_port()?, free_port()?];
-    let (client, peer) = (
-        format!("http://127.0.0.1:{client}"),
-        format!("http://127.0.0.1:{peer}"),
-    );
+    let (store, port) = (free_port()?, free_port()?);
+    let log = folder.path().join("store.log");
     let _store = Daemon::start(
         "kube-store",
-        &[
-            "--name=s".to_owned(),
-            format!("--data-dir={}", folder.path().join("store").display()),
-            format!("--listen-client-urls={client}"),
-            format!("--advertise-client-urls={client}"),
-            format!("--listen-peer-urls={peer}"),
-            format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster=s={peer}"),
-        ],
+        &store_flags(&folder.path().join("store"), store)?,
+        &log,
     )?;
     let masters = Masters {
         folder,
-        store: client,
+        store: format!("http://127.0.0.1:{store}"),
         port,
     };
     let first = masters.start(1)?;

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use keelson_tests::process::eventually;
 use serde_json::Value;
 
-use crate::control_plane::ControlPlane;
 use crate::servers::{http, webhook_config};
+use keelson_tests::control_plane::ControlPlane;
 
 const POLICY: &str = "
 apiVersion: audit.k8s.io/v1

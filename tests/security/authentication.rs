@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::control_plane::{Answer, Authority, ControlPlane};
 use crate::issuer::Issuer;
 use crate::servers::{http, webhook_config};
+use keelson_tests::authority::Authority;
+use keelson_tests::control_plane::{Answer, ControlPlane};
 
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const ME: &str = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::control_plane::ControlPlane;
 use crate::servers::{Handler, http, webhook_config};
+use keelson_tests::control_plane::ControlPlane;
 
 /// A webhook that lets jane do everything but with secrets, which it refuses, and keeps what it was asked.
 fn webhook(asked: Arc<Mutex<Vec<Value>>>) -> Handler {
@@ -89,7 +89,7 @@ fn conditions_and_failures_decide_what_a_webhook_does_not() -> Result<()> {
         authority.issue("jane", &[])?;
         authority.issue("joe", &[])?;
         // Nobody listens there.
-        let gone = crate::control_plane::free_port()?;
+        let gone = keelson_tests::daemons::free_port()?;
         let mut authorizers = Vec::new();
         for (name, port, condition) in [
             ("first", port, "request.user == 'jane'"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use keelson_tests::process::eventually;
 
-use crate::control_plane::ControlPlane;
+use keelson_tests::control_plane::ControlPlane;
 
 /// Found in the store's files only if it was stored in the clear: long, and nothing compresses it away.
 const PLAIN: &str = "the-quick-brown-fox-1f6bd3a7c9e05248";

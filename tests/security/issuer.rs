@@ -9,8 +9,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
-use crate::control_plane::Authority;
 use crate::servers::{Handler, https};
+use keelson_tests::authority::Authority;
 
 struct Key {
     id: String,

@@ -12,7 +12,7 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
-use crate::control_plane::ControlPlane;
+use keelson_tests::control_plane::ControlPlane;
 
 /// What the plugin was asked, and the number of the key it encrypts with.
 #[derive(Default)]

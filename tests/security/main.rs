@@ -6,7 +6,6 @@
 mod audit;
 mod authentication;
 mod authorization;
-mod control_plane;
 mod encryption;
 mod issuer;
 mod kms;

@@ -1,6 +1,9 @@
 //! The harness of the end-to-end tests: a whole cluster of real binaries in namespaces of its own.
 //!
 //! - [`isolation`]: a fresh network, mount and process namespace, so that nothing a test starts outlives it
+//! - [`authority`]: certificates made on the spot
+//! - [`daemons`]: daemons started one by one
+//! - [`control_plane`]: a store and an apiserver on loopback, and requests to it
 //! - [`cluster`]: `keeladm up` and `down`
 //! - [`clock`]: the daemons' wall clock, set while they run
 //! - [`kubectl`]: stock kubectl in several versions
@@ -9,8 +12,11 @@
 //! - [`webhooks`]: a webhook of the test's own
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod clock;
 pub mod cluster;
+pub mod control_plane;
+pub mod daemons;
 pub mod https;
 pub mod isolation;
 pub mod kubectl;
