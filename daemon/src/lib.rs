@@ -1,7 +1,8 @@
-//! What every Keelson daemon starts with. It knows nothing of Kubernetes or of the store.
+//! What every Keelson daemon starts with. It knows nothing of Kubernetes' objects or of the store.
 //!
 //! - [`config`]: flags, and a `--config` file of the same names, into one `clap` struct
 //! - [`duration`]: durations as Go writes them
+//! - [`kubeconfig`]: where a server is, and who we are to it
 //! - [`logging`]: `tracing` as text or JSON
 //! - [`signals`], [`notify`]: clean stop on SIGTERM, readiness told to systemd
 //! - [`tls`]: server and client TLS with certificates that are read again when their files change
@@ -15,6 +16,7 @@ pub mod config;
 pub mod duration;
 pub mod health;
 pub mod jwt;
+pub mod kubeconfig;
 pub mod logging;
 pub mod metrics;
 pub mod notify;
