@@ -129,7 +129,7 @@ async fn reconcile(server: &Arc<Server>, presence: &Presence) -> ApiResult<()> {
 }
 
 /// Somebody else creating it is as good.
-fn created<T>(result: ApiResult<T>) -> ApiResult<()> {
+pub(crate) fn created<T>(result: ApiResult<T>) -> ApiResult<()> {
     match result {
         Err(error) if !error.is_already_exists() => Err(error),
         _ => Ok(()),

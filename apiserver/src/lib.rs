@@ -101,6 +101,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let bootstrap = tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
     tokio::spawn(custom::controller::run(server.clone(), shutdown.clone()));
     tokio::spawn(aggregator::availability::run(server.clone(), shutdown.clone()));
+    tokio::spawn(aggregator::registrations::run(server.clone(), shutdown.clone()));
     tokio::spawn(admission::policies::status::run(server.clone(), shutdown.clone()));
     tokio::spawn(announce(server.clone(), shutdown.clone()));
     server::run(server, grpc, listener, tls, shutdown).await;

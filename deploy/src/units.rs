@@ -216,6 +216,10 @@ fn kubelet(cluster: &Cluster) -> anyhow::Result<Value> {
         "root-dir": paths.dir.join("kubelet"),
         "pod-logs-dir": paths.dir.join("pod-logs"),
         "host-processes": paths.state(),
+        // The machine is not the cluster's alone: what else fills its disk is no reason to refuse pods before it is full.
+        "eviction-hard": ["memory.available<100Mi", "nodefs.available<1Gi", "imagefs.available<1Gi"],
+        "image-gc-high-threshold": 100,
+        "image-gc-low-threshold": 99,
         // They are imported, not pulled.
         "image-gc-exempt": format!("{}/", crate::images::REGISTRY),
         "pod-infra-container-image": crate::images::PAUSE,

@@ -252,6 +252,9 @@ fn a_kind_goes_when_its_objects_have_gone(stage: &Stage) -> Result<()> {
     let kubectl = &stage.kubectl;
     define(stage)?;
     let plural = format!("crontabs.{}", group(stage));
+    kubectl.until(&format!("get apiservice v1.{}", group(stage)), |table| {
+        table.contains("Local") && table.contains("True")
+    })?;
     kubectl.feed("create -f -", &object(stage, "held", "{cronSpec: '* * * * *'}"))?;
     let held = r#"patch PLURAL held --type=merge -p {"metadata":{"finalizers":["example.com/hold"]}}"#;
     kubectl.run(&held.replace("PLURAL", &plural))?;
@@ -276,5 +279,7 @@ fn a_kind_goes_when_its_objects_have_gone(stage: &Stage) -> Result<()> {
         gone.contains("doesn't have a resource type") || gone.contains("could not find"),
         "{gone}"
     );
+    let registration = format!("apiservice/v1.{}", group(stage));
+    kubectl.run(&format!("wait --for=delete --timeout=30s {registration}"))?;
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Map, Value};
+
 use super::parameters::{self as p, Parameter};
 use super::{Resource, Subresource};
 use crate::names::Gvk;
@@ -99,8 +101,29 @@ pub(super) struct Operation<'a> {
 /// Operations by path.
 pub(super) type Paths<'a> = BTreeMap<String, Vec<Operation<'a>>>;
 
+/// The path items of a document: each operation as `operation` writes it with the parameters of its own, and parameters
+/// common to all operations of a path as `parameter` does.
+pub(super) fn path_items<'a>(
+    paths: &Paths<'a>,
+    operation: impl Fn(&Operation<'a>, &[Parameter<'a>]) -> Value,
+    parameter: impl Fn(&Parameter<'a>) -> Value,
+) -> Map<String, Value> {
+    let items = paths.iter().map(|(path, operations)| {
+        let (common, own) = hoist(operations);
+        let mut item = Map::new();
+        for (one, own) in operations.iter().zip(own) {
+            item.insert(one.method.to_owned(), operation(one, &own));
+        }
+        if !common.is_empty() {
+            item.insert("parameters".into(), common.iter().map(&parameter).collect());
+        }
+        (path.clone(), item.into())
+    });
+    items.collect()
+}
+
 /// Splits the parameters of a path into those of every method and those of single ones.
-pub(super) fn hoist<'a>(operations: &[Operation<'a>]) -> (Vec<Parameter<'a>>, Vec<Vec<Parameter<'a>>>) {
+fn hoist<'a>(operations: &[Operation<'a>]) -> (Vec<Parameter<'a>>, Vec<Vec<Parameter<'a>>>) {
     let everywhere =
         |one: &Parameter<'_>| {
             operations.iter().all(|op| {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::definitions::{self, Notation};
-use super::operations::{self, Body, Content, META, Operation, Paths, hoist};
+use super::operations::{self, Body, Content, META, Operation, path_items};
 use super::parameters::{Parameter, SHARED};
 use super::{Resource, custom};
 
@@ -37,7 +37,7 @@ pub(super) fn document(resources: &[Resource]) -> Value {
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "unversioned"},
-        "paths": paths_of(&paths),
+        "paths": path_items(&paths, operation_of, Parameter::v2),
         "definitions": schemas,
         "parameters": parameters(),
         "securityDefinitions": {
@@ -68,23 +68,6 @@ fn parameters() -> Map<String, Value> {
 
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/definitions/{name}")})
-}
-
-fn paths_of(paths: &Paths<'_>) -> Map<String, Value> {
-    paths
-        .iter()
-        .map(|(path, operations)| {
-            let (common, own) = hoist(operations);
-            let mut item = Map::new();
-            for (operation, own) in operations.iter().zip(own) {
-                item.insert(operation.method.to_owned(), operation_of(operation, &own));
-            }
-            if !common.is_empty() {
-                item.insert("parameters".into(), common.iter().map(Parameter::v2).collect());
-            }
-            (path.clone(), item.into())
-        })
-        .collect()
 }
 
 fn operation_of(operation: &Operation<'_>, own: &[Parameter<'_>]) -> Value {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::definitions::{self, Notation};
-use super::operations::{self, Body, Content, META, Operation, Paths, hoist};
+use super::operations::{self, Body, Content, META, Operation, Paths, path_items};
 use super::parameters::Parameter;
 use super::v2::{add_extensions, reason_phrase};
 use super::{Resource, custom};
@@ -46,7 +46,7 @@ fn of_paths(paths: &Paths<'_>, versions: &BTreeSet<(String, String)>, resources:
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "unversioned"},
-        "paths": paths_of(paths),
+        "paths": path_items(paths, operation_of, Parameter::v3),
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -63,23 +63,6 @@ fn of_paths(paths: &Paths<'_>, versions: &BTreeSet<(String, String)>, resources:
 
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
-fn paths_of(paths: &Paths<'_>) -> Map<String, Value> {
-    paths
-        .iter()
-        .map(|(path, operations)| {
-            let (common, own) = hoist(operations);
-            let mut item = Map::new();
-            for (operation, own) in operations.iter().zip(own) {
-                item.insert(operation.method.to_owned(), operation_of(operation, &own));
-            }
-            if !common.is_empty() {
-                item.insert("parameters".into(), common.iter().map(Parameter::v3).collect());
-            }
-            (path.clone(), item.into())
-        })
-        .collect()
 }
 
 fn operation_of(operation: &Operation<'_>, own: &[Parameter<'_>]) -> Value {

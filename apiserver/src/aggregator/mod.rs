@@ -5,6 +5,7 @@
 //! | [`flags`] | who this server is to the others |
 //! | [`remote`] | one such group version: where it is, how it is reached |
 //! | [`availability`] | looks after them: their `Available` condition, what they serve |
+//! | [`registrations`] | registers the group versions of custom resources |
 //! | [`proxy`] | carries requests to them |
 //! | [`published`] | their part of discovery and of the OpenAPI documents |
 //!
@@ -16,6 +17,7 @@ pub mod availability;
 pub mod flags;
 pub mod proxy;
 pub mod published;
+pub mod registrations;
 pub mod remote;
 
 use std::collections::BTreeMap;

@@ -16,7 +16,8 @@ use crate::registry::common::loc::Loc;
 use crate::registry::common::{cells, rules};
 use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Scope, Strategy, SubresourceInfo};
 
-/// Marks services the server itself registers.
+/// Marks services the server itself registers: `onstart` those of its own kinds, `true` those of custom resources, which
+/// come and go with their definitions.
 const AUTO_MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 const AVAILABLE: &str = "Available";
 const HTTPS: i32 = 443;
@@ -48,6 +49,7 @@ const PRIORITIES: &[(&str, &str, i32, i32)] = &[
     ("resource.k8s.io", "v1", 15_900, 30),
 ];
 const PRIORITY_DEFAULT: (i32, i32) = (1000, 15);
+const PRIORITY_CUSTOM: (i32, i32) = (1000, 100);
 
 /// The kind's strategy.
 pub struct ApiServiceKind;
@@ -157,27 +159,49 @@ fn local_condition(now: Timestamp) -> APIServiceCondition {
     }
 }
 
-/// What registers a group version of this server.
+/// What registers a group version of the server's own kinds.
 pub fn local(group: &str, version: &str) -> APIService {
-    let (group_priority, version_priority) = PRIORITIES
+    let priorities = PRIORITIES
         .iter()
         .find(|(g, v, ..)| (*g, *v) == (group, version))
         .map_or(PRIORITY_DEFAULT, |(_, _, g, v)| (*g, *v));
+    registration(group, version, priorities, "onstart")
+}
+
+/// What registers a group version of custom resources.
+pub fn custom(group: &str, version: &str) -> APIService {
+    registration(group, version, PRIORITY_CUSTOM, "true")
+}
+
+/// Whether a service registers custom resources, and nobody has made it their own.
+pub fn is_custom(service: &APIService) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(AUTO_MANAGED))
+        .is_some_and(|managed| managed == "true")
+}
+
+fn registration(group: &str, version: &str, (of_group, of_version): (i32, i32), managed: &str) -> APIService {
     APIService {
         metadata: ObjectMeta {
-            name: Some(format!("{version}.{group}")),
-            labels: Some([(AUTO_MANAGED.to_owned(), "onstart".to_owned())].into()),
+            name: Some(name(group, version)),
+            labels: Some([(AUTO_MANAGED.to_owned(), managed.to_owned())].into()),
             ..ObjectMeta::default()
         },
         spec: Some(APIServiceSpec {
             group: Some(group.to_owned()).filter(|group| !group.is_empty()),
             version: Some(version.to_owned()),
-            group_priority_minimum: group_priority,
-            version_priority,
+            group_priority_minimum: of_group,
+            version_priority: of_version,
             ..APIServiceSpec::default()
         }),
         status: None,
     }
+}
+
+/// The name of the service that registers a group version.
+pub fn name(group: &str, version: &str) -> String {
+    format!("{version}.{group}")
 }
 
 fn validate(service: &APIService) -> Errors {
@@ -190,7 +214,7 @@ fn validate(service: &APIService) -> Errors {
         spec.group.as_deref().unwrap_or(""),
         spec.version.as_deref().unwrap_or(""),
     );
-    let expected = format!("{version}.{group}");
+    let expected = name(group, version);
     if service.name() != expected {
         let detail = format!("must be `spec.version+\".\"+spec.group`: {expected:?}");
         errors.push(Loc::new("metadata.name").invalid(service.name(), detail));
