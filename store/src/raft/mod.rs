@@ -1,7 +1,7 @@
 //! Consensus: the Raft library driven by one thread.
 //!
 //! - [`log`]: the log's tail in memory, as the library wants to read it
-//! - [`core`]: what to do with everything that comes in, as one step of a loop
+//! - [`core`]: one member's consensus, as the steps of a loop
 //! - [`start`]: from a log and a state, as they were found, to a core
 //! - [`driver`]: the thread around it, with its clock
 //! - [`handle`]: how the rest of the process talks to that thread
