@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keelson_proto::etcd;
+use keelson_proto::raft_transport::PeerMember;
 use keelson_proto::store::StoredMember;
 use raft::eraftpb::ConfState;
 use sha2::{Digest, Sha256};
@@ -89,6 +90,16 @@ impl Membership {
         self.members.values().map(to_etcd).collect()
     }
 
+    /// Whether this is what the group looks like after a change.
+    #[must_use]
+    pub fn shows(&self, change: &Change) -> bool {
+        match change {
+            Change::Add(member) => self.members.contains_key(&member.id),
+            Change::Promote(id) => self.members.get(id).is_some_and(|member| !member.learner),
+            Change::Remove(id) => !self.members.contains_key(id),
+        }
+    }
+
     /// Checks that a member can be added.
     ///
     /// # Errors
@@ -162,5 +173,29 @@ pub fn to_etcd(member: &StoredMember) -> etcd::Member {
         peer_ur_ls: member.peer_urls.clone(),
         client_ur_ls: member.client_urls.clone(),
         is_learner: member.learner,
+    }
+}
+
+/// A member as the others tell of it.
+#[must_use]
+pub fn to_peer(member: &StoredMember) -> PeerMember {
+    PeerMember {
+        id: member.id,
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+        client_urls: member.client_urls.clone(),
+        learner: member.learner,
+    }
+}
+
+/// A member of whom another has told.
+#[must_use]
+pub fn from_peer(member: PeerMember) -> StoredMember {
+    StoredMember {
+        id: member.id,
+        name: member.name,
+        peer_urls: member.peer_urls,
+        client_urls: member.client_urls,
+        learner: member.learner,
     }
 }

@@ -16,7 +16,7 @@ use crate::lease::LeaseClock;
 use crate::state::{Applied, Outcome};
 
 /// How long a request may wait for agreement; etcd's time with its default timing.
-const PROPOSAL_PATIENCE: Duration = Duration::from_secs(7);
+pub const PROPOSAL_PATIENCE: Duration = Duration::from_secs(7);
 
 /// Told what a proposal came to.
 pub type Answer = oneshot::Sender<Result<Outcome, StoreError>>;

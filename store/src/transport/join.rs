@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 use keelson_proto::raft_transport::{MembersRequest, PeerMember};
-use keelson_proto::store::StoredMember;
 
 use super::connect::Connector;
-use crate::cluster::Membership;
+use crate::cluster::{Membership, from_peer};
 use crate::urls::Url;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,18 +71,7 @@ fn joining(cluster_id: u64, members: Vec<PeerMember>) -> Membership {
         cluster_id,
         members: members
             .into_iter()
-            .map(|member| {
-                (
-                    member.id,
-                    StoredMember {
-                        id: member.id,
-                        name: member.name,
-                        peer_urls: member.peer_urls,
-                        client_urls: member.client_urls,
-                        learner: member.learner,
-                    },
-                )
-            })
+            .map(|member| (member.id, from_peer(member)))
             .collect(),
         ..Membership::default()
     }

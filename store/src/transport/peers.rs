@@ -91,14 +91,17 @@ impl Peers {
     /// # Errors
     /// When there is no leader or it cannot be reached.
     pub async fn leader(&self) -> Result<PeerClient, StoreError> {
-        let leader = self.shared.raft.leadership.leader();
+        self.member(self.shared.raft.leadership.leader()).await
+    }
+
+    /// A connection to a member.
+    ///
+    /// # Errors
+    /// When the group has none of this number or it cannot be reached.
+    pub async fn member(&self, id: u64) -> Result<PeerClient, StoreError> {
         let urls = self.shared.state.read(|inner| {
-            inner
-                .shared
-                .membership
-                .members
-                .get(&leader)
-                .map(|member| member.peer_urls.clone())
+            let members = &inner.shared.membership.members;
+            members.get(&id).map(|member| member.peer_urls.clone())
         });
         let urls = urls.ok_or(StoreError::NoLeader)?;
         self.shared.connect(&urls).await.map_err(|_| StoreError::NoLeader)

@@ -9,7 +9,8 @@ use futures::StreamExt;
 use keelson_proto::raft_transport::raft_transport_server::RaftTransport;
 use keelson_proto::raft_transport::{
     LeaseRenewRequest, LeaseRenewResponse, LeaseTtlRequest, LeaseTtlResponse, MembersRequest,
-    MembersResponse, MessageBatch, MessagesEnd, PeerMember, SnapshotEnd, SnapshotPiece, StateRequest,
+    MembersResponse, MembershipRequest, MembershipResponse, MessageBatch, MessagesEnd, SnapshotEnd,
+    SnapshotPiece, StateRequest,
 };
 use protobuf::Message as _;
 use raft::eraftpb::Message;
@@ -17,7 +18,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::membership;
+use crate::cluster::to_peer;
 use crate::dump::{self, Loader};
+use crate::error::StoreError;
 use crate::raft::handle::{Command, RaftHandle};
 use crate::state::State;
 
@@ -190,15 +194,7 @@ impl RaftTransport for TransportService {
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
         let members = self.inner.state.read(|inner| {
             let members = inner.shared.membership.members.values();
-            members
-                .map(|member| PeerMember {
-                    id: member.id,
-                    name: member.name.clone(),
-                    peer_urls: member.peer_urls.clone(),
-                    client_urls: member.client_urls.clone(),
-                    learner: member.learner,
-                })
-                .collect()
+            members.map(to_peer).collect()
         });
         Ok(Response::new(MembersResponse {
             cluster_id: self.inner.cluster,
@@ -232,5 +228,29 @@ impl RaftTransport for TransportService {
             found: remaining.is_some(),
             remaining: remaining.unwrap_or(0),
         }))
+    }
+
+    async fn change_membership(
+        &self,
+        request: Request<MembershipRequest>,
+    ) -> Result<Response<MembershipResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.cluster_id, request.to)?;
+        let raft = &self.inner.raft;
+        if raft.leadership.leader() != raft.member {
+            return Err(StoreError::NotLeader.into());
+        }
+        let change = request
+            .change
+            .map(membership::decode)
+            .ok_or_else(|| Status::invalid_argument("a change of the group without a change"))?;
+        let response = match raft.change_membership(change).await {
+            Ok(_) => MembershipResponse::default(),
+            Err(error) => MembershipResponse {
+                code: error.code().into(),
+                error: error.to_string(),
+            },
+        };
+        Ok(Response::new(response))
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod certificates;
+pub mod group;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
