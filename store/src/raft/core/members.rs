@@ -92,14 +92,16 @@ impl Core {
     }
 
     /// Whether a member answered within the last election timeout. Only the leader knows; others believe so.
+    ///
+    /// The library's own note of it begins anew with every election timeout, and knows of nobody until the next answer.
     fn is_active(&self, member: u64) -> bool {
-        let raft = &self.node.raft;
-        raft.state != StateRole::Leader
+        let now = self.state.now();
+        self.node.raft.state != StateRole::Leader
             || member == self.member
-            || raft
-                .prs()
-                .get(member)
-                .is_some_and(|progress| progress.recent_active)
+            || self
+                .heard
+                .get(&member)
+                .is_some_and(|heard| now.duration_since(*heard) <= self.election_timeout)
     }
 
     /// After the change, those who answer now must still be a majority.

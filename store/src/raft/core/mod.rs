@@ -128,6 +128,8 @@ pub struct Core {
     /// Proposals made while nobody led.
     parked: Vec<Command>,
     reads: Reads,
+    /// When each other member was last heard of.
+    heard: HashMap<u64, Instant>,
     /// Received states by the entry they are at.
     incoming: BTreeMap<u64, PathBuf>,
     election_timeout: Duration,
@@ -166,6 +168,7 @@ impl Core {
             unwritten: 0,
             parked: Vec::new(),
             reads: Reads::default(),
+            heard: HashMap::new(),
             incoming: BTreeMap::new(),
             election_timeout,
             swept,
@@ -245,7 +248,9 @@ impl Core {
             } => self.propose(id, data, frees_space, answer),
             Command::ChangeMembership { id, change, answer } => self.change_membership(id, change, answer),
             Command::Step(messages) => {
+                let now = self.state.now();
                 for message in messages {
+                    self.heard.insert(message.from, now);
                     self.step(message);
                 }
             }
