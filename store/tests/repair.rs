@@ -249,24 +249,3 @@ async fn a_group_is_restored_from_a_backup() -> anyhow::Result<()> {
     group::put_anywhere(&restored, "after", "the restore").await?;
     Ok(())
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_works_takes_changes_at_any_moment() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let members = group::started(&["m1", "m2", "m3"], folder.path()).await?;
-    let mut asked = group::cluster(&members[0]).await?;
-    // A leader counts anew, with every election timeout, who answers: some of these come just then.
-    for _ in 0..30 {
-        let added = asked
-            .member_add(MemberAddRequest {
-                peer_ur_ls: vec!["http://127.0.0.1:1".into()],
-                is_learner: false,
-            })
-            .await?
-            .into_inner();
-        let id = added.member.context("the new member")?.id;
-        asked.member_remove(MemberRemoveRequest { id }).await?;
-        tokio::time::sleep(Duration::from_millis(37)).await;
-    }
-    Ok(())
-}

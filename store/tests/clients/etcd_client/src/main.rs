@@ -1,4 +1,5 @@
-//! Every command of the etcd-client crate, against three members with TLS.
+//! Every command of the etcd-client crate, against three members with TLS; but its locks and elections, which it leaves to
+//! services of etcd that the store does not serve.
 //!
 //! Arguments: the authority, a client's certificate and its key, and the members' URLs.
 
