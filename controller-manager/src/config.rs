@@ -55,6 +55,10 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: Option<PathBuf>,
 
+    /// Key that tokens of service accounts in secrets are signed with; without it, none are made
+    #[arg(long, value_name = "FILE")]
+    pub service_account_private_key_file: Option<PathBuf>,
+
     /// Certificate of the authority that signs certificate requests
     #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
     pub cluster_signing_cert_file: Option<PathBuf>,

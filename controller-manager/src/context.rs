@@ -8,7 +8,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -103,6 +103,14 @@ informers! {
     persistent_volumes: PersistentVolume, all(), [], whole;
     /// Every quota.
     resource_quotas: ResourceQuota, all(), [], whole;
+    /// Every service account.
+    service_accounts: ServiceAccount, all(), [], whole;
+    /// Secrets with tokens of service accounts.
+    token_secrets: Secret, of_type("", crate::serviceaccounttoken::TYPE), [], whole;
+    /// Secrets with bootstrap tokens.
+    bootstrap_secrets: Secret, of_type(crate::bootstraptokens::NAMESPACE, crate::bootstraptokens::TYPE), [], whole;
+    /// What machines that join learn the cluster from.
+    cluster_info: ConfigMap, cluster_info_only(), [], whole;
     /// The service accounts named `default`.
     default_service_accounts: ServiceAccount, named("default"), [], whole;
     /// The config maps that carry the cluster's root certificate.
@@ -126,6 +134,21 @@ fn named(name: &str) -> InformerOptions {
     InformerOptions {
         field_selector: format!("metadata.name={name}"),
         ..InformerOptions::default()
+    }
+}
+
+fn of_type(namespace: &str, kind: &str) -> InformerOptions {
+    InformerOptions {
+        namespace: namespace.into(),
+        field_selector: format!("type={kind}"),
+        ..InformerOptions::default()
+    }
+}
+
+fn cluster_info_only() -> InformerOptions {
+    InformerOptions {
+        namespace: crate::bootstraptokens::signer::NAMESPACE.into(),
+        ..named(crate::bootstraptokens::signer::NAME)
     }
 }
 

@@ -18,6 +18,8 @@
 //! resourcequota/         what namespaces use of their quotas
 //! volumeprotection/      volumes and claims in use stay until nothing uses them
 //! serviceaccount/         the account `default` in every namespace
+//! serviceaccounttoken/    tokens in secrets, for accounts that want them
+//! bootstraptokens/        tokens of machines that join: removed at their end, and what they sign
 //! rootca/                 the cluster's root certificate in every namespace
 //! certificates/           certificates for those who ask: approved, signed, cleaned up
 //! clusterroleaggregation/ cluster roles made of other cluster roles
@@ -32,6 +34,7 @@
 //! keys into a queue when informers report changes, and carries out what the core decided.
 #![forbid(unsafe_code)]
 
+pub mod bootstraptokens;
 pub mod certificates;
 pub mod clusterroleaggregation;
 pub mod common;
@@ -53,6 +56,7 @@ pub mod replicationcontroller;
 pub mod resourcequota;
 pub mod rootca;
 pub mod serviceaccount;
+pub mod serviceaccounttoken;
 pub mod statefulset;
 pub mod tainteviction;
 pub mod volumeprotection;

@@ -4,9 +4,10 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    certificates, clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice,
-    garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc, replicaset, replicationcontroller,
-    resourcequota, rootca, serviceaccount, statefulset, tainteviction, volumeprotection,
+    bootstraptokens, certificates, clusterroleaggregation, cronjob, daemonset, deployment, endpoints,
+    endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc, replicaset,
+    replicationcontroller, resourcequota, rootca, serviceaccount, serviceaccounttoken, statefulset,
+    tainteviction, volumeprotection,
 };
 
 /// A controller: a name for `--controllers`, and what runs until the context shuts down.
@@ -38,6 +39,9 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "endpointslice-controller", "discovery.k8s.io", "endpointslices" => endpointslice::run;
     "namespace-controller", "", "namespaces" => namespace::run;
     "serviceaccount-controller", "", "serviceaccounts" => serviceaccount::run;
+    "serviceaccount-token-controller", "", "secrets" => serviceaccounttoken::run;
+    "bootstrap-signer-controller", "", "secrets" => bootstraptokens::signer::run;
+    "token-cleaner-controller", "", "secrets" => bootstraptokens::cleaner::run;
     "root-ca-certificate-publisher-controller", "", "configmaps" => rootca::run;
     "clusterrole-aggregation-controller", "rbac.authorization.k8s.io", "clusterroles" => clusterroleaggregation::run;
     "certificatesigningrequest-approving-controller", "certificates.k8s.io", "certificatesigningrequests" => certificates::approving::run;
@@ -53,7 +57,10 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "garbage-collector-controller", "", "pods" => garbagecollector::run;
 };
 
-/// The controllers that `--controllers` asks for: `*` is all of them, `name` one, `-name` all but that.
+/// Controllers that run only when they are named.
+pub const OFF: &[&str] = &["bootstrap-signer-controller", "token-cleaner-controller"];
+
+/// The controllers that `--controllers` asks for: `*` is all that are not [`OFF`], `name` one, `-name` all but that.
 ///
 /// # Errors
 /// When a name is not that of a controller.
@@ -71,7 +78,7 @@ pub fn selected(wanted: &[String]) -> Result<Vec<&'static Controller>, String> {
         if named(controller.name) {
             return true;
         }
-        !named(&format!("-{}", controller.name)) && named("*")
+        !named(&format!("-{}", controller.name)) && named("*") && !OFF.contains(&controller.name)
     };
     Ok(CONTROLLERS.iter().filter(asked).collect())
 }
@@ -90,7 +97,14 @@ mod tests {
 
     #[test]
     fn controllers_are_chosen_by_name() {
-        assert_eq!(names(&["*"]).map(|names| names.len()), Ok(CONTROLLERS.len()));
+        assert_eq!(
+            names(&["*"]).map(|names| names.len()),
+            Ok(CONTROLLERS.len() - OFF.len())
+        );
+        assert_eq!(
+            names(&["*", OFF[0]]).map(|names| names.contains(&OFF[0])),
+            Ok(true)
+        );
         assert_eq!(names(&["namespace-controller"]), Ok(vec!["namespace-controller"]));
         let without = names(&["*", "-namespace-controller"]).expect("names");
         assert!(!without.contains(&"namespace-controller") && without.contains(&"deployment-controller"));

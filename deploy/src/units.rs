@@ -172,6 +172,7 @@ fn controller_manager(cluster: &Cluster) -> Value {
         "tls-cert-file": paths.pki("kube-controller-manager-server.crt"),
         "tls-private-key-file": paths.pki("kube-controller-manager-server.key"),
         "root-ca-file": paths.pki("ca.crt"),
+        "service-account-private-key-file": paths.pki("sa.key"),
         "cluster-signing-cert-file": paths.pki("ca.crt"),
         "cluster-signing-key-file": paths.pki("ca.key"),
         "allocate-node-cidrs": true,

@@ -6,6 +6,7 @@
 mod audit;
 mod authentication;
 mod authorization;
+mod controllers;
 mod encryption;
 mod issuer;
 mod kms;
