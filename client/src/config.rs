@@ -1,9 +1,12 @@
 //! Where the apiservers are and who we are: kubeconfig files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use keelson_daemon::kubeconfig::{CurrentContext, KubeconfigError};
 use keelson_daemon::tls::{PemSource, TlsError};
+use parking_lot::Mutex;
+use tonic::metadata::{Ascii, MetadataValue};
 
 pub use keelson_daemon::kubeconfig::TokenSource;
 
@@ -12,6 +15,29 @@ const SERVERS_EXTENSION: &str = "keelson.dev/servers";
 
 /// Where a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// A bearer token that is replaced while it is in use. Clones share it.
+#[derive(Clone, Default)]
+pub struct LiveToken(Arc<Mutex<Option<MetadataValue<Ascii>>>>);
+
+impl LiveToken {
+    /// Calls from now on carry this token.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn set(&self, token: &str) -> Result<(), ConfigError> {
+        let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
+            .parse()
+            .map_err(|_| ConfigError::Token)?;
+        value.set_sensitive(true);
+        *self.0.lock() = Some(value);
+        Ok(())
+    }
+
+    pub(crate) fn get(&self) -> Option<MetadataValue<Ascii>> {
+        self.0.lock().clone()
+    }
+}
 
 /// One kubeconfig's current context: endpoints, CA, client identity or token.
 #[derive(Clone)]

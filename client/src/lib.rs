@@ -37,7 +37,7 @@ use keelson_api::names::Gvr;
 use keelson_api::object::Kind;
 use keelson_api::status::ApiError;
 
-pub use config::{ClientConfig, ConfigError, TokenSource};
+pub use config::{ClientConfig, ConfigError, LiveToken, TokenSource};
 pub use events::{EventKind, EventRecorder};
 pub use informer::{Event, Informer, InformerOptions, MetadataInformer, PartialObjectMetadata};
 pub use leader::{LeaderConfig, LeaderError, run_as_leader};
@@ -61,6 +61,14 @@ impl Client {
         Ok(Client {
             transport: Arc::new(Transport::new(config)?),
         })
+    }
+
+    /// The same connection for whom the token is of. It counts only where the connection itself shows no certificate.
+    #[must_use]
+    pub fn with_bearer(&self, token: LiveToken) -> Client {
+        Client {
+            transport: Arc::new(self.transport.with_bearer(token)),
+        }
     }
 
     /// The collection of a kind known at compile time.

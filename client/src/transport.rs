@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::config::{ClientConfig, ConfigError};
+use crate::config::{ClientConfig, ConfigError, LiveToken};
 use crate::credentials::Credentials;
 
 /// A server that has not finished the handshake by then is passed over for the next one.
@@ -34,11 +34,14 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// One object is at most 1.5 MiB in the store; a batch is many of them.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// The shared connection.
+/// The shared connection, and who calls are from that go over it.
+#[derive(Clone)]
 pub(crate) struct Transport {
     credentials: Arc<Credentials>,
     connector: Connector,
-    channel: Mutex<(Channel, u64)>,
+    channel: Arc<Mutex<(Channel, u64)>>,
+    /// Instead of the token of the credentials.
+    bearer: Option<LiveToken>,
     /// Who field managers and logs say we are: the program's name, as upstream's clients do.
     pub(crate) manager: String,
 }
@@ -73,18 +76,31 @@ impl Transport {
                 )
             })
             .unwrap_or_else(|| "keelson-client".into());
-        let channel = Mutex::new((dial(&manager, connector.clone()), 0));
+        let channel = Arc::new(Mutex::new((dial(&manager, connector.clone()), 0)));
         Ok(Transport {
             credentials,
             connector,
             channel,
+            bearer: None,
             manager,
         })
+    }
+
+    /// The same connection for calls of somebody else.
+    pub(crate) fn with_bearer(&self, token: LiveToken) -> Self {
+        Self {
+            bearer: Some(token),
+            ..self.clone()
+        }
     }
 
     /// The gRPC client to call with, and what to add to each request.
     pub(crate) fn grpc(&self) -> (ResourcesClient<Channel>, Authorize) {
         let (token, generation) = self.credentials.current();
+        let token = match &self.bearer {
+            Some(bearer) => bearer.get(),
+            None => token,
+        };
         let channel = {
             let mut current = self.channel.lock();
             if current.1 != generation {

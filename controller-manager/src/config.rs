@@ -58,6 +58,9 @@ pub struct Config {
     /// Key that tokens of service accounts in secrets are signed with; without it, none are made
     #[arg(long, value_name = "FILE")]
     pub service_account_private_key_file: Option<PathBuf>,
+    /// Run each controller as a service account of its own, in kube-system, with no more than the role it needs
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub use_service_account_credentials: bool,
 
     /// Certificate of the authority that signs certificate requests
     #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]

@@ -34,9 +34,12 @@ pub const BY_SERVICE: &str = "service";
 #[derive(Clone)]
 pub struct Context {
     shared: Arc<Shared>,
+    /// What this controller calls the apiserver as.
+    client: Client,
 }
 
 struct Shared {
+    /// What informers watch as: they are everybody's.
     client: Client,
     config: Config,
     shutdown: CancellationToken,
@@ -208,6 +211,7 @@ impl Context {
     #[must_use]
     pub fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
         Self {
+            client: client.clone(),
             shared: Arc::new(Shared {
                 client,
                 config,
@@ -217,10 +221,19 @@ impl Context {
         }
     }
 
+    /// The same for a controller that calls the apiserver as somebody else.
+    #[must_use]
+    pub fn calling_as(&self, client: Client) -> Self {
+        Self {
+            client,
+            ..self.clone()
+        }
+    }
+
     /// The apiserver.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.shared.client
+        &self.client
     }
 
     /// The flags.
@@ -238,6 +251,6 @@ impl Context {
     /// Records events in the name of a controller.
     #[must_use]
     pub fn recorder(&self, component: &str) -> EventRecorder {
-        EventRecorder::new(&self.shared.client, component, "", &self.shared.shutdown)
+        EventRecorder::new(&self.client, component, "", &self.shared.shutdown)
     }
 }

@@ -4,6 +4,7 @@
 //! config.rs               flags
 //! context.rs              what controllers share: client, configuration, one informer per kind
 //! wiring.rs               the list of controllers
+//! identities.rs           the service accounts they act as
 //! common/                 pods, owners, templates, expectations: what several of them need
 //! deployment/             rollouts over ReplicaSets
 //! replicaset/             keeps a number of pods running; the loop is generic
@@ -46,6 +47,7 @@ pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbagecollector;
+pub mod identities;
 pub mod job;
 pub mod namespace;
 pub mod nodeipam;
@@ -63,6 +65,7 @@ pub mod volumeprotection;
 pub mod wiring;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -77,6 +80,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 use context::Context;
+use identities::Identities;
 use wiring::Controller;
 
 /// The first wait before the apiserver is asked again what it serves.
@@ -93,7 +97,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let controllers = wiring::selected(&config.controllers).map_err(anyhow::Error::msg)?;
     nodeipam::check(&config).map_err(anyhow::Error::msg)?;
     let client_config = ClientConfig::from_kubeconfig(&config.kubeconfig)?;
-    let client = Client::new(client_config)?;
+    let client = Client::new(client_config.clone())?;
+    let identities = match config.use_service_account_credentials {
+        true => Some(Identities::new(&client, client_config)?),
+        false => None,
+    };
     serve_health(&config, &shutdown).await?;
     keelson_daemon::notify::ready();
     let outcome = if config.leader_elect {
@@ -107,20 +115,25 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         };
         let lead = {
             let client = client.clone();
-            move |leading| run_controllers(Context::new(client, config, leading), controllers)
+            move |leading| run_controllers(Context::new(client, config, leading), controllers, identities)
         };
         run_as_leader(client, leader, shutdown, lead)
             .await
             .context("leader election")
     } else {
-        run_controllers(Context::new(client, config, shutdown), controllers).await;
+        run_controllers(Context::new(client, config, shutdown), controllers, identities).await;
         Ok(())
     };
     keelson_daemon::notify::stopping();
     outcome
 }
 
-async fn run_controllers(context: Context, controllers: Vec<&'static Controller>) {
+async fn run_controllers(
+    context: Context,
+    controllers: Vec<&'static Controller>,
+    identities: Option<Identities>,
+) {
+    let identities = identities.map(|identities| Arc::new(identities.renewed_in(&context)));
     let Some(served) = discover(&context).await else {
         return;
     };
@@ -132,7 +145,8 @@ async fn run_controllers(context: Context, controllers: Vec<&'static Controller>
     let mut running = JoinSet::new();
     for controller in controllers {
         if is_served(controller.resource) {
-            running.spawn((controller.run)(context.clone()).map(|()| controller.name));
+            let started = start(context.clone(), controller, identities.clone());
+            running.spawn(started.map(|()| controller.name));
         } else {
             tracing::info!(
                 controller = controller.name,
@@ -148,6 +162,20 @@ async fn run_controllers(context: Context, controllers: Vec<&'static Controller>
             Err(error) => tracing::error!(%error, "a controller died"),
         }
     }
+}
+
+/// Runs a controller, as its own service account if it is to have one.
+async fn start(context: Context, controller: &'static Controller, identities: Option<Arc<Identities>>) {
+    let context = match (identities, controller.account) {
+        (Some(identities), Some(account)) => {
+            let Some(client) = identities.client(account, context.shutdown()).await else {
+                return;
+            };
+            context.calling_as(client)
+        }
+        _ => context,
+    };
+    (controller.run)(context).await;
 }
 
 /// What the apiserver serves; `None` if this process has to stop before it says so.

@@ -16,45 +16,53 @@ pub struct Controller {
     pub name: &'static str,
     /// Group and plural name of the resource it is for: without it, there is nothing to do.
     pub resource: (&'static str, &'static str),
+    /// The service account of kube-system it acts as with `--use-service-account-credentials`; `None` for what makes
+    /// tokens itself, and therefore always acts as the process.
+    pub account: Option<&'static str>,
     /// Starts it.
     pub run: fn(Context) -> BoxFuture<'static, ()>,
 }
 
 macro_rules! controllers {
-    ($($name:literal, $group:literal, $resource:literal => $run:path;)*) => {
-        &[$(Controller { name: $name, resource: ($group, $resource), run: |context| Box::pin($run(context)) }),*]
+    ($($name:literal as $account:expr, $group:literal, $resource:literal => $run:path;)*) => {
+        &[$(Controller {
+            name: $name,
+            account: $account,
+            resource: ($group, $resource),
+            run: |context| Box::pin($run(context)),
+        }),*]
     };
 }
 
 /// The list.
 pub const CONTROLLERS: &[Controller] = controllers! {
-    "deployment-controller", "apps", "deployments" => deployment::run;
-    "replicaset-controller", "apps", "replicasets" => replicaset::run;
-    "replicationcontroller-controller", "", "replicationcontrollers" => replicationcontroller::run;
-    "daemonset-controller", "apps", "daemonsets" => daemonset::run;
-    "statefulset-controller", "apps", "statefulsets" => statefulset::run;
-    "job-controller", "batch", "jobs" => job::run;
-    "cronjob-controller", "batch", "cronjobs" => cronjob::run;
-    "endpoints-controller", "", "endpoints" => endpoints::run;
-    "endpointslice-controller", "discovery.k8s.io", "endpointslices" => endpointslice::run;
-    "namespace-controller", "", "namespaces" => namespace::run;
-    "serviceaccount-controller", "", "serviceaccounts" => serviceaccount::run;
-    "serviceaccount-token-controller", "", "secrets" => serviceaccounttoken::run;
-    "bootstrap-signer-controller", "", "secrets" => bootstraptokens::signer::run;
-    "token-cleaner-controller", "", "secrets" => bootstraptokens::cleaner::run;
-    "root-ca-certificate-publisher-controller", "", "configmaps" => rootca::run;
-    "clusterrole-aggregation-controller", "rbac.authorization.k8s.io", "clusterroles" => clusterroleaggregation::run;
-    "certificatesigningrequest-approving-controller", "certificates.k8s.io", "certificatesigningrequests" => certificates::approving::run;
-    "certificatesigningrequest-signing-controller", "certificates.k8s.io", "certificatesigningrequests" => certificates::signing::run;
-    "certificatesigningrequest-cleaner-controller", "certificates.k8s.io", "certificatesigningrequests" => certificates::cleaner::run;
-    "node-ipam-controller", "", "nodes" => nodeipam::run;
-    "node-lifecycle-controller", "", "nodes" => nodelifecycle::run;
-    "taint-eviction-controller", "", "nodes" => tainteviction::run;
-    "pod-garbage-collector-controller", "", "pods" => podgc::run;
-    "resourcequota-controller", "", "resourcequotas" => resourcequota::run;
-    "persistentvolumeclaim-protection-controller", "", "persistentvolumeclaims" => volumeprotection::run_claims;
-    "persistentvolume-protection-controller", "", "persistentvolumes" => volumeprotection::run_volumes;
-    "garbage-collector-controller", "", "pods" => garbagecollector::run;
+    "deployment-controller" as Some("deployment-controller"), "apps", "deployments" => deployment::run;
+    "replicaset-controller" as Some("replicaset-controller"), "apps", "replicasets" => replicaset::run;
+    "replicationcontroller-controller" as Some("replication-controller"), "", "replicationcontrollers" => replicationcontroller::run;
+    "daemonset-controller" as Some("daemon-set-controller"), "apps", "daemonsets" => daemonset::run;
+    "statefulset-controller" as Some("statefulset-controller"), "apps", "statefulsets" => statefulset::run;
+    "job-controller" as Some("job-controller"), "batch", "jobs" => job::run;
+    "cronjob-controller" as Some("cronjob-controller"), "batch", "cronjobs" => cronjob::run;
+    "endpoints-controller" as Some("endpoint-controller"), "", "endpoints" => endpoints::run;
+    "endpointslice-controller" as Some("endpointslice-controller"), "discovery.k8s.io", "endpointslices" => endpointslice::run;
+    "namespace-controller" as Some("namespace-controller"), "", "namespaces" => namespace::run;
+    "serviceaccount-controller" as Some("service-account-controller"), "", "serviceaccounts" => serviceaccount::run;
+    "serviceaccount-token-controller" as None, "", "secrets" => serviceaccounttoken::run;
+    "bootstrap-signer-controller" as Some("bootstrap-signer"), "", "secrets" => bootstraptokens::signer::run;
+    "token-cleaner-controller" as Some("token-cleaner"), "", "secrets" => bootstraptokens::cleaner::run;
+    "root-ca-certificate-publisher-controller" as Some("root-ca-cert-publisher"), "", "configmaps" => rootca::run;
+    "clusterrole-aggregation-controller" as Some("clusterrole-aggregation-controller"), "rbac.authorization.k8s.io", "clusterroles" => clusterroleaggregation::run;
+    "certificatesigningrequest-approving-controller" as Some("certificate-controller"), "certificates.k8s.io", "certificatesigningrequests" => certificates::approving::run;
+    "certificatesigningrequest-signing-controller" as Some("certificate-controller"), "certificates.k8s.io", "certificatesigningrequests" => certificates::signing::run;
+    "certificatesigningrequest-cleaner-controller" as Some("certificate-controller"), "certificates.k8s.io", "certificatesigningrequests" => certificates::cleaner::run;
+    "node-ipam-controller" as Some("node-controller"), "", "nodes" => nodeipam::run;
+    "node-lifecycle-controller" as Some("node-controller"), "", "nodes" => nodelifecycle::run;
+    "taint-eviction-controller" as Some("node-controller"), "", "nodes" => tainteviction::run;
+    "pod-garbage-collector-controller" as Some("pod-garbage-collector"), "", "pods" => podgc::run;
+    "resourcequota-controller" as Some("resourcequota-controller"), "", "resourcequotas" => resourcequota::run;
+    "persistentvolumeclaim-protection-controller" as Some("pvc-protection-controller"), "", "persistentvolumeclaims" => volumeprotection::run_claims;
+    "persistentvolume-protection-controller" as Some("pv-protection-controller"), "", "persistentvolumes" => volumeprotection::run_volumes;
+    "garbage-collector-controller" as Some("generic-garbage-collector"), "", "pods" => garbagecollector::run;
 };
 
 /// Controllers that run only when they are named.

@@ -173,6 +173,7 @@ fn controller_manager(cluster: &Cluster) -> Value {
         "tls-private-key-file": paths.pki("kube-controller-manager-server.key"),
         "root-ca-file": paths.pki("ca.crt"),
         "service-account-private-key-file": paths.pki("sa.key"),
+        "use-service-account-credentials": true,
         "cluster-signing-cert-file": paths.pki("ca.crt"),
         "cluster-signing-key-file": paths.pki("ca.key"),
         "allocate-node-cidrs": true,

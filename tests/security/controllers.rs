@@ -1,38 +1,34 @@
-//! Tokens that controllers make, sign with and remove.
+//! Controllers with no more rights than they need, and the tokens they make.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use keelson_tests::control_plane::ControlPlane;
+use keelson_tests::daemons::{Daemon, free_port};
 use keelson_tests::process::eventually;
 use serde_json::{Value, json};
-
-use crate::control_plane::{ControlPlane, Daemon, free_port, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A controller manager beside a control plane.
-fn manager(plane: &ControlPlane) -> Result<Daemon> {
+fn manager(plane: &ControlPlane, more: &[String]) -> Result<Daemon> {
     let file = |name: &str| plane.path(name).display().to_string();
     plane.authority.issue("system:kube-controller-manager", &[])?;
-    let kubeconfig = format!(
-        "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:{}', \
-         certificate-authority: '{}'}}}}]\nusers: [{{name: u, user: {{client-certificate: '{}', client-key: '{}'}}}}]\n\
-         contexts: [{{name: c, context: {{cluster: a, user: u}}}}]\ncurrent-context: c\n",
-        plane.port,
-        file("ca.crt"),
-        file("system-kube-controller-manager.crt"),
-        file("system-kube-controller-manager.key"),
-    );
-    std::fs::write(plane.path("manager.conf"), kubeconfig)?;
-    let args = vec![
+    std::fs::write(
+        plane.path("manager.conf"),
+        plane.kubeconfig("system-kube-controller-manager"),
+    )?;
+    let mut args = vec![
         format!("--kubeconfig={}", file("manager.conf")),
         format!("--secure-port={}", free_port()?),
         format!("--root-ca-file={}", file("ca.crt")),
         format!("--service-account-private-key-file={}", file("ca.key")),
         "--leader-elect=false".into(),
+        "--use-service-account-credentials=true".into(),
         "--controllers=*,bootstrap-signer-controller,token-cleaner-controller".into(),
     ];
-    start("kube-controller-manager", &args, &plane.path("manager.log"))
+    args.extend_from_slice(more);
+    Daemon::start("kube-controller-manager", &args, &plane.path("manager.log"))
 }
 
 fn made(plane: &ControlPlane, path: &str, object: &Value) -> Result<Value> {
@@ -56,7 +52,7 @@ fn gone(plane: &ControlPlane, path: &str) -> Result<()> {
 #[test]
 fn tokens_in_secrets_live_as_long_as_their_accounts() -> Result<()> {
     let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
-    let _manager = manager(&plane)?;
+    let _manager = manager(&plane, &[])?;
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     let secrets = "/api/v1/namespaces/default/secrets";
     made(&plane, accounts, &json!({"metadata": {"name": "robot"}}))?;
@@ -113,7 +109,7 @@ fn tokens_in_secrets_live_as_long_as_their_accounts() -> Result<()> {
 #[test]
 fn bootstrap_tokens_sign_and_end() -> Result<()> {
     let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
-    let _manager = manager(&plane)?;
+    let _manager = manager(&plane, &[])?;
     let secrets = "/api/v1/namespaces/kube-system/secrets";
     let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(15);
     for (id, expiration) in [
@@ -156,4 +152,195 @@ fn bootstrap_tokens_sign_and_end() -> Result<()> {
         Ok(())
     })?;
     read(&plane, &format!("{secrets}/bootstrap-token-keeper")).map(drop)
+}
+
+#[test]
+fn every_controller_works_under_its_own_account() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    let _manager = manager(
+        &plane,
+        &[
+            "--allocate-node-cidrs=true".into(),
+            "--cluster-cidr=10.244.0.0/16".into(),
+            format!("--cluster-signing-cert-file={}", plane.path("ca.crt").display()),
+            format!("--cluster-signing-key-file={}", plane.path("ca.key").display()),
+        ],
+    )?;
+    made(
+        &plane,
+        "/api/v1/namespaces",
+        &json!({"metadata": {"name": "work"}}),
+    )?;
+    eventually("the namespace has its account", PATIENCE, || {
+        read(&plane, "/api/v1/namespaces/work/serviceaccounts/default")
+    })?;
+    made(&plane, "/api/v1/nodes", &json!({"metadata": {"name": "n1"}}))?;
+    made(
+        &plane,
+        "/api/v1/namespaces/work/resourcequotas",
+        &json!({
+            "metadata": {"name": "q"}, "spec": {"hard": {"pods": "50"}},
+        }),
+    )?;
+    let template = json!({
+        "metadata": {"labels": {"app": "a"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    });
+    let set = |kind: &str| {
+        json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": kind.to_lowercase()},
+            "spec": {"selector": {"matchLabels": {"app": "a"}}, "serviceName": "s", "template": template},
+        })
+    };
+    let apps = "/apis/apps/v1/namespaces/work";
+    for (plural, kind) in [
+        ("deployments", "Deployment"),
+        ("statefulsets", "StatefulSet"),
+        ("daemonsets", "DaemonSet"),
+    ] {
+        let mut object = set(kind);
+        if kind != "StatefulSet" {
+            object["spec"]
+                .as_object_mut()
+                .context("a spec")?
+                .remove("serviceName");
+        }
+        made(&plane, &format!("{apps}/{plural}"), &object)?;
+    }
+    let mut of_job = template.clone();
+    of_job["spec"]["restartPolicy"] = json!("Never");
+    made(
+        &plane,
+        "/apis/batch/v1/namespaces/work/jobs",
+        &json!({"metadata": {"name": "brief"}, "spec": {"template": of_job, "ttlSecondsAfterFinished": 1, "completions": 0}}),
+    )?;
+    made(
+        &plane,
+        "/apis/batch/v1/namespaces/work/jobs",
+        &json!({"metadata": {"name": "j"}, "spec": {"template": of_job}}),
+    )?;
+    made(
+        &plane,
+        "/apis/batch/v1/namespaces/work/cronjobs",
+        &json!({
+            "metadata": {"name": "cj"},
+            "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": of_job}}},
+        }),
+    )?;
+    made(
+        &plane,
+        "/api/v1/namespaces/work/replicationcontrollers",
+        &json!({
+            "metadata": {"name": "rc"}, "spec": {"replicas": 1, "selector": {"app": "rc"}, "template": {
+                "metadata": {"labels": {"app": "rc"}}, "spec": template["spec"]}},
+        }),
+    )?;
+    made(
+        &plane,
+        "/api/v1/namespaces/work/services",
+        &json!({
+            "metadata": {"name": "s"}, "spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]},
+        }),
+    )?;
+    made(
+        &plane,
+        "/api/v1/namespaces/work/persistentvolumeclaims",
+        &json!({
+            "metadata": {"name": "claim"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        }),
+    )?;
+    eventually("every controller has done its part", PATIENCE, || {
+        let pods = read(&plane, "/api/v1/namespaces/work/pods")?;
+        let mut owners: Vec<String> = Vec::new();
+        for pod in pods["items"].as_array().context("pods")? {
+            let owner = pod["metadata"]["ownerReferences"][0]["kind"]
+                .as_str()
+                .unwrap_or_default();
+            owners.push(owner.to_owned());
+        }
+        for kind in [
+            "ReplicaSet",
+            "StatefulSet",
+            "DaemonSet",
+            "Job",
+            "ReplicationController",
+        ] {
+            ensure!(
+                owners.iter().any(|owner| owner == kind),
+                "no pod of a {kind}: {owners:?}"
+            );
+        }
+        read(&plane, "/api/v1/namespaces/work/configmaps/kube-root-ca.crt")?;
+        let slices = read(&plane, "/apis/discovery.k8s.io/v1/namespaces/work/endpointslices")?;
+        ensure!(
+            slices["items"].as_array().is_some_and(|items| !items.is_empty()),
+            "{slices}"
+        );
+        let quota = read(&plane, "/api/v1/namespaces/work/resourcequotas/q")?;
+        ensure!(quota["status"]["used"]["pods"].is_string(), "{quota}");
+        let node = read(&plane, "/api/v1/nodes/n1")?;
+        ensure!(node["spec"]["podCIDR"].is_string(), "{node}");
+        let view = read(&plane, "/apis/rbac.authorization.k8s.io/v1/clusterroles/view")?;
+        ensure!(view["rules"].is_array(), "{view}");
+        gone(&plane, "/apis/batch/v1/namespaces/work/jobs/brief")
+    })?;
+    // Somebody deletes an account: it is made again, and its controller works on.
+    let account = "/api/v1/namespaces/kube-system/serviceaccounts/replicaset-controller";
+    plane.admin("DELETE", account, None)?;
+    eventually("the account is there again", PATIENCE, || read(&plane, account))?;
+    let scale = json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "deployment", "namespace": "work"},
+        "spec": {"replicas": 3},
+    });
+    let scaled = plane.admin(
+        "PUT",
+        &format!("{apps}/deployments/deployment/scale"),
+        Some(&scale.to_string()),
+    )?;
+    ensure!(scaled.code == 200, "{scaled:?}");
+    eventually("the set has its pods", PATIENCE, || {
+        let sets = read(&plane, &format!("{apps}/replicasets"))?;
+        ensure!(sets["items"][0]["status"]["replicas"] == 3, "{sets}");
+        Ok(())
+    })?;
+    // The process itself may do next to nothing.
+    let itself = plane.certificate("system-kube-controller-manager");
+    for (method, path) in [
+        ("DELETE", "/api/v1/nodes/n1"),
+        ("POST", "/api/v1/namespaces/work/pods"),
+    ] {
+        let answer = plane.curl(method, path, Some("{}"), &itself)?;
+        ensure!(answer.code == 403, "{method} {path}: {answer:?}");
+    }
+    // Deleted in the background, with everything it owns; then everything in the namespace.
+    plane.admin(
+        "DELETE",
+        &format!("{apps}/deployments/deployment?propagationPolicy=Background"),
+        None,
+    )?;
+    eventually("what the deployment owned is gone", PATIENCE, || {
+        let sets = read(&plane, &format!("{apps}/replicasets"))?;
+        ensure!(sets["items"].as_array().is_some_and(Vec::is_empty), "{sets}");
+        Ok(())
+    })?;
+    plane.admin("DELETE", "/api/v1/namespaces/work", None)?;
+    eventually("the namespace is gone", PATIENCE, || {
+        gone(&plane, "/api/v1/namespaces/work")
+    })?;
+    let log = std::fs::read_to_string(plane.path("manager.log"))?;
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("forbidden")).collect();
+    ensure!(refused.is_empty(), "{}", refused.join("\n"));
+    let accounts = read(&plane, "/api/v1/namespaces/kube-system/serviceaccounts")?;
+    for account in [
+        "deployment-controller",
+        "generic-garbage-collector",
+        "node-controller",
+    ] {
+        let there = accounts["items"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one["metadata"]["name"] == account));
+        ensure!(there, "{account}");
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::TokenRequestSpec;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::api::storage::v1::CSINode;
 use keelson_api::object::Object as _;
 use keelson_api::pods;
@@ -61,6 +62,7 @@ impl Admission for NodeRestriction {
                     "pods" | "nodes" | "persistentvolumeclaims" | "serviceaccounts"
                 ) | ("coordination.k8s.io", "leases")
                     | ("storage.k8s.io", "csinodes")
+                    | ("resource.k8s.io", "resourceslices")
             )
     }
 
@@ -83,6 +85,7 @@ impl Admission for NodeRestriction {
             ("serviceaccounts", "token") => token(attributes, node).await?,
             ("leases", _) => lease(attributes, node),
             ("csinodes", _) => csi_node(attributes, node),
+            ("resourceslices", _) => resource_slice(attributes, node),
             _ => Ok(()),
         };
         judged.map_err(|why| forbidden(attributes, why))
@@ -161,7 +164,7 @@ fn mirror(attributes: &Attributes<'_>, pod: &Pod, node: &str) -> Judged {
             Thing::ConfigMap => "configmaps",
             Thing::Claim => "persistentvolumeclaims",
             Thing::ResourceClaim => "resourceclaims",
-            Thing::Pod | Thing::Volume | Thing::Attachment => continue,
+            Thing::Pod | Thing::Volume | Thing::Attachment | Thing::Slice => continue,
         };
         return can(&format!("not create pods that reference {what}"));
     }
@@ -249,6 +252,21 @@ fn own_node(attributes: &Attributes<'_>, node: &str) -> Judged {
             "is not allowed to modify labels: {}",
             forbidden.join(", ")
         ))
+    }
+}
+
+/// Changes are the Node authorizer's business; what is new, or one of many to delete, it does not see.
+fn resource_slice(attributes: &Attributes<'_>, node: &str) -> Judged {
+    let (slice, what) = match attributes.operation {
+        Operation::Create => (attributes.object::<ResourceSlice>(), "create"),
+        Operation::Delete => (attributes.old::<ResourceSlice>(), "delete"),
+        _ => return Ok(()),
+    };
+    match slice {
+        Some(slice) if slice.spec.node_name.as_deref() != Some(node) => Err(format!(
+            "can only {what} ResourceSlice with the same NodeName as the requesting node"
+        )),
+        _ => Ok(()),
     }
 }
 

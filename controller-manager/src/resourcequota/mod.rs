@@ -15,8 +15,8 @@ use keelson_api::object::{Kind, Object as _, ObjectKey};
 use keelson_api::pods::is_terminal;
 use keelson_api::quota;
 use keelson_client::{
-    Event, Informer, InformerOptions, MetadataInformer, ReconcileError, ResourceClient, WorkQueue,
-    run_workers,
+    Event, Informer, InformerOptions, ListParams, MetadataInformer, ReconcileError, ResourceClient,
+    WorkQueue, run_workers,
 };
 use parking_lot::Mutex;
 
@@ -136,8 +136,13 @@ impl Controller {
         if self.quotas.store().get(key).is_none() {
             return Ok(());
         }
-        // As it is now: what it was charged with up to here has to be among what is counted.
-        let Some(mut quota) = unless_gone(self.client.get(&key.namespace, &key.name).await)? else {
+        // As it is now: what it was charged with up to here has to be among what is counted. The role of this controller
+        // lets it list quotas, not get one.
+        let this_one = ListParams {
+            field_selector: format!("metadata.name={}", key.name),
+            ..ListParams::default()
+        };
+        let Some(mut quota) = self.client.list(&key.namespace, &this_one).await?.items.pop() else {
             return Ok(());
         };
         let hard = quota

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use memchr::memmem;
 use serde::de::DeserializeOwned;
@@ -52,6 +53,7 @@ enum Followed {
     Pods,
     Volumes,
     Attachments,
+    Slices,
 }
 
 impl Followed {
@@ -60,6 +62,7 @@ impl Followed {
             Followed::Pods => server.catalog.of::<Pod>(),
             Followed::Volumes => server.catalog.of::<PersistentVolume>(),
             Followed::Attachments => server.catalog.of::<VolumeAttachment>(),
+            Followed::Slices => server.catalog.of::<ResourceSlice>(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Followed {
             Followed::Pods => graph.clear_pods(),
             Followed::Volumes => graph.clear_volumes(),
             Followed::Attachments => graph.clear_attachments(),
+            Followed::Slices => graph.clear_slices(),
         }
     }
 
@@ -90,6 +94,11 @@ impl Followed {
                     graph.put_attachment(&entry.key, &attachment.spec.node_name);
                 }
             }
+            Followed::Slices => {
+                if let Some(slice) = read::<ResourceSlice>(entry) {
+                    graph.put_slice(&entry.key, slice.spec.node_name.as_deref());
+                }
+            }
         }
     }
 
@@ -98,6 +107,7 @@ impl Followed {
             Followed::Pods => graph.remove_pod(key),
             Followed::Volumes => graph.remove_volume(key),
             Followed::Attachments => graph.remove_attachment(key),
+            Followed::Slices => graph.remove_slice(key),
         }
     }
 
@@ -126,7 +136,12 @@ pub fn start(server: &Arc<Server>) {
         // Set once: a server is started once.
         let _ = server.authorizer.node.pods.cache.set(cache.clone());
     }
-    for kind in [Followed::Pods, Followed::Volumes, Followed::Attachments] {
+    for kind in [
+        Followed::Pods,
+        Followed::Volumes,
+        Followed::Attachments,
+        Followed::Slices,
+    ] {
         let server = server.clone();
         tokio::spawn(async move {
             let shutdown = server.shutdown.clone();

@@ -25,6 +25,8 @@ pub enum Thing {
     ResourceClaim,
     /// A volume attached to the node.
     Attachment,
+    /// Devices the node offers.
+    Slice,
 }
 
 type Key = Arc<str>;
@@ -59,6 +61,8 @@ pub struct Graph {
     secret_volumes: HashMap<Box<str>, Vec<Box<str>>>,
     /// Nodes by the attachment's name.
     attachments: HashMap<Box<str>, Box<str>>,
+    /// Nodes by the name of the slice of devices.
+    slices: HashMap<Box<str>, Box<str>>,
 }
 
 impl Graph {
@@ -66,6 +70,7 @@ impl Graph {
     pub fn related(&self, node: &str, thing: Thing, key: &str) -> bool {
         match thing {
             Thing::Attachment => self.attachments.get(key).is_some_and(|on| &**on == node),
+            Thing::Slice => self.slices.get(key).is_some_and(|of| &**of == node),
             Thing::Pod => self.pods.get(key).is_some_and(|pod| &*pod.node == node),
             Thing::Volume => self
                 .volumes
@@ -222,6 +227,24 @@ impl Graph {
     /// Forgets every attachment.
     pub fn clear_attachments(&mut self) {
         self.attachments.clear();
+    }
+
+    /// A slice of devices is there. Those that are not of one node belong to none.
+    pub fn put_slice(&mut self, name: &str, node: Option<&str>) {
+        match node {
+            Some(node) => self.slices.insert(name.into(), node.into()),
+            None => self.slices.remove(name),
+        };
+    }
+
+    /// A slice of devices is gone.
+    pub fn remove_slice(&mut self, name: &str) {
+        self.slices.remove(name);
+    }
+
+    /// Forgets every slice of devices.
+    pub fn clear_slices(&mut self) {
+        self.slices.clear();
     }
 }
 

@@ -87,6 +87,7 @@ impl NodeAuthorizer {
                 ("", "persistentvolumeclaims") => return self.get(&asked, Thing::Claim).await,
                 ("", "persistentvolumes") => return self.get(&asked, Thing::Volume).await,
                 ("resource.k8s.io", "resourceclaims") => return self.get(&asked, Thing::ResourceClaim).await,
+                ("resource.k8s.io", "resourceslices") => return self.slice(&asked, attributes).await,
                 ("storage.k8s.io", "volumeattachments") => return self.get(&asked, Thing::Attachment).await,
                 ("", "serviceaccounts") => return self.account(&asked).await,
                 ("coordination.k8s.io", "leases") => return lease(&asked),
@@ -163,6 +164,25 @@ impl NodeAuthorizer {
             }
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Ok(()),
             _ => Err(String::new()),
+        }
+    }
+
+    async fn slice(&self, asked: &Asked<'_>, attributes: &Attributes<'_>) -> Answer {
+        if !asked.subresource.is_empty() {
+            return Err("cannot authorize ResourceSlice subresources".into());
+        }
+        match asked.verb {
+            // Which node a new one is of is in the object: NodeRestriction looks at it.
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => self.related(asked, Thing::Slice).await,
+            "list" | "watch" | "deletecollection" => {
+                if attributes.selectors.exact_field("spec.nodeName") == Some(asked.node) {
+                    Ok(())
+                } else {
+                    Err("can only list/watch/deletecollection resourceslices with nodeName field selector".into())
+                }
+            }
+            _ => Err("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection".into()),
         }
     }
 
@@ -284,6 +304,32 @@ mod tests {
         };
         assert_eq!(answer("watch", services, "").await, Ok(()));
         assert!(answer("create", services, "").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nodes_look_after_their_own_devices() {
+        let slices = Resource {
+            group: "resource.k8s.io",
+            resource: "resourceslices",
+            ..Resource::default()
+        };
+        let one = Resource { name: "s", ..slices };
+        assert_eq!(answer("create", slices, "").await, Ok(()));
+        for verb in ["list", "watch", "deletecollection"] {
+            assert_eq!(answer(verb, slices, "spec.nodeName=n1").await, Ok(()));
+            assert!(answer(verb, slices, "spec.nodeName=n2").await.is_err());
+            assert!(answer(verb, slices, "").await.is_err());
+        }
+        assert!(answer("delete", one, "").await.is_err());
+        let authorizer = NodeAuthorizer::default();
+        let mut graph = authorizer.graph.write();
+        graph.put_slice("s", Some("n1"));
+        graph.put_slice("everywhere", None);
+        drop(graph);
+        let delete = |name| Attributes::resource("delete", Resource { name, ..slices });
+        assert_eq!(authorizer.answer("n1", &delete("s")).await, Ok(()));
+        assert!(authorizer.answer("n2", &delete("s")).await.is_err());
+        assert!(authorizer.answer("n1", &delete("everywhere")).await.is_err());
     }
 
     #[tokio::test]

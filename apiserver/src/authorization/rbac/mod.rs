@@ -36,6 +36,16 @@ pub struct Rbac {
     progress: Progress,
 }
 
+/// Roles and bindings that are known from elsewhere than the cluster.
+impl From<Index> for Rbac {
+    fn from(index: Index) -> Self {
+        Self {
+            index: RwLock::new(index),
+            progress: Progress::default(),
+        }
+    }
+}
+
 impl Rbac {
     /// Whether some rule of some role of the caller allows it.
     pub fn decide(&self, user: &User, attributes: &Attributes<'_>) -> Verdict {

@@ -3,7 +3,8 @@
 //! <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>
 
 use super::tables::{
-    Bound, CORE, EVENTS, Line, READ, READ_UPDATE, READ_WRITE, Role, To, WRITE, bound, role, rule, urls,
+    Bound, CORE, EVENTS, EVENTS_GROUPS, Line, READ, READ_UPDATE, READ_WRITE, Role, To, WRITE, bound, role,
+    rule, urls,
 };
 
 const APPS: &str = "apps";
@@ -48,18 +49,14 @@ pub const NODE: &[Line] = &[
     ),
     rule("get create update patch delete", COORDINATION, "leases"),
     rule("get", STORAGE, "volumeattachments"),
-    rule("get update patch", CORE, "persistentvolumeclaims/status"),
     rule("create", CORE, "serviceaccounts/token"),
-    rule("get", CORE, "serviceaccounts"),
+    rule("get update patch", CORE, "persistentvolumeclaims/status"),
     rule(READ, STORAGE, "csidrivers"),
     rule("get create update patch delete", STORAGE, "csinodes"),
     rule(READ, "node.k8s.io", "runtimeclasses"),
     rule("get", RESOURCE, "resourceclaims"),
-    rule(
-        "get list watch create update patch delete deletecollection",
-        RESOURCE,
-        "resourceslices",
-    ),
+    rule("deletecollection", RESOURCE, "resourceslices"),
+    rule("get", CORE, "serviceaccounts"),
 ];
 
 /// The roles of the cluster.
@@ -74,10 +71,13 @@ pub const ROLES: &[Role] = &[
     ),
     role(
         "system:monitoring",
-        &[urls(
-            "get",
-            "/livez /readyz /healthz /livez/* /readyz/* /healthz/* /metrics /metrics/slis",
-        )],
+        &[
+            urls(
+                "get",
+                "/livez /readyz /healthz /livez/* /readyz/* /healthz/* /metrics /metrics/slis /flagz /statusz",
+            ),
+            rule("get", CORE, "nodes/metrics"),
+        ],
     ),
     role(
         "system:basic-user",
@@ -123,9 +123,10 @@ pub const ROLES: &[Role] = &[
             rule(
                 WRITE,
                 CORE,
-                "replicationcontrollers replicationcontrollers/scale serviceaccounts services services/proxy persistentvolumeclaims configmaps secrets events",
+                "replicationcontrollers replicationcontrollers/scale serviceaccounts services services/proxy persistentvolumeclaims configmaps secrets",
             ),
             rule("create", CORE, "serviceaccounts/token"),
+            rule(WRITE, EVENTS_GROUPS, "events"),
             rule(
                 WRITE,
                 APPS,
@@ -156,9 +157,10 @@ pub const ROLES: &[Role] = &[
             rule(
                 READ,
                 CORE,
-                "limitranges resourcequotas bindings events pods/status resourcequotas/status namespaces/status replicationcontrollers/status pods/log",
+                "limitranges resourcequotas bindings pods/status resourcequotas/status namespaces/status replicationcontrollers/status pods/log",
             ),
             rule(READ, CORE, "namespaces"),
+            rule(READ, EVENTS_GROUPS, "events"),
             rule(READ, DISCOVERY, "endpointslices"),
             rule(
                 READ,
@@ -207,11 +209,8 @@ pub const ROLES: &[Role] = &[
         &[
             rule(READ, CORE, "nodes"),
             rule("proxy", CORE, "nodes"),
-            rule(
-                "*",
-                CORE,
-                "nodes/proxy nodes/metrics nodes/stats nodes/log nodes/pods nodes/healthz nodes/configz nodes/checkpoint",
-            ),
+            rule("*", CORE, "nodes/proxy nodes/metrics nodes/stats nodes/log"),
+            rule("*", CORE, "nodes/pods nodes/healthz nodes/configz"),
         ],
     ),
     role(
@@ -299,7 +298,10 @@ pub const ROLES: &[Role] = &[
     ),
     role(
         "system:service-account-issuer-discovery",
-        &[urls("get", "/.well-known/openid-configuration /openid/v1/jwks")],
+        &[urls(
+            "get",
+            "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
+        )],
     ),
     role(
         "system:node-proxier",
@@ -307,8 +309,8 @@ pub const ROLES: &[Role] = &[
             rule("list watch", CORE, "services endpoints"),
             rule(READ, CORE, "nodes"),
             EVENTS,
-            rule("list watch", DISCOVERY, "endpointslices"),
             rule("list watch", NETWORKING, "servicecidrs"),
+            rule("list watch", DISCOVERY, "endpointslices"),
         ],
     ),
     role(
@@ -316,7 +318,8 @@ pub const ROLES: &[Role] = &[
         &[
             EVENTS,
             rule("create", COORDINATION, "leases"),
-            rule("get update", COORDINATION, "leases").named("kube-scheduler"),
+            rule("get update list watch", COORDINATION, "leases").named("kube-scheduler"),
+            rule(READ_WRITE, COORDINATION, "leasecandidates"),
             rule(READ, CORE, "nodes"),
             rule("get list watch delete", CORE, "pods"),
             rule("create", CORE, "pods/binding bindings"),
@@ -329,14 +332,17 @@ pub const ROLES: &[Role] = &[
             rule("create", AUTHENTICATION, "tokenreviews"),
             rule("create", AUTHORIZATION, "subjectaccessreviews"),
             rule(READ, STORAGE, "csinodes"),
+            rule(READ, STORAGE, "volumeattachments"),
             rule(READ, CORE, "namespaces"),
             rule(READ, STORAGE, "csidrivers"),
             rule(READ, STORAGE, "csistoragecapacities"),
-            rule(READ, STORAGE, "volumeattachments"),
             rule(READ, RESOURCE, "deviceclasses"),
-            rule("get list watch update patch", RESOURCE, "resourceclaims"),
-            rule("update patch", RESOURCE, "resourceclaims/status resourceclaims/binding"),
+            rule(READ_UPDATE, RESOURCE, "resourceclaims"),
+            rule(READ_UPDATE, RESOURCE, "resourceclaims/status"),
+            rule("update", CORE, "pods/finalizers"),
             rule(READ, RESOURCE, "resourceslices"),
+            rule("create delete", RESOURCE, "resourceclaims"),
+            rule("update patch", RESOURCE, "resourceclaims/binding"),
         ],
     ),
     // Finalizers of storage are patched here, not updated.
@@ -382,7 +388,17 @@ pub const BINDINGS: &[Bound] = &[
     ),
     bound(
         "keelson:storage-protection",
-        &[To::User("system:kube-controller-manager")],
+        &[
+            To::Account("pvc-protection-controller"),
+            To::Account("pv-protection-controller"),
+            To::Account("statefulset-controller"),
+        ],
     ),
+    // Jobs that may go some time after their end are removed by who runs them.
+    Bound {
+        name: "keelson:ttl-after-finished",
+        role: "system:controller:ttl-after-finished-controller",
+        to: &[To::Account("job-controller")],
+    },
     bound("keelson:network", &[To::User("system:kube-proxy")]),
 ];

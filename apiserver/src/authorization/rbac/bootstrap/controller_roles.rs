@@ -132,7 +132,6 @@ pub const CONTROLLERS: &[(&str, &[Line])] = &[
             rule("update patch", CORE, "persistentvolumeclaims/status"),
             rule(READ, CORE, "persistentvolumeclaims"),
             EVENTS,
-            rule("get", CORE, "services"),
         ],
     ),
     (
@@ -150,10 +149,20 @@ pub const CONTROLLERS: &[(&str, &[Line])] = &[
             rule(READ, CORE, "pods"),
             rule("update", CORE, "pods/finalizers"),
             rule("get list watch create delete", RESOURCE, "resourceclaims"),
-            rule(READ, RESOURCE, "resourceclaimtemplates"),
             rule("update patch", RESOURCE, "resourceclaims resourceclaims/status"),
-            rule("update patch", RESOURCE, "resourceclaims/binding"),
             rule("update patch", CORE, "pods/status"),
+            EVENTS,
+            rule("update patch", RESOURCE, "resourceclaims/binding"),
+        ],
+    ),
+    (
+        "device-taint-eviction-controller",
+        &[
+            rule("get list watch delete", CORE, "pods"),
+            rule("update patch", CORE, "pods/status"),
+            rule(READ, RESOURCE, "resourceclaims"),
+            rule(READ, RESOURCE, "resourceslices"),
+            rule(READ, RESOURCE, "deviceclasses"),
             EVENTS,
         ],
     ),
@@ -217,7 +226,6 @@ pub const CONTROLLERS: &[(&str, &[Line])] = &[
             rule("list watch", CORE, "nodes"),
             EVENTS,
             rule("watch", CORE, "events"),
-            rule("get", CORE, "services"),
         ],
     ),
     (
@@ -335,6 +343,7 @@ pub const CONTROLLERS: &[(&str, &[Line])] = &[
         "pvc-protection-controller",
         &[
             rule("get list watch update", CORE, "persistentvolumeclaims"),
+            rule("update", CORE, "persistentvolumeclaims/status"),
             rule("list watch get", CORE, "pods"),
             EVENTS,
         ],
@@ -377,6 +386,16 @@ pub const CONTROLLERS: &[(&str, &[Line])] = &[
         &[
             rule("get", CORE, "configmaps").named("kube-apiserver-legacy-service-account-token-tracking"),
             rule("patch delete", CORE, "secrets"),
+        ],
+    ),
+    (
+        "selinux-warning-controller",
+        &[
+            EVENTS,
+            rule(READ, CORE, "persistentvolumes"),
+            rule(READ, CORE, "persistentvolumeclaims"),
+            rule(READ, CORE, "pods"),
+            rule(READ, STORAGE, "csidrivers"),
         ],
     ),
 ];

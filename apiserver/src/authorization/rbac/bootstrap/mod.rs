@@ -15,6 +15,9 @@ pub mod controller_roles;
 pub mod namespace_roles;
 pub mod tables;
 
+#[cfg(test)]
+mod facts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,6 +32,7 @@ use keelson_api::object::Kind;
 use keelson_api::status::ApiResult;
 
 use super::escalation::missing_rules;
+use super::index::Index;
 use super::rule::Rule;
 use crate::authentication::User;
 use crate::registry::rbac::GROUP;
@@ -65,10 +69,6 @@ pub async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
         let subjects = vec![To::Account(controller).subject()];
         work.push(Box::pin(ensure(server, role)));
         work.push(Box::pin(ensure(server, cluster_binding(&name, &name, subjects))));
-        // The controller manager acts as itself.
-        let own = format!("keelson:kube-controller-manager:{controller}");
-        let subjects = vec![To::User("system:kube-controller-manager").subject()];
-        work.push(Box::pin(ensure(server, cluster_binding(&own, &name, subjects))));
     }
     for (namespace, roles, bindings) in namespace_roles::NAMESPACES {
         for role in *roles {
@@ -86,6 +86,47 @@ pub async fn reconcile(server: &Arc<Server>) -> ApiResult<()> {
         .buffer_unordered(AT_ONCE)
         .try_collect::<()>()
         .await
+}
+
+/// The same roles and bindings as the authorizer keeps them: what a cluster allows that nobody has changed. Roles that
+/// are made of their parts have the rules of these.
+pub fn index() -> Index {
+    let mut index = Index::default();
+    for role in cluster_roles::ROLES {
+        index.put_role("", role.name, &whole(role));
+    }
+    for bound in cluster_roles::BINDINGS {
+        let role = reference("ClusterRole", bound.role);
+        index.put_binding("", bound.name, &role, &subjects(bound.to));
+    }
+    for (controller, lines) in controller_roles::CONTROLLERS {
+        let name = format!("{}{controller}", controller_roles::PREFIX);
+        index.put_role("", &name, &policies(lines));
+        let role = reference("ClusterRole", &name);
+        index.put_binding("", &name, &role, &[To::Account(controller).subject()]);
+    }
+    for (namespace, roles, bindings) in namespace_roles::NAMESPACES {
+        for role in *roles {
+            index.put_role(namespace, role.name, &policies(role.lines));
+        }
+        for bound in *bindings {
+            let role = reference("Role", bound.role);
+            index.put_binding(namespace, bound.name, &role, &subjects(bound.to));
+        }
+    }
+    index
+}
+
+/// A role's own rules and those of its parts.
+fn whole(role: &Role) -> Vec<PolicyRule> {
+    let mut rules = policies(role.lines);
+    if role.aggregates {
+        let parts = cluster_roles::ROLES
+            .iter()
+            .filter(|part| part.part_of == role.name);
+        rules.extend(parts.flat_map(whole));
+    }
+    rules
 }
 
 fn meta(namespace: &str, name: &str) -> ObjectMeta {

@@ -1,13 +1,19 @@
 //! The roles inside of kube-system and kube-public.
 
-use super::tables::{Bound, CORE, EVENTS, READ, Role, To, bound, role, rule};
+use super::tables::{Bound, CORE, EVENTS, Line, READ, Role, To, bound, role, rule};
 
-const LEASES: &str = "coordination.k8s.io";
+const COORDINATION: &str = "coordination.k8s.io";
 
 /// A namespace, its roles and its bindings.
 pub const NAMESPACES: &[(&str, &[Role], &[Bound])] = &[
     ("kube-system", SYSTEM_ROLES, SYSTEM_BINDINGS),
     ("kube-public", PUBLIC_ROLES, PUBLIC_BINDINGS),
+];
+
+/// What it takes to lead, or to be a candidate for it.
+const LEADING: &[Line] = &[
+    rule("create get list update watch", COORDINATION, "leases"),
+    rule("create get list update watch", COORDINATION, "leasecandidates"),
 ];
 
 const SYSTEM_ROLES: &[Role] = &[
@@ -27,23 +33,8 @@ const SYSTEM_ROLES: &[Role] = &[
         "system:controller:token-cleaner",
         &[rule("get list watch delete", CORE, "secrets"), EVENTS],
     ),
-    role(
-        "system::leader-locking-kube-controller-manager",
-        &[
-            rule("watch", CORE, "configmaps"),
-            rule("get update", CORE, "configmaps").named("kube-controller-manager"),
-            // Whoever wants to lead watches the lease it wants.
-            rule(READ, LEASES, "leases").named("kube-controller-manager"),
-        ],
-    ),
-    role(
-        "system::leader-locking-kube-scheduler",
-        &[
-            rule("watch", CORE, "configmaps"),
-            rule("get update", CORE, "configmaps").named("kube-scheduler"),
-            rule(READ, LEASES, "leases").named("kube-scheduler"),
-        ],
-    ),
+    role("system::leader-locking-kube-controller-manager", LEADING),
+    role("system::leader-locking-kube-scheduler", LEADING),
 ];
 
 const CONTROLLER_MANAGER: To = To::User("system:kube-controller-manager");
@@ -57,7 +48,11 @@ const SYSTEM_BINDINGS: &[Bound] = &[
     },
     bound(
         "system::leader-locking-kube-controller-manager",
-        &[CONTROLLER_MANAGER, To::Account("kube-controller-manager")],
+        &[
+            CONTROLLER_MANAGER,
+            To::Account("kube-controller-manager"),
+            To::Account("leader-election-controller"),
+        ],
     ),
     bound(
         "system::leader-locking-kube-scheduler",

@@ -13,6 +13,9 @@ pub const READ_UPDATE: &str = "get list watch update patch";
 /// The core group.
 pub const CORE: &str = "core";
 
+/// The groups events are in.
+pub const EVENTS_GROUPS: &str = "core events.k8s.io";
+
 /// One line of a role.
 #[derive(Debug, Clone, Copy)]
 pub struct Line {
@@ -46,7 +49,7 @@ pub const fn urls(verbs: &'static str, urls: &'static str) -> Line {
 }
 
 /// Telling what happens.
-pub const EVENTS: Line = rule("create update patch", "core events.k8s.io", "events");
+pub const EVENTS: Line = rule("create update patch", EVENTS_GROUPS, "events");
 
 impl Line {
     /// The same for objects of these names only.
