@@ -157,7 +157,7 @@ impl Server {
     /// Waits until the caches show everything written before this call.
     pub async fn catch_up(&self) -> ApiResult<i64> {
         let revision = self.freshness.revision().await?;
-        self.feed.wait_for(revision).await?;
+        self.feed.catch_up_with(revision).await?;
         Ok(revision)
     }
 

@@ -23,7 +23,7 @@ pub async fn entry(call: &Call<'_>, version: &str) -> ApiResult<Arc<Entry>> {
     match resource_version(version)? {
         None => drop(call.server.catch_up().await?),
         Some(0) => {}
-        Some(revision) => call.server.feed.wait_for(revision).await?,
+        Some(revision) => call.server.feed.wait_for_named(revision).await?,
     }
     call.served.cache.readable()?;
     let stored = call.served.cache.get(&call.cache_key());

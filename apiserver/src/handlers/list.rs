@@ -122,12 +122,12 @@ async fn moment(call: &Call<'_>, options: &ListOptions) -> ApiResult<(Entries, i
             (entries, revision, None, 0)
         }
         Moment::NotOlderThan(revision) => {
-            wait(call, revision).await?;
+            server.feed.wait_for_named(revision).await?;
             let (entries, revision) = present();
             (entries, revision, None, limit)
         }
         Moment::Exact(revision) => {
-            wait(call, revision).await?;
+            server.feed.wait_for_named(revision).await?;
             let entries = at(call, revision).await.map_err(|error| match error {
                 Past::Gone => ApiError::expired("The resourceVersion for the provided list is too old."),
                 Past::Other(error) => error,
@@ -148,25 +148,6 @@ pub async fn observed(call: &Call<'_>) -> ApiResult<Entries> {
         entries.insert(key, Arc::new(entry.map_err(ApiError::internal)?));
     }
     Ok(entries)
-}
-
-/// Waits for a revision the caller has seen elsewhere.
-pub async fn wait(call: &Call<'_>, revision: i64) -> ApiResult<()> {
-    let feed = &call.server.feed;
-    feed.wait_for(revision).await.map_err(|error| {
-        if error.code() != 504 {
-            return error;
-        }
-        let text = format!(
-            "Too large resource version: {revision}, current: {}",
-            feed.reached()
-        );
-        ApiError::timeout(&text, 1).with_cause(k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause {
-            reason: Some("ResourceVersionTooLarge".into()),
-            message: Some("Too large resource version".into()),
-            field: None,
-        })
-    })
 }
 
 enum Past {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use keelson_api::status::{ApiError, ApiResult};
 use rand::Rng as _;
 
-use super::list::wait;
 use super::options::{ListOptions, resource_version};
 use super::{Call, convert};
 use crate::storage::cache::{Start, Watching};
@@ -38,11 +37,15 @@ pub async fn watch(call: &Call<'_>, options: &ListOptions) -> ApiResult<Watch> {
     let version = resource_version(&options.resource_version)?;
     let server = call.server;
     let initial = options.send_initial_events;
-    match version {
-        None => drop(server.catch_up().await?),
-        Some(0) => {}
-        Some(revision) => wait(call, revision).await?,
-    }
+    let there = match version {
+        None => {
+            server.catch_up().await?;
+            Ok(())
+        }
+        // The objects of a moment to come are waited for; what will happen after it is not.
+        Some(revision) if revision > 0 && initial == Some(true) => server.feed.wait_for_named(revision).await,
+        Some(_) => Ok(()),
+    };
     call.served.cache.readable()?;
     let start = match (version, initial) {
         (_, Some(true)) | (None | Some(0), None) => Start::Present,
@@ -54,17 +57,15 @@ pub async fn watch(call: &Call<'_>, options: &ListOptions) -> ApiResult<Watch> {
         Some(_) => Arc::new(filter.without_selectors()),
         None => filter.clone(),
     };
-    let watching = call
-        .served
-        .cache
-        .watch(seen, start, options.allow_bookmarks, || server.feed.reached())
-        .map_err(|too_old| {
-            ApiError::expired(format!(
-                "too old resource version: {} ({})",
-                version.unwrap_or_default(),
-                too_old.oldest
-            ))
-        });
+    let bookmarks = options.allow_bookmarks;
+    let watching = there.and_then(|()| {
+        let reached = || server.feed.reached();
+        let watching = call.served.cache.watch(seen, start, bookmarks, reached);
+        watching.map_err(|too_old| {
+            let wanted = version.unwrap_or_default();
+            ApiError::expired(format!("too old resource version: {wanted} ({})", too_old.oldest))
+        })
+    });
     let watching = match watching {
         Ok(watching) if call.served.converter().is_some() => {
             Ok(convert::watching(server, call.served, filter, watching).await?)
@@ -72,7 +73,7 @@ pub async fn watch(call: &Call<'_>, options: &ListOptions) -> ApiResult<Watch> {
         watching => watching,
     };
     let initial_end = match (&watching, initial) {
-        (Ok(watching), Some(true)) if options.allow_bookmarks => Some(watching.revision),
+        (Ok(watching), Some(true)) if bookmarks => Some(watching.revision),
         _ => None,
     };
     let timeout = match options.timeout_seconds {
@@ -84,7 +85,7 @@ pub async fn watch(call: &Call<'_>, options: &ListOptions) -> ApiResult<Watch> {
     Ok(Watch {
         watching,
         initial_end,
-        bookmarks: options.allow_bookmarks,
+        bookmarks,
         timeout,
     })
 }

@@ -99,6 +99,8 @@ pub enum Signal {
 struct Watcher {
     filter: Arc<Filter>,
     queue: mpsc::Sender<Signal>,
+    /// What happened until then is none of its business; it may be yet to come.
+    after: i64,
     next_bookmark: Option<Instant>,
 }
 
@@ -347,7 +349,7 @@ impl ResourceCache {
     pub fn bookmark(&self, revision: i64, now: Instant) {
         let mut inner = self.inner.lock();
         for watcher in &mut inner.watchers {
-            if watcher.next_bookmark.is_some_and(|due| due <= now) {
+            if watcher.after <= revision && watcher.next_bookmark.is_some_and(|due| due <= now) {
                 watcher.next_bookmark = Some(now + BOOKMARK_INTERVAL);
                 // A full queue gets its bookmark the next time.
                 let _ = watcher.queue.try_send(Signal::Bookmark(revision));
@@ -388,6 +390,10 @@ impl ResourceCache {
         inner.watchers.push(Watcher {
             filter,
             queue: sender,
+            after: match start {
+                Start::Present => 0,
+                Start::After(revision) => revision,
+            },
             next_bookmark,
         });
         Ok(Watching {
@@ -404,6 +410,9 @@ impl Inner {
         self.last_change = revision;
         let event = Arc::new(event);
         self.watchers.retain(|watcher| {
+            if revision <= watcher.after {
+                return true;
+            }
             match event.seen_through(&watcher.filter) {
                 // A watcher that is gone is noticed at its next event or bookmark.
                 None => true,
@@ -549,6 +558,18 @@ mod tests {
         }
         assert!(cache.watch(all.clone(), Start::After(10), false, || 11).is_err());
         assert!(cache.watch(all, Start::After(11), false, || 11).is_ok());
+    }
+
+    #[test]
+    fn a_watch_of_what_is_to_come_tells_nothing_from_before() {
+        let cache = cache();
+        let all = filter(&cache, "");
+        let mut early = cache.watch(all, Start::After(12), true, || 10).expect("a watch");
+        put(&cache, "a/x", 11, "red");
+        cache.bookmark(11, Instant::now() + BOOKMARK_INTERVAL * 2);
+        put(&cache, "a/x", 12, "red");
+        put(&cache, "a/x", 13, "red");
+        assert_eq!(told(&mut early), [("MODIFIED", 13)]);
     }
 
     #[test]

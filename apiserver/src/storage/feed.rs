@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::backoff::Backoff;
 use keelson_proto::etcd::watch_request::RequestUnion;
@@ -28,8 +29,10 @@ use crate::custom::{Change, CustomResources, Prepared};
 
 /// Keys in one page of the first load.
 const PAGE: i64 = 2000;
-/// How long a read waits for the cache to catch up before it gives up.
+/// How long a read waits for the cache to catch up with the store before it gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a read waits for a revision that its caller has named, and that may never come.
+const PATIENCE_WITH_CALLERS: Duration = Duration::from_secs(3);
 /// A revision that no event leads to (a write outside of the prefix) is learned by asking.
 const ASK_AFTER: Duration = Duration::from_millis(20);
 /// How often watchers are looked through for due bookmarks.
@@ -81,8 +84,23 @@ impl Feed {
         self.reached() > 0
     }
 
-    /// Waits until the caches show `revision`.
-    pub async fn wait_for(&self, revision: i64) -> ApiResult<()> {
+    /// Waits until the caches show a revision of the store's.
+    ///
+    /// # Errors
+    /// 504 when that takes too long.
+    pub async fn catch_up_with(&self, revision: i64) -> ApiResult<()> {
+        self.wait_for(revision, PATIENCE).await
+    }
+
+    /// Waits until the caches show a revision the caller has seen elsewhere, or made up.
+    ///
+    /// # Errors
+    /// 504 when that takes too long.
+    pub async fn wait_for_named(&self, revision: i64) -> ApiResult<()> {
+        self.wait_for(revision, PATIENCE_WITH_CALLERS).await
+    }
+
+    async fn wait_for(&self, revision: i64, patience: Duration) -> ApiResult<()> {
         if self.reached() >= revision {
             return Ok(());
         }
@@ -96,11 +114,20 @@ impl Feed {
                 // Full means that somebody already asked.
                 Err(_) => drop(self.ask.try_send(())),
             }
-            if begun.elapsed() > PATIENCE {
-                return Err(ApiError::timeout("Too large resource version", 1));
+            if begun.elapsed() > patience {
+                return Err(too_large(revision, self.reached()));
             }
         }
     }
+}
+
+fn too_large(revision: i64, reached: i64) -> ApiError {
+    let text = format!("Too large resource version: {revision}, current: {reached}");
+    ApiError::timeout(&text, 1).with_cause(StatusCause {
+        reason: Some("ResourceVersionTooLarge".to_owned()),
+        message: Some("Too large resource version".to_owned()),
+        field: None,
+    })
 }
 
 struct Follower {
