@@ -101,10 +101,15 @@ pub struct Config {
     /// How long events are kept.
     #[arg(long, default_value = "1h", value_parser = duration)]
     pub event_ttl: Duration,
-    /// Reading requests served at the same time; 0 is no limit.
+    /// Whether requests are served in fair queues by priority level, as FlowSchemas and PriorityLevelConfigurations say.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_priority_and_fairness: bool,
+    /// With `--max-mutating-requests-inflight`, the seats that all priority levels share. Without priority and fairness,
+    /// reading requests served at the same time; 0 is no limit then.
     #[arg(long, default_value_t = 400)]
     pub max_requests_inflight: usize,
-    /// Writing requests served at the same time; 0 is no limit.
+    /// Added to `--max-requests-inflight`. Without priority and fairness, writing requests served at the same time; 0 is
+    /// no limit then.
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: usize,
     /// Shortest time after which a watch without a timeout of its own is ended, in seconds.

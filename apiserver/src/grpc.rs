@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _};
@@ -21,7 +22,7 @@ use crate::audit::{self, Record};
 use crate::authentication::User;
 use crate::authorization::attributes::{Attributes, Resource, Selectors};
 use crate::discovery::AggregatedVersion;
-use crate::flow_control::Pool;
+use crate::flow_control::{self, Place, Pool, Sending, cost};
 use crate::handlers::managers::Tracking;
 use crate::handlers::options::{ListOptions, Query, WriteOptions, parse_delete_options};
 use crate::handlers::patch::PatchType;
@@ -43,6 +44,8 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 const CHUNK: usize = 256 << 10;
 /// Events in one message of a watch.
 const BATCH: usize = 256;
+/// How soon a write of a batch that found no room is tried again.
+const COME_AGAIN: Duration = Duration::from_secs(1);
 /// Writes of a batch under way at the same time.
 const CONCURRENCY: usize = 64;
 
@@ -53,9 +56,12 @@ pub struct GrpcDoor(ResourcesServer<Door>);
 impl GrpcDoor {
     /// A door into this server.
     pub fn new(server: Arc<Server>) -> Self {
-        let service = ResourcesServer::new(Door { server })
-            .max_decoding_message_size(MESSAGE_LIMIT)
-            .max_encoding_message_size(MESSAGE_LIMIT);
+        let service = ResourcesServer::new(Door {
+            server,
+            when_full: WhenFull::Refuse,
+        })
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
         Self(service)
     }
 
@@ -93,6 +99,16 @@ fn status(error: &ApiError) -> Status {
 
 struct Door {
     server: Arc<Server>,
+    when_full: WhenFull,
+}
+
+/// What becomes of a call for which there is no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhenFull {
+    /// Its caller is told to come again.
+    Refuse,
+    /// It is tried again here.
+    ComeAgain,
 }
 
 /// A call taken apart, authorized, and counted.
@@ -101,7 +117,7 @@ struct Entered {
     served: Served,
     user: User,
     target: proto::Target,
-    _place: Option<tokio::sync::OwnedSemaphorePermit>,
+    place: Place,
     _running: Option<Running>,
     audit: Option<Arc<Record>>,
 }
@@ -138,6 +154,11 @@ impl Entered {
         )
     }
 
+    /// Keeps its place until what it answers is sent.
+    fn sending(&mut self) -> Sending {
+        std::mem::replace(&mut self.place, Place::free()).while_sending()
+    }
+
     fn object(&self, outcome: Outcome) -> proto::Object {
         if let Some(record) = &self.audit {
             record.answered(outcome.code);
@@ -170,7 +191,7 @@ impl Door {
         verb: Verb,
         pool: Pool,
     ) -> ApiResult<Entered> {
-        self.enter_selecting(user, target, verb, pool, Selectors::default())
+        self.enter_selecting(user, target, verb, pool, (Selectors::default(), 0))
             .await
     }
 
@@ -180,10 +201,9 @@ impl Door {
         target: Option<proto::Target>,
         verb: Verb,
         pool: Pool,
-        selectors: Selectors<'_>,
+        (selectors, limit): (Selectors<'_>, usize),
     ) -> ApiResult<Entered> {
         let target = target.ok_or_else(|| ApiError::bad_request("the request names no target"))?;
-        let place = self.server.flow.enter(pool).await?;
         let attributes = Attributes::resource(
             verb.as_str(),
             Resource {
@@ -200,6 +220,7 @@ impl Door {
             },
         )
         .selecting(selectors);
+        let place = self.place(user, &attributes, pool, limit).await?;
         let audit = audit::origin().and_then(|o| self.server.audit.begin(&o, user, &attributes));
         let checked = audit::scope(audit.clone(), self.server.authorizer.check(user, &attributes)).await;
         if let (Some(record), Err(error)) = (&audit, &checked) {
@@ -225,16 +246,40 @@ impl Door {
                 info.plural
             )));
         }
-        let running = (pool != Pool::Unlimited).then(|| self.server.metrics.enter(pool == Pool::Writing));
+        let running = self.server.metrics.enter(pool);
         Ok(Entered {
             server: self.server.clone(),
             served,
             user: user.clone(),
             target,
-            _place: place,
+            place,
             _running: running,
             audit,
         })
+    }
+
+    /// Takes seats for a call, of which a list wants `limit` objects.
+    async fn place(
+        &self,
+        user: &User,
+        attributes: &Attributes<'_>,
+        pool: Pool,
+        limit: usize,
+    ) -> ApiResult<Place> {
+        let server = &self.server;
+        let flow = server.flow.flow(user, attributes);
+        let seats = match attributes.verb {
+            "list" | "deletecollection" => cost::of_list(server, attributes, limit),
+            _ => 1,
+        };
+        loop {
+            match server.flow.enter(&flow, (user, attributes), pool, seats).await {
+                Err(error) if self.when_full == WhenFull::ComeAgain && flow_control::is_refusal(&error) => {
+                    tokio::time::sleep(COME_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     async fn write(&self, user: &User, write: proto::batch_item::Write) -> ApiResult<(u16, Bytes)> {
@@ -433,7 +478,13 @@ impl Resources for Door {
                 field: &request.field_selector,
             };
             let entered = self
-                .enter_selecting(&user, request.target, Verb::List, Pool::Reading, selectors)
+                .enter_selecting(
+                    &user,
+                    request.target,
+                    Verb::List,
+                    Pool::Reading,
+                    (selectors, usize::try_from(request.limit).unwrap_or_default()),
+                )
                 .await?;
             let options = ListOptions {
                 label_selector: request.label_selector,
@@ -449,7 +500,8 @@ impl Resources for Door {
                 .await?;
             Ok((entered, answer))
         };
-        let (entered, answer) = run.await.map_err(|error: ApiError| status(&error))?;
+        let (mut entered, answer) = run.await.map_err(|error: ApiError| status(&error))?;
+        let sending = entered.sending();
         let view = request.view;
         let revision = answer.revision.to_string();
         let end = (
@@ -457,7 +509,7 @@ impl Resources for Door {
             answer.remaining.unwrap_or_default(),
         );
         let state = (
-            entered,
+            (entered, sending),
             answer.items.into_iter().peekable(),
             Some((revision, end)),
         );
@@ -466,7 +518,7 @@ impl Resources for Door {
             let (mut chunk, mut size) = (proto::ListChunk::default(), 0);
             while size < CHUNK {
                 let Some(entry) = items.next() else { break };
-                match viewed(&entered, entry.object(), view) {
+                match viewed(&entered.0, entry.object(), view) {
                     Ok(json) => {
                         size += json.len();
                         chunk.items.push(json);
@@ -499,7 +551,13 @@ impl Resources for Door {
                 field: &request.field_selector,
             };
             let entered = self
-                .enter_selecting(&user, request.target, Verb::Watch, Pool::Unlimited, selectors)
+                .enter_selecting(
+                    &user,
+                    request.target,
+                    Verb::Watch,
+                    Pool::Beginning,
+                    (selectors, 0),
+                )
                 .await?;
             let initial = request.send_initial_events;
             let options = ListOptions {
@@ -520,7 +578,7 @@ impl Resources for Door {
                 .await?;
             Ok((entered, watch))
         };
-        let (entered, watch) = run.await.map_err(|error: ApiError| status(&error))?;
+        let (mut entered, watch) = run.await.map_err(|error: ApiError| status(&error))?;
         let running = entered
             .server
             .metrics
@@ -538,7 +596,9 @@ impl Resources for Door {
                 }))));
             }
         };
+        let beginning = entered.sending();
         let state = WatchState {
+            beginning: (!watching.initial.is_empty()).then_some(beginning),
             entered,
             view,
             initial: watching.initial.into_iter(),
@@ -605,7 +665,7 @@ impl Resources for Door {
                     request.target,
                     Verb::DeleteCollection,
                     Pool::Writing,
-                    selectors,
+                    (selectors, 0),
                 )
                 .await?;
             let options = if request.options.is_empty() {
@@ -643,12 +703,14 @@ impl Resources for Door {
     ) -> Result<Response<proto::BatchResponse>, Status> {
         let user = &caller(&request)?;
         let items = request.into_inner().items;
+        // Its sender waits for all of them: a refusal would only bring the same ones again.
+        let door = &Door {
+            server: self.server.clone(),
+            when_full: WhenFull::ComeAgain,
+        };
         let writes = items.into_iter().map(|item| async move {
             let result = match item.write {
-                Some(write) => {
-                    self.server.flow.wait(Pool::Writing).await;
-                    self.caught(user, write).await
-                }
+                Some(write) => door.caught(user, write).await,
                 None => Err(ApiError::bad_request("an item of the batch says nothing")),
             };
             match result {
@@ -720,6 +782,8 @@ struct WatchState {
     delivery: Delivery,
     deadline: tokio::time::Instant,
     _running: Running,
+    /// Until the initial objects are sent.
+    beginning: Option<Sending>,
 }
 
 impl WatchState {
@@ -740,6 +804,7 @@ impl WatchState {
         if !batch.events.is_empty() {
             return Some(batch);
         }
+        self.beginning = None;
         if self.backlog.is_empty() {
             tokio::select! {
                 biased;

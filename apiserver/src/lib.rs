@@ -103,6 +103,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tokio::spawn(aggregator::availability::run(server.clone(), shutdown.clone()));
     tokio::spawn(aggregator::registrations::run(server.clone(), shutdown.clone()));
     tokio::spawn(admission::policies::status::run(server.clone(), shutdown.clone()));
+    tokio::spawn(flow_control::follow::run(server.clone(), shutdown.clone()));
     tokio::spawn(announce(server.clone(), shutdown.clone()));
     server::run(server, grpc, listener, tls, shutdown).await;
     bootstrap.await.context("looking after the system's objects")?;
@@ -157,17 +158,29 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         &config.disable_admission_plugins,
     )?);
     let authorizers = config.authorization.steps()?;
-    let flow = FlowControl::new(
+    let metrics = ServerMetrics::new();
+    let (reading, writing) = (
         config.max_requests_inflight,
         config.max_mutating_requests_inflight,
     );
+    let flow = match config.enable_priority_and_fairness {
+        false => FlowControl::plain(reading, writing),
+        true if reading.saturating_add(writing) == 0 => bail!(
+            "--max-requests-inflight and --max-mutating-requests-inflight are 0: with priority and fairness they must \
+             add up to something positive"
+        ),
+        true => {
+            let seats = u32::try_from(reading.saturating_add(writing)).unwrap_or(u32::MAX);
+            FlowControl::fair(seats, metrics.flows())
+        }
+    };
     Ok(Arc::new(Server {
         discovery: discovery::Published::default(),
         openapi: openapi::Documents::default(),
         aggregator: Aggregator::new(&config.aggregator),
         audit: AuditLog::open(&config.audit)?,
         shutdown: shutdown.clone(),
-        metrics: ServerMetrics::new(),
+        metrics,
         config,
         store,
         catalog,

@@ -1,5 +1,7 @@
 //! What the server counts about itself.
 
+pub mod flows;
+
 use std::time::{Duration, Instant};
 
 use keelson_daemon::metrics::Metrics;
@@ -8,6 +10,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+
+use crate::flow_control::Pool;
+use flows::FlowMetrics;
 
 /// Labels of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -127,19 +132,30 @@ impl ServerMetrics {
         }
     }
 
+    /// Figures of priority and fairness.
+    pub fn flows(&self) -> FlowMetrics {
+        let flows = FlowMetrics::default();
+        self.registry.register(|registry| flows.register(registry));
+        flows
+    }
+
     /// The exposition text.
     pub fn encode(&self) -> String {
         self.registry.encode()
     }
 
-    /// Counts a request as being served.
-    pub fn enter(&self, mutating: bool) -> Running {
-        let request_kind = if mutating { "mutating" } else { "readOnly" };
+    /// Counts a request as being served, if it is of those that are soon over.
+    pub fn enter(&self, pool: Pool) -> Option<Running> {
+        let request_kind = match pool {
+            Pool::Reading => "readOnly",
+            Pool::Writing => "mutating",
+            Pool::Beginning | Pool::Unlimited => return None,
+        };
         let gauge = self
             .inflight
             .get_or_create_owned(&InflightLabels { request_kind });
         gauge.inc();
-        Running(gauge)
+        Some(Running(gauge))
     }
 
     /// Counts a watch as being served.

@@ -6,6 +6,7 @@
 //! - [`control_plane`]: a store and an apiserver on loopback, and requests to it
 //! - [`cluster`]: `keeladm up` and `down`
 //! - [`clock`]: the daemons' wall clock, set while they run
+//! - [`wire`]: requests to a control plane as bytes, for what stock clients do not show
 //! - [`kubectl`]: stock kubectl in several versions
 //! - [`https`]: a server of a test's own, for whom the cluster calls
 //! - [`process`]: commands with their output, and waiting for something to become true
@@ -22,3 +23,4 @@ pub mod isolation;
 pub mod kubectl;
 pub mod process;
 pub mod webhooks;
+pub mod wire;

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::{Stream, StreamExt as _};
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
@@ -17,9 +19,12 @@ use serde_json::Value;
 
 use super::negotiate::Encoding;
 pub use crate::connect::Body;
+use crate::flow_control::Place;
 
 /// Answers larger than this are compressed for callers that accept it.
 pub const GZIP_THRESHOLD: usize = 128 << 10;
+/// What is in the connection's buffers before anybody could notice.
+const SHORT: u64 = 64 << 10;
 /// Speed matters more than the last percent.
 const GZIP_LEVEL: Compression = Compression::new(1);
 
@@ -74,6 +79,33 @@ pub fn refusal(error: &ApiError, encoding: Encoding) -> Response<Body> {
         );
     }
     response
+}
+
+/// The refusal of a request for which there is no room: plain text, as upstream has it.
+pub fn too_many_requests(error: &ApiError) -> Response<Body> {
+    let mut response = text(error.code(), format!("{}\n", error.message()));
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(seconds) = error.retry_after_seconds() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The same answer, with the place its request has until it is sent. A short one is as good as sent.
+pub fn sending(response: Response<Body>, place: Place) -> Response<Body> {
+    let length = hyper::body::Body::size_hint(response.body()).exact();
+    if length.is_some_and(|length| length <= SHORT) {
+        return response;
+    }
+    let sending = place.while_sending();
+    response.map(|body| {
+        let held = move |frame| {
+            let _ = &sending;
+            frame
+        };
+        body.map_frame(held).boxed_unsync()
+    })
 }
 
 /// Adds what the caller is to be told besides the answer.

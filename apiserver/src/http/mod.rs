@@ -36,7 +36,7 @@ use crate::audit;
 use crate::audit::event::Origin;
 use crate::authentication::{User, impersonation};
 use crate::authorization::attributes::{Attributes, Resource, Selectors};
-use crate::flow_control::Pool;
+use crate::flow_control::{self, Flow, Place, Pool, cost};
 use crate::grpc::GrpcDoor;
 use crate::handlers::options::Query;
 use crate::metrics::Subject;
@@ -70,6 +70,8 @@ pub struct Asked {
     pub query: Vec<(String, String)>,
     /// The request itself, its body unread.
     pub request: Request<Incoming>,
+    /// What it has while it is served.
+    pub place: Place,
 }
 
 /// Answers a request, whatever happens.
@@ -187,6 +189,7 @@ async fn staircase(
             return refusal(&error, encoding);
         }
     };
+    let mut flow = Flow::default();
     let record = origin.and_then(|origin| server.audit.begin(&origin, &user, &attributes));
     let acting = impersonation::act_as(&server.authorizer, request.headers(), &user).await;
     let response = match acting {
@@ -196,16 +199,17 @@ async fn staircase(
                 record.acting_as(acting);
             }
             let user = acting.unwrap_or(user);
+            flow = server.flow.flow(&user, &attributes);
             let asked = Asked {
                 user: user.clone(),
                 query,
                 request,
+                place: Place::free(),
             };
+            let who = (&user, &attributes, &flow);
             let served: BoxFuture<'_, ApiResult<Response<Body>>> = match &info {
-                RequestInfo::NonResource => Box::pin(non_resource(&server, &user, &attributes, asked)),
-                RequestInfo::Resource(wanted) => {
-                    Box::pin(resource(&server, &user, &attributes, wanted, verb, asked))
-                }
+                RequestInfo::NonResource => Box::pin(non_resource(&server, who, asked)),
+                RequestInfo::Resource(wanted) => Box::pin(resource(&server, who, wanted, verb, asked)),
             };
             match &record {
                 None => served.await,
@@ -213,12 +217,16 @@ async fn staircase(
             }
         }
     };
-    let response = response.unwrap_or_else(|error| {
+    let mut response = response.unwrap_or_else(|error| {
         if let Some(record) = &record {
             record.failed(error.code(), error.to_json().into());
         }
-        refusal(&error, encoding)
+        match flow_control::is_refusal(&error) {
+            true => answer::too_many_requests(&error),
+            false => refusal(&error, encoding),
+        }
     });
+    flow.mark(response.headers_mut());
     let code = response.status().as_u16();
     let response = match &record {
         None => response,
@@ -268,11 +276,13 @@ fn authentication_tried(connection: &Connection, headers: &http::HeaderMap) -> &
 
 async fn non_resource(
     server: &Arc<Server>,
-    user: &User,
-    attributes: &Attributes<'_>,
-    asked: Asked,
+    (user, attributes, flow): (&User, &Attributes<'_>, &Flow),
+    mut asked: Asked,
 ) -> ApiResult<Response<Body>> {
-    let _place = server.flow.enter(Pool::Reading).await?;
+    asked.place = server
+        .flow
+        .enter(flow, (user, attributes), Pool::Reading, 1)
+        .await?;
     server.authorizer.check(user, attributes).await?;
     if let Some(remote) = server.aggregator.of_path(asked.request.uri().path()) {
         return Ok(aggregator::proxy::serve(server, user, &remote, asked.request).await);
@@ -282,23 +292,23 @@ async fn non_resource(
 
 async fn resource(
     server: &Arc<Server>,
-    user: &User,
-    attributes: &Attributes<'_>,
+    (user, attributes, flow): (&User, &Attributes<'_>, &Flow),
     wanted: &ResourceRequest,
     verb: Option<Verb>,
-    asked: Asked,
+    mut asked: Asked,
 ) -> ApiResult<Response<Body>> {
     let connects = crate::connect::handles(&wanted.resource, &wanted.subresource) && wanted.group.is_empty();
     let remote = server.aggregator.find(&wanted.group, &wanted.version);
     let upgrades = remote.is_some() && asked.request.headers().contains_key(http::header::UPGRADE);
     let pool = match verb {
         _ if connects || upgrades => Pool::Unlimited,
-        Some(Verb::Watch) => Pool::Unlimited,
+        Some(Verb::Watch) => Pool::Beginning,
         Some(verb) if verb.mutates() => Pool::Writing,
         _ => Pool::Reading,
     };
-    let _place = server.flow.enter(pool).await?;
-    let _running = (pool != Pool::Unlimited).then(|| server.metrics.enter(pool == Pool::Writing));
+    let seats = cost::seats(server, attributes, verb, &asked.query);
+    asked.place = server.flow.enter(flow, (user, attributes), pool, seats).await?;
+    let _running = server.metrics.enter(pool);
     server.authorizer.check(user, attributes).await?;
     if let Some(remote) = remote {
         return Ok(aggregator::proxy::serve(server, user, &remote, asked.request).await);

@@ -17,6 +17,7 @@ use super::negotiate::{self, Encoding, Form, Shape};
 use super::{Asked, list, read_body, watch, websocket};
 use crate::audit;
 use crate::connect;
+use crate::flow_control::Place;
 use crate::handlers::options::{ListOptions, Query, WriteOptions};
 use crate::handlers::patch::PatchType;
 use crate::handlers::{self, Call, Outcome, body};
@@ -95,7 +96,12 @@ pub async fn serve(
         pretty: query.find("pretty").is_some() && query.flag("pretty"),
         gzip: negotiate::accepts_gzip(asked.request.headers()),
     };
-    let Asked { user, query, request } = asked;
+    let Asked {
+        user,
+        query,
+        request,
+        place,
+    } = asked;
     let call = Call::new(
         server,
         &served,
@@ -110,7 +116,7 @@ pub async fn serve(
     let response = if handler {
         Box::pin(own_kind(call, verb, request, &query, wish)) as BoxFuture<'_, _>
     } else {
-        Box::pin(object(call, verb, request, &query, wish)) as BoxFuture<'_, _>
+        Box::pin(object(call, verb, (request, place), &query, wish)) as BoxFuture<'_, _>
     }
     .await?;
     Ok(response)
@@ -120,7 +126,7 @@ pub async fn serve(
 async fn object(
     call: Call<'_>,
     verb: Verb,
-    request: Request<Incoming>,
+    (request, place): (Request<Incoming>, Place),
     query: &[(String, String)],
     wish: Wish,
 ) -> ApiResult<Response<Body>> {
@@ -135,20 +141,20 @@ async fn object(
         Verb::List => {
             let options = ListOptions::parse(q)?;
             let answer = handlers::list::list(&call, &options).await?;
-            list::respond(&call, answer, wish)
+            Ok(answer::sending(list::respond(&call, answer, wish)?, place))
         }
         Verb::Watch => {
             let options = ListOptions::parse(q)?;
             let begun = handlers::watch::watch(&call, &options).await?;
             if !websocket::asked_for(&parts.headers) {
-                return Ok(watch::respond(&call, begun, wish));
+                return Ok(watch::respond(&call, begun, wish, place));
             }
             // Messages are JSON whatever else may have been asked for.
             let form = Form {
                 encoding: Encoding::Json,
                 ..wish.form
             };
-            let lines = watch::lines(&call, begun, Wish { form, ..wish });
+            let lines = watch::lines(&call, begun, Wish { form, ..wish }, place);
             websocket::respond(&parts.headers, upgrade, lines)
         }
         Verb::Create => {

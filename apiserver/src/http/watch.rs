@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{Body, Pieces, answer, encode, streamed, with_warnings};
 use super::negotiate::{Encoding, Form, Shape};
 use super::resources::{Wish, present};
+use crate::flow_control::{Place, Sending};
 use crate::handlers::Call;
 use crate::handlers::watch::Watch;
 use crate::metrics::Running;
@@ -26,18 +27,18 @@ use crate::table::{self, IncludeObject};
 const PIECE: usize = 64 << 10;
 
 /// The answer to a watch: a stream that has begun.
-pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish) -> Response<Body> {
+pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish, place: Place) -> Response<Body> {
     let content_type = match wish.form.encoding {
         Encoding::Json => "application/json",
         Encoding::Yaml => "application/yaml;stream=watch",
         Encoding::Protobuf => protobuf::STREAM_TYPE,
     };
-    let body = streamed(lines(call, watch, wish));
+    let body = streamed(lines(call, watch, wish, place));
     with_warnings(answer(200, content_type, body), &call.warnings())
 }
 
-/// The lines of a watch, in pieces of one or several whole ones.
-pub fn lines(call: &Call<'_>, watch: Watch, wish: Wish) -> Pieces {
+/// The lines of a watch, in pieces of one or several whole ones. The place is given back when the watch has begun.
+pub fn lines(call: &Call<'_>, watch: Watch, wish: Wish, place: Place) -> Pieces {
     let running = call.server.metrics.watch(call.served.group(), call.info().plural);
     let lines = Lines {
         served: call.served.clone(),
@@ -45,7 +46,7 @@ pub fn lines(call: &Call<'_>, watch: Watch, wish: Wish) -> Pieces {
         include: wish.include,
         told_columns: false,
     };
-    stream(lines, watch, running, call.server.shutdown.clone())
+    stream(lines, watch, (running, place), call.server.shutdown.clone())
 }
 
 /// Turns signals into lines.
@@ -158,9 +159,16 @@ struct State {
     /// The server stops: what watches it may go on elsewhere at once.
     shutdown: CancellationToken,
     _running: Running,
+    /// Until the initial objects are sent.
+    beginning: Option<Sending>,
 }
 
-fn stream(lines: Lines, watch: Watch, running: Running, shutdown: CancellationToken) -> Pieces {
+fn stream(
+    lines: Lines,
+    watch: Watch,
+    (running, place): (Running, Place),
+    shutdown: CancellationToken,
+) -> Pieces {
     let watching = match watch.watching {
         Ok(watching) => watching,
         Err(error) => {
@@ -168,6 +176,7 @@ fn stream(lines: Lines, watch: Watch, running: Running, shutdown: CancellationTo
             return Box::pin(futures::stream::once(async move { line }));
         }
     };
+    let beginning = (!watching.initial.is_empty()).then(|| place.while_sending());
     let state = State {
         lines,
         initial: watching.initial.into_iter(),
@@ -178,6 +187,7 @@ fn stream(lines: Lines, watch: Watch, running: Running, shutdown: CancellationTo
         deadline: Instant::now() + watch.timeout,
         shutdown,
         _running: running,
+        beginning,
     };
     Box::pin(futures::stream::unfold(state, |mut state| async move {
         let piece = state.next().await?;
@@ -206,6 +216,7 @@ impl State {
         if !piece.is_empty() {
             return Some(piece.freeze());
         }
+        self.beginning = None;
         if self.backlog.is_empty() {
             let mut batch = Vec::new();
             tokio::select! {
