@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::Pool;
 use crate::authentication::{MASTERS, User};
@@ -26,7 +26,7 @@ impl Inflight {
     }
 
     /// A place; `Ok(None)` where none is needed, `Err` when there is none. Whoever runs the cluster needs none.
-    pub fn enter(&self, pool: Pool, user: &User) -> Result<Option<OwnedSemaphorePermit>, ()> {
+    pub fn enter(&self, pool: Pool, user: &User) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
         let semaphore = match pool {
             Pool::Reading => &self.reading,
             Pool::Writing => &self.writing,
@@ -38,7 +38,7 @@ impl Inflight {
         match semaphore.clone().try_acquire_owned() {
             Ok(place) => Ok(Some(place)),
             Err(_) if user.in_group(MASTERS) => Ok(None),
-            Err(_) => Err(()),
+            Err(error) => Err(error),
         }
     }
 }

@@ -322,10 +322,8 @@ mod tests {
         }
         assert!(answer("delete", one, "").await.is_err());
         let authorizer = NodeAuthorizer::default();
-        let mut graph = authorizer.graph.write();
-        graph.put_slice("s", Some("n1"));
-        graph.put_slice("everywhere", None);
-        drop(graph);
+        authorizer.graph.write().put_slice("s", Some("n1"));
+        authorizer.graph.write().put_slice("everywhere", None);
         let delete = |name| Attributes::resource("delete", Resource { name, ..slices });
         assert_eq!(authorizer.answer("n1", &delete("s")).await, Ok(()));
         assert!(authorizer.answer("n2", &delete("s")).await.is_err());
