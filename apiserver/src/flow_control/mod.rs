@@ -125,7 +125,7 @@ impl FlowControl {
                     _permit: permit,
                     ..Place::free()
                 }),
-                Err(()) => Err(ApiError::too_many_requests(REFUSAL, RETRY_SECONDS)),
+                Err(_) => Err(ApiError::too_many_requests(REFUSAL, RETRY_SECONDS)),
             },
             (Self::Fair(_), Some(schema)) if pool != Pool::Unlimited => {
                 seated(schema, (user, attributes), seats).await
