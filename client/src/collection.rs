@@ -97,8 +97,18 @@ impl Collection {
     }
 
     pub(crate) async fn get(&self, namespace: &str, name: &str) -> Result<Bytes, ApiError> {
+        self.get_part(namespace, name, "").await
+    }
+
+    /// The object, or a subresource of it.
+    pub(crate) async fn get_part(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+    ) -> Result<Bytes, ApiError> {
         let request = wire::GetRequest {
-            target: self.target(namespace, name, ""),
+            target: self.target(namespace, name, subresource),
             resource_version: String::new(),
             view: self.view.into(),
         };

@@ -49,6 +49,20 @@ impl<K: Object> ResourceClient<K> {
         K::decode(&self.collection.get(namespace, name).await?)
     }
 
+    /// A subresource of the object, `scale` for example.
+    pub async fn get_subresource<R: DeserializeOwned>(
+        &self,
+        key: &ObjectKey,
+        subresource: &str,
+    ) -> Result<R, ApiError> {
+        decode(
+            &self
+                .collection
+                .get_part(&key.namespace, &key.name, subresource)
+                .await?,
+        )
+    }
+
     /// A consistent list.
     pub async fn list(&self, namespace: &str, params: &ListParams) -> Result<ObjectList<K>, ApiError> {
         let mut list = ObjectList {

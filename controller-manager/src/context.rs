@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use keelson_api::labels;
 use keelson_api::object::Kind;
@@ -104,6 +105,8 @@ informers! {
     persistent_volume_claims: PersistentVolumeClaim, all(), [], whole;
     /// Every volume.
     persistent_volumes: PersistentVolume, all(), [], whole;
+    /// Every disruption budget.
+    pod_disruption_budgets: PodDisruptionBudget, all(), [], whole;
     /// Every quota.
     resource_quotas: ResourceQuota, all(), [], whole;
     /// Every service account.

@@ -16,6 +16,7 @@
 //! endpoints/              the addresses behind services, one object each
 //! endpointslice/          the same in slices of a hundred
 //! namespace/              empties namespaces that are being deleted
+//! disruption/            how many pods of a budget may be evicted
 //! resourcequota/         what namespaces use of their quotas
 //! volumeprotection/      volumes and claims in use stay until nothing uses them
 //! serviceaccount/         the account `default` in every namespace
@@ -44,6 +45,7 @@ pub mod context;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbagecollector;

@@ -4,8 +4,8 @@ use futures::future::BoxFuture;
 
 use crate::context::Context;
 use crate::{
-    bootstraptokens, certificates, clusterroleaggregation, cronjob, daemonset, deployment, endpoints,
-    endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc, replicaset,
+    bootstraptokens, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption,
+    endpoints, endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc, replicaset,
     replicationcontroller, resourcequota, rootca, serviceaccount, serviceaccounttoken, statefulset,
     tainteviction, volumeprotection,
 };
@@ -59,6 +59,7 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "node-lifecycle-controller" as Some("node-controller"), "", "nodes" => nodelifecycle::run;
     "taint-eviction-controller" as Some("node-controller"), "", "nodes" => tainteviction::run;
     "pod-garbage-collector-controller" as Some("pod-garbage-collector"), "", "pods" => podgc::run;
+    "disruption-controller" as Some("disruption-controller"), "policy", "poddisruptionbudgets" => disruption::run;
     "resourcequota-controller" as Some("resourcequota-controller"), "", "resourcequotas" => resourcequota::run;
     "persistentvolumeclaim-protection-controller" as Some("pvc-protection-controller"), "", "persistentvolumeclaims" => volumeprotection::run_claims;
     "persistentvolume-protection-controller" as Some("pv-protection-controller"), "", "persistentvolumes" => volumeprotection::run_volumes;

@@ -1,7 +1,10 @@
 //! What every program does with a command line or a configuration file that is wrong, and with one that asks
-//! for help; and what several apiservers on one store make of each other.
+//! for help; what several apiservers on one store make of each other;
+//! and what needs an apiserver and controllers, but no node.
 
+mod budgets;
 mod masters;
+mod plane;
 
 use std::process::Command;
 
@@ -23,6 +26,18 @@ fn program(name: &str, args: &[&str]) -> Result<(Option<i32>, String, String)> {
     command.args(args);
     let output = output(command, None)?;
     Ok((output.status.code(), text(&output.stdout), text(&output.stderr)))
+}
+
+#[test]
+fn an_answer_to_a_question_is_no_table() -> Result<()> {
+    let plane = plane::Plane::start("disruption-controller")?;
+    let review = serde_json::json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"namespace": "default", "verb": "get", "resource": "pods"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let table = "Accept: application/json;as=Table;v=v1;g=meta.k8s.io";
+    let refused = plane.call_with(&[table], "POST", path, &review, 406)?;
+    ensure!(refused["reason"] == "NotAcceptable", "{refused}");
+    Ok(())
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::handlers::options::{ListOptions, Query, WriteOptions};
 use crate::handlers::patch::PatchType;
 use crate::handlers::{self, Call, Outcome, body};
 use crate::registry::catalog::Served;
-use crate::registry::info::{SubresourceForm, Verb};
+use crate::registry::info::{Lifetime, SubresourceForm, Verb};
 use crate::request_info::ResourceRequest;
 use crate::state::Server;
 use crate::table::{self, IncludeObject};
@@ -88,7 +88,8 @@ pub async fn serve(
         return Err(unsupported());
     }
 
-    let form = negotiate::form(asked.request.headers(), true)?;
+    // Answers to questions are no collections of objects: there are no tables of them.
+    let form = negotiate::form(asked.request.headers(), info.lifetime != Lifetime::Answered)?;
     let query = Query(&asked.query);
     let wish = Wish {
         form,

@@ -1,13 +1,13 @@
 //! `pods/eviction`: a deletion that asks the disruption budgets first.
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, StatusCause, Time};
 use keelson_api::names::GroupResource;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
-use keelson_api::{pods, time};
+use keelson_api::{conditions, pods, time};
 
 use crate::admission::Operation;
 use crate::registry::common::scale::{decode, success};
@@ -45,12 +45,59 @@ impl Subresource for PodEviction {
         }
         if !dry_run {
             options.dry_run = None;
+            mark(&call, &mut options).await?;
             ctx.server
                 .delete::<Pod>(ctx.user, ctx.namespace, ctx.name, DeleteOptions { ..options })
                 .await?;
         }
         success(201)
     }
+}
+
+/// Says on the pod why it goes, for whoever judges its end: a Job's failure policy. What the eviction insists on is
+/// looked at here, and holds for the pod as it is afterwards.
+async fn mark(call: &SubresourceCall<'_>, options: &mut DeleteOptions) -> ApiResult<()> {
+    let ctx = &call.ctx;
+    let insisted = options.preconditions.clone().unwrap_or_default();
+    let gr = GroupResource::new("", "pods");
+    let change = |pod: &mut Pod| {
+        for (what, wanted, found) in [
+            ("UID", &insisted.uid, &pod.metadata.uid),
+            (
+                "ResourceVersion",
+                &insisted.resource_version,
+                &pod.metadata.resource_version,
+            ),
+        ] {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| Some(*wanted) != found.as_ref()) {
+                let found = found.as_deref().unwrap_or_default();
+                let text = format!(
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                );
+                return Err(ApiError::conflict(&gr, pod.name(), text));
+            }
+        }
+        let condition = PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: conditions::TRUE.to_owned(),
+            reason: Some("EvictionByEvictionAPI".to_owned()),
+            message: Some("Eviction API: evicting".to_owned()),
+            observed_generation: pod.metadata.generation,
+            ..PodCondition::default()
+        };
+        conditions::set(&mut pod.status.get_or_insert_default().conditions, condition);
+        Ok(())
+    };
+    let pod = ctx
+        .server
+        .update::<Pod>(ctx.user, (ctx.namespace, ctx.name, "status"), change)
+        .await?;
+    if let Some(insisted) = &mut options.preconditions
+        && insisted.resource_version.is_some()
+    {
+        insisted.resource_version = pod.metadata.resource_version;
+    }
+    Ok(())
 }
 
 /// Pods that serve nobody, or are going anyway, disturb nobody by going.
