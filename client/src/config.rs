@@ -1,11 +1,14 @@
 //! Where the apiservers are and who we are: kubeconfig files.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use keelson_daemon::kubeconfig::{CurrentContext, KubeconfigError};
 use keelson_daemon::tls::{PemSource, TlsError};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tonic::metadata::{Ascii, MetadataValue};
 
 pub use keelson_daemon::kubeconfig::TokenSource;
@@ -18,24 +21,45 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// A bearer token that is replaced while it is in use. Clones share it.
 #[derive(Clone, Default)]
-pub struct LiveToken(Arc<Mutex<Option<MetadataValue<Ascii>>>>);
+pub struct LiveToken(Arc<Live>);
+
+#[derive(Default)]
+struct Live {
+    held: Mutex<Option<Held>>,
+    stale: Notify,
+}
+
+struct Held {
+    header: MetadataValue<Ascii>,
+    valid: Range<SystemTime>,
+}
 
 impl LiveToken {
-    /// Calls from now on carry this token.
+    /// Calls from now on carry this token, which is good at these times.
     ///
     /// # Errors
     /// When it cannot be sent.
-    pub fn set(&self, token: &str) -> Result<(), ConfigError> {
-        let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
+    pub fn set(&self, token: &str, valid: Range<SystemTime>) -> Result<(), ConfigError> {
+        let mut header: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
             .parse()
             .map_err(|_| ConfigError::Token)?;
-        value.set_sensitive(true);
-        *self.0.lock() = Some(value);
+        header.set_sensitive(true);
+        *self.0.held.lock() = Some(Held { header, valid });
         Ok(())
     }
 
+    /// Waits until a call was made at a time when the token is not good: the clock was set, or the machine has slept.
+    pub async fn stale(&self) {
+        self.0.stale.notified().await;
+    }
+
     pub(crate) fn get(&self) -> Option<MetadataValue<Ascii>> {
-        self.0.lock().clone()
+        let held = self.0.held.lock();
+        let held = held.as_ref()?;
+        if !held.valid.contains(&SystemTime::now()) {
+            self.0.stale.notify_one();
+        }
+        Some(held.header.clone())
     }
 }
 
@@ -142,6 +166,23 @@ impl ClientConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_token_is_stale_outside_of_its_time() {
+        use std::time::Duration;
+
+        let (token, now) = (LiveToken::default(), SystemTime::now());
+        let hour = Duration::from_secs(3600);
+        let noticed = || tokio::time::timeout(Duration::from_millis(10), token.stale());
+        token.set("t", now - hour..now + hour).unwrap();
+        assert!(token.get().is_some());
+        assert!(noticed().await.is_err());
+        for wrong in [now - 2 * hour..now - hour, now + hour..now + 2 * hour] {
+            token.set("t", wrong).unwrap();
+            assert!(token.get().is_some());
+            assert!(noticed().await.is_ok());
+        }
+    }
 
     #[test]
     fn further_servers_come_after_the_first() {

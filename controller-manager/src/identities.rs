@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -103,6 +103,7 @@ impl Identities {
             tokio::select! {
                 () = tokio::time::sleep(due) => {}
                 () = known.lost.notified() => tracing::warn!(account, "somebody deleted it: it is made again"),
+                () = known.token.stale() => tracing::warn!(account, "the clock was set: its token is renewed"),
             }
             due = self.renew(account, &known.token).await;
         }
@@ -113,7 +114,7 @@ impl Identities {
         let mut backoff = Backoff::new(RETRY, RETRY_MAX);
         loop {
             match self.request(account).await {
-                Ok((text, life)) if token.set(&text).is_ok() => return life.mul_f64(RENEW_AT),
+                Ok((text, life)) if set(token, &text, life).is_ok() => return life.mul_f64(RENEW_AT),
                 Ok(_) => tracing::warn!(account, "the token cannot be used"),
                 Err(error) => tracing::warn!(account, %error, "no token yet"),
             }
@@ -163,4 +164,10 @@ impl Identities {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A token that is good from now on, for so long.
+fn set(token: &LiveToken, text: &str, life: Duration) -> Result<(), ConfigError> {
+    let now = SystemTime::now();
+    token.set(text, now..now + life)
 }
