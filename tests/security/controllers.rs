@@ -174,7 +174,14 @@ fn every_controller_works_under_its_own_account() -> Result<()> {
     eventually("the namespace has its account", PATIENCE, || {
         read(&plane, "/api/v1/namespaces/work/serviceaccounts/default")
     })?;
-    made(&plane, "/api/v1/nodes", &json!({"metadata": {"name": "n1"}}))?;
+    // A node that does not say that it is ready is given no daemon's pods.
+    made(
+        &plane,
+        "/api/v1/nodes",
+        &json!({
+            "metadata": {"name": "n1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }),
+    )?;
     made(
         &plane,
         "/api/v1/namespaces/work/resourcequotas",
