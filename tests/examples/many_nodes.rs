@@ -4,7 +4,6 @@
 //! The nodes are objects without a machine: what a kubelet would add is not part of it.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,6 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use keelson_tests::control_plane::ControlPlane;
-use keelson_tests::daemons::{Daemon, free_port};
 use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -32,21 +30,10 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     let plane = ControlPlane::up(|_, _| Ok(vec!["--authorization-mode=RBAC".to_owned()]))?;
-    let kubeconfig = plane.path("admin.kubeconfig");
-    std::fs::write(&kubeconfig, plane.kubeconfig("admin"))?;
-    let managers = ["kube-controller-manager", "kube-scheduler"];
-    let managers = managers.map(|name| start(name, &plane, &kubeconfig));
-    let [controllers, scheduler] = managers;
-    let (controllers, scheduler) = (controllers?, scheduler?);
-
-    let client = || async {
-        let options = KubeConfigOptions::default();
-        let file = Kubeconfig::read_from(&kubeconfig)?;
-        let config = kube::Config::from_custom_kubeconfig(file, &options).await?;
-        anyhow::Ok(Client::try_from(config)?)
-    };
+    let controllers = plane.daemon("kube-controller-manager", "admin", &[])?;
+    let scheduler = plane.daemon("kube-scheduler", "admin", &[])?;
     runtime.block_on(async {
-        let client = client().await?;
+        let client = connect(&plane).await?;
         register(&client, nodes).await?;
         let daemons = || {
             anyhow::Ok([
@@ -74,12 +61,10 @@ fn main() -> Result<()> {
     })
 }
 
-fn start(name: &str, plane: &ControlPlane, kubeconfig: &Path) -> Result<Daemon> {
-    let args = [
-        format!("--kubeconfig={}", kubeconfig.display()),
-        format!("--secure-port={}", free_port()?),
-    ];
-    Daemon::start(name, &args, &plane.path(&format!("{name}.log")))
+async fn connect(plane: &ControlPlane) -> Result<Client> {
+    let file = Kubeconfig::from_yaml(&plane.kubeconfig("admin"))?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
 }
 
 /// Creates the nodes and waits until pods may go to all of them.

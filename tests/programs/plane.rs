@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use keelson_tests::control_plane::ControlPlane;
-use keelson_tests::daemons::{Daemon, free_port};
+use keelson_tests::daemons::Daemon;
 use serde_json::Value;
 
 /// How long anything may take on a machine that has much to do.
@@ -23,18 +23,14 @@ impl Plane {
             authority.issue("system:kube-controller-manager", &[])?;
             Ok(vec!["--advertise-address=192.0.2.1".to_owned()])
         })?;
-        let kubeconfig = servers.path("controllers.kubeconfig");
-        std::fs::write(&kubeconfig, servers.kubeconfig("system-kube-controller-manager"))?;
-        let controllers = Daemon::start(
+        let controllers = servers.daemon(
             "kube-controller-manager",
+            "system-kube-controller-manager",
             &[
-                format!("--kubeconfig={}", kubeconfig.display()),
                 "--leader-elect=false".to_owned(),
                 "--use-service-account-credentials".to_owned(),
-                format!("--secure-port={}", free_port()?),
                 format!("--controllers={controllers}"),
             ],
-            &servers.path("controllers.log"),
         )?;
         Ok(Self {
             _controllers: controllers,
@@ -76,6 +72,6 @@ impl Plane {
 
     /// What is there.
     pub fn get(&self, path: &str) -> Result<Value> {
-        self.call("GET", path, &Value::Null, 200)
+        self.servers.read(path)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use keelson_tests::control_plane::ControlPlane;
-use keelson_tests::daemons::{Daemon, free_port};
+use keelson_tests::daemons::Daemon;
 use keelson_tests::process::eventually;
 use serde_json::{Value, json};
 
@@ -14,32 +14,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn manager(plane: &ControlPlane, more: &[String]) -> Result<Daemon> {
     let file = |name: &str| plane.path(name).display().to_string();
     plane.authority.issue("system:kube-controller-manager", &[])?;
-    std::fs::write(
-        plane.path("manager.conf"),
-        plane.kubeconfig("system-kube-controller-manager"),
-    )?;
-    let mut args = vec![
-        format!("--kubeconfig={}", file("manager.conf")),
-        format!("--secure-port={}", free_port()?),
+    let mut flags = vec![
         format!("--root-ca-file={}", file("ca.crt")),
         format!("--service-account-private-key-file={}", file("ca.key")),
         "--leader-elect=false".into(),
         "--use-service-account-credentials=true".into(),
         "--controllers=*,bootstrap-signer-controller,token-cleaner-controller".into(),
     ];
-    args.extend_from_slice(more);
-    Daemon::start("kube-controller-manager", &args, &plane.path("manager.log"))
+    flags.extend_from_slice(more);
+    plane.daemon(
+        "kube-controller-manager",
+        "system-kube-controller-manager",
+        &flags,
+    )
 }
 
 fn made(plane: &ControlPlane, path: &str, object: &Value) -> Result<Value> {
     let answer = plane.admin("POST", path, Some(&object.to_string()))?;
     ensure!(answer.code == 201, "{answer:?}");
-    Ok(serde_json::from_str(&answer.body)?)
-}
-
-fn read(plane: &ControlPlane, path: &str) -> Result<Value> {
-    let answer = plane.admin("GET", path, None)?;
-    ensure!(answer.code == 200, "{answer:?}");
     Ok(serde_json::from_str(&answer.body)?)
 }
 
@@ -65,7 +57,7 @@ fn tokens_in_secrets_live_as_long_as_their_accounts() -> Result<()> {
     made(&plane, secrets, &secret("robot-token", "robot"))?;
     let path = format!("{secrets}/robot-token");
     let filled = eventually("the secret has a token", PATIENCE, || {
-        let secret = read(&plane, &path)?;
+        let secret = plane.read(&path)?;
         ensure!(secret["data"]["token"].is_string(), "{secret}");
         Ok(secret)
     })?;
@@ -86,7 +78,7 @@ fn tokens_in_secrets_live_as_long_as_their_accounts() -> Result<()> {
         "{robot:?}"
     );
     eventually("the use is noted", PATIENCE, || {
-        let secret = read(&plane, &path)?;
+        let secret = plane.read(&path)?;
         ensure!(
             secret["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].is_string(),
             "{secret}"
@@ -128,7 +120,7 @@ fn bootstrap_tokens_sign_and_end() -> Result<()> {
     }
     let maps = "/api/v1/namespaces/kube-public/configmaps";
     eventually("kube-public is there", PATIENCE, || {
-        read(&plane, "/api/v1/namespaces/kube-public")
+        plane.read("/api/v1/namespaces/kube-public")
     })?;
     made(
         &plane,
@@ -137,7 +129,7 @@ fn bootstrap_tokens_sign_and_end() -> Result<()> {
     )?;
     let info = format!("{maps}/cluster-info");
     eventually("the description is signed", PATIENCE, || {
-        let map = read(&plane, &info)?;
+        let map = plane.read(&info)?;
         let signature = map["data"]["jws-kubeconfig-keeper"].as_str().unwrap_or_default();
         ensure!(signature.contains(".."), "{map}");
         Ok(())
@@ -147,11 +139,11 @@ fn bootstrap_tokens_sign_and_end() -> Result<()> {
         gone(&plane, &passer)
     })?;
     eventually("and its signature", PATIENCE, || {
-        let map = read(&plane, &info)?;
+        let map = plane.read(&info)?;
         ensure!(map["data"].get("jws-kubeconfig-passer").is_none(), "{map}");
         Ok(())
     })?;
-    read(&plane, &format!("{secrets}/bootstrap-token-keeper")).map(drop)
+    plane.read(&format!("{secrets}/bootstrap-token-keeper")).map(drop)
 }
 
 #[test]
@@ -172,7 +164,7 @@ fn every_controller_works_under_its_own_account() -> Result<()> {
         &json!({"metadata": {"name": "work"}}),
     )?;
     eventually("the namespace has its account", PATIENCE, || {
-        read(&plane, "/api/v1/namespaces/work/serviceaccounts/default")
+        plane.read("/api/v1/namespaces/work/serviceaccounts/default")
     })?;
     // A node that does not say that it is ready is given no daemon's pods.
     made(
@@ -258,7 +250,7 @@ fn every_controller_works_under_its_own_account() -> Result<()> {
         }),
     )?;
     eventually("every controller has done its part", PATIENCE, || {
-        let pods = read(&plane, "/api/v1/namespaces/work/pods")?;
+        let pods = plane.read("/api/v1/namespaces/work/pods")?;
         let mut owners: Vec<String> = Vec::new();
         for pod in pods["items"].as_array().context("pods")? {
             let owner = pod["metadata"]["ownerReferences"][0]["kind"]
@@ -278,24 +270,24 @@ fn every_controller_works_under_its_own_account() -> Result<()> {
                 "no pod of a {kind}: {owners:?}"
             );
         }
-        read(&plane, "/api/v1/namespaces/work/configmaps/kube-root-ca.crt")?;
-        let slices = read(&plane, "/apis/discovery.k8s.io/v1/namespaces/work/endpointslices")?;
+        plane.read("/api/v1/namespaces/work/configmaps/kube-root-ca.crt")?;
+        let slices = plane.read("/apis/discovery.k8s.io/v1/namespaces/work/endpointslices")?;
         ensure!(
             slices["items"].as_array().is_some_and(|items| !items.is_empty()),
             "{slices}"
         );
-        let quota = read(&plane, "/api/v1/namespaces/work/resourcequotas/q")?;
+        let quota = plane.read("/api/v1/namespaces/work/resourcequotas/q")?;
         ensure!(quota["status"]["used"]["pods"].is_string(), "{quota}");
-        let node = read(&plane, "/api/v1/nodes/n1")?;
+        let node = plane.read("/api/v1/nodes/n1")?;
         ensure!(node["spec"]["podCIDR"].is_string(), "{node}");
-        let view = read(&plane, "/apis/rbac.authorization.k8s.io/v1/clusterroles/view")?;
+        let view = plane.read("/apis/rbac.authorization.k8s.io/v1/clusterroles/view")?;
         ensure!(view["rules"].is_array(), "{view}");
         gone(&plane, "/apis/batch/v1/namespaces/work/jobs/brief")
     })?;
     // Somebody deletes an account: it is made again, and its controller works on.
     let account = "/api/v1/namespaces/kube-system/serviceaccounts/replicaset-controller";
     plane.admin("DELETE", account, None)?;
-    eventually("the account is there again", PATIENCE, || read(&plane, account))?;
+    eventually("the account is there again", PATIENCE, || plane.read(account))?;
     let scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "deployment", "namespace": "work"},
         "spec": {"replicas": 3},
@@ -307,7 +299,7 @@ fn every_controller_works_under_its_own_account() -> Result<()> {
     )?;
     ensure!(scaled.code == 200, "{scaled:?}");
     eventually("the set has its pods", PATIENCE, || {
-        let sets = read(&plane, &format!("{apps}/replicasets"))?;
+        let sets = plane.read(&format!("{apps}/replicasets"))?;
         ensure!(sets["items"][0]["status"]["replicas"] == 3, "{sets}");
         Ok(())
     })?;
@@ -327,7 +319,7 @@ fn every_controller_works_under_its_own_account() -> Result<()> {
         None,
     )?;
     eventually("what the deployment owned is gone", PATIENCE, || {
-        let sets = read(&plane, &format!("{apps}/replicasets"))?;
+        let sets = plane.read(&format!("{apps}/replicasets"))?;
         ensure!(sets["items"].as_array().is_some_and(Vec::is_empty), "{sets}");
         Ok(())
     })?;
@@ -335,10 +327,10 @@ fn every_controller_works_under_its_own_account() -> Result<()> {
     eventually("the namespace is gone", PATIENCE, || {
         gone(&plane, "/api/v1/namespaces/work")
     })?;
-    let log = std::fs::read_to_string(plane.path("manager.log"))?;
+    let log = std::fs::read_to_string(plane.path("kube-controller-manager.log"))?;
     let refused: Vec<&str> = log.lines().filter(|line| line.contains("forbidden")).collect();
     ensure!(refused.is_empty(), "{}", refused.join("\n"));
-    let accounts = read(&plane, "/api/v1/namespaces/kube-system/serviceaccounts")?;
+    let accounts = plane.read("/api/v1/namespaces/kube-system/serviceaccounts")?;
     for account in [
         "deployment-controller",
         "generic-garbage-collector",

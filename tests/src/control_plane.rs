@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::authority::Authority;
 use crate::daemons::{Daemon, free_port, store_flags};
@@ -93,6 +93,32 @@ impl ControlPlane {
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         })
         .to_string()
+    }
+
+    /// Starts a daemon that works with the apiserver, under the client certificate that was issued under this name, on a
+    /// free port and with these flags.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn daemon(&self, program: &str, name: &str, flags: &[String]) -> Result<Daemon> {
+        let kubeconfig = self.path(&format!("{program}.kubeconfig"));
+        std::fs::write(&kubeconfig, self.kubeconfig(name))?;
+        let mut args = vec![
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--secure-port={}", free_port()?),
+        ];
+        args.extend_from_slice(flags);
+        Daemon::start(program, &args, &self.path(&format!("{program}.log")))
+    }
+
+    /// What the administrator finds at a path.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn read(&self, path: &str) -> Result<Value> {
+        let answer = self.admin("GET", path, None)?;
+        ensure!(answer.code == 200, "{answer:?}");
+        serde_json::from_str(&answer.body).context(answer.body)
     }
 
     /// Where the control plane's files are.
