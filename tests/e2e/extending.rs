@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keelson_tests::https::{Asked, HttpsServer};
+use keelson_tests::isolation::NODE_IP;
+use keelson_tests::servers::{Asked, Identity, Server};
 use serde_json::{Value, json};
 
 use crate::{Stage, Story};
@@ -54,7 +55,18 @@ fn convert(asked: &Asked) -> Value {
     })
 }
 
-fn ships(group: &str, server: &HttpsServer, storage: &str) -> Value {
+/// A server at the node's address, and its certificate for these names, base64 of PEM.
+fn serve(
+    names: Vec<String>,
+    handler: impl Fn(Asked) -> (u16, String) + Send + Sync + 'static,
+) -> Result<(Server, String)> {
+    let identity = Identity::of(names)?;
+    let address: std::net::IpAddr = NODE_IP.parse()?;
+    let server = Server::start(address, Some(&identity), handler)?;
+    Ok((server, STANDARD.encode(identity.certificate)))
+}
+
+fn ships(group: &str, (server, bundle): &(Server, String), storage: &str) -> Value {
     let version = |name: &str, spec: Value, fields: Value| {
         json!({"name": name, "served": true, "storage": name == storage, "selectableFields": fields, "schema": {
             "openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}}})
@@ -68,7 +80,7 @@ fn ships(group: &str, server: &HttpsServer, storage: &str) -> Value {
             "names": {"plural": "ships", "singular": "ship", "kind": "Ship"},
             "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {
                 "url": format!("https://{}/convert", server.address),
-                "caBundle": STANDARD.encode(&server.certificate)}}},
+                "caBundle": bundle}}},
             "versions": [
                 version("v1", json!({"hostPort": text}), json!([])),
                 version("v2", json!({"host": text, "port": text}), json!([{"jsonPath": ".spec.host"}])),
@@ -80,7 +92,7 @@ fn ships(group: &str, server: &HttpsServer, storage: &str) -> Value {
 fn a_webhook_converts_versions(stage: &Stage) -> Result<()> {
     let kubectl = &stage.kubectl;
     let group = format!("{}.example.com", stage.namespace);
-    let server = HttpsServer::start(&[], |asked| (200, convert(&asked).to_string()))?;
+    let server = serve(vec![NODE_IP.to_owned()], |asked| (200, convert(&asked).to_string()))?;
     kubectl.feed("apply -f -", &ships(&group, &server, "v1").to_string())?;
     kubectl.run(&format!(
         "wait --for=condition=Established --timeout=30s crd/ships.{group}"
@@ -192,14 +204,14 @@ fn another_server_serves_a_group_version(stage: &Stage) -> Result<()> {
     let group = format!("{}.example.com", stage.namespace);
     let name = format!("extension.{}.svc", stage.namespace);
     let served = group.clone();
-    let server = HttpsServer::start(&[name], move |asked| {
+    let (server, bundle) = serve(vec![name], move |asked| {
         let (code, answer) = extension(&served, &asked);
         (code, answer.to_string())
     })?;
     let service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": format!("v1.{group}")},
         "spec": {"group": group, "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10,
-            "caBundle": STANDARD.encode(&server.certificate),
+            "caBundle": bundle,
             "service": {"namespace": stage.namespace, "name": "extension", "port": 443}}});
     kubectl.feed("create -f -", &service.to_string())?;
     let reason = format!("get apiservice v1.{group} -o jsonpath={{.status.conditions[0].reason}}");
