@@ -92,7 +92,9 @@ fn ships(group: &str, (server, bundle): &(Server, String), storage: &str) -> Val
 fn a_webhook_converts_versions(stage: &Stage) -> Result<()> {
     let kubectl = &stage.kubectl;
     let group = format!("{}.example.com", stage.namespace);
-    let server = serve(vec![NODE_IP.to_owned()], |asked| (200, convert(&asked).to_string()))?;
+    let server = serve(vec![NODE_IP.to_owned()], |asked| {
+        (200, convert(&asked).to_string())
+    })?;
     kubectl.feed("apply -f -", &ships(&group, &server, "v1").to_string())?;
     kubectl.run(&format!(
         "wait --for=condition=Established --timeout=30s crd/ships.{group}"
