@@ -28,6 +28,13 @@ pub const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Set on a service that another proxy serves.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
+/// Who manages an `IPAddress`.
+pub const IP_ADDRESS_MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+/// The family of an `IPAddress`: `IPv4` or `IPv6`.
+pub const IP_ADDRESS_FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+/// The manager of the addresses that services have.
+pub const IP_ALLOCATOR: &str = "ipallocator.k8s.io";
+
 /// The hash of a Deployment's pod template.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// The revision of a controlled pod template.

@@ -3,6 +3,7 @@
 //!
 //! All are looked after for as long as the server runs: what is removed or changed comes back.
 
+pub mod addresses;
 mod authenticating;
 mod endpoints;
 mod presence;

@@ -99,6 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let grpc = GrpcDoor::new(server.clone());
     authorization::start(&server);
     let bootstrap = tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
+    tokio::spawn(bootstrap::addresses::run(server.clone(), shutdown.clone()));
     tokio::spawn(custom::controller::run(server.clone(), shutdown.clone()));
     tokio::spawn(aggregator::availability::run(server.clone(), shutdown.clone()));
     tokio::spawn(aggregator::registrations::run(server.clone(), shutdown.clone()));

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use keelson_api::labels;
@@ -105,6 +106,10 @@ informers! {
     persistent_volume_claims: PersistentVolumeClaim, all(), [], whole;
     /// Every volume.
     persistent_volumes: PersistentVolume, all(), [], whole;
+    /// Every range of service addresses.
+    service_cidrs: ServiceCIDR, all(), [], whole;
+    /// Every address that is taken, whose name and manager are all that is kept.
+    ip_addresses: IPAddress, all(), [], trim::address;
     /// Every disruption budget.
     pod_disruption_budgets: PodDisruptionBudget, all(), [], whole;
     /// Every quota.

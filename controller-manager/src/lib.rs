@@ -18,6 +18,7 @@
 //! namespace/              empties namespaces that are being deleted
 //! disruption/            how many pods of a budget may be evicted
 //! resourcequota/         what namespaces use of their quotas
+//! servicecidr/           ranges of service addresses stay until nothing uses them
 //! volumeprotection/      volumes and claims in use stay until nothing uses them
 //! serviceaccount/         the account `default` in every namespace
 //! serviceaccounttoken/    tokens in secrets, for accounts that want them
@@ -61,6 +62,7 @@ pub mod resourcequota;
 pub mod rootca;
 pub mod serviceaccount;
 pub mod serviceaccounttoken;
+pub mod servicecidr;
 pub mod statefulset;
 pub mod tainteviction;
 pub mod volumeprotection;

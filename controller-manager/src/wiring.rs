@@ -6,8 +6,8 @@ use crate::context::Context;
 use crate::{
     bootstraptokens, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption,
     endpoints, endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc, replicaset,
-    replicationcontroller, resourcequota, rootca, serviceaccount, serviceaccounttoken, statefulset,
-    tainteviction, volumeprotection,
+    replicationcontroller, resourcequota, rootca, serviceaccount, serviceaccounttoken, servicecidr,
+    statefulset, tainteviction, volumeprotection,
 };
 
 /// A controller: a name for `--controllers`, and what runs until the context shuts down.
@@ -60,6 +60,7 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "taint-eviction-controller" as Some("node-controller"), "", "nodes" => tainteviction::run;
     "pod-garbage-collector-controller" as Some("pod-garbage-collector"), "", "pods" => podgc::run;
     "disruption-controller" as Some("disruption-controller"), "policy", "poddisruptionbudgets" => disruption::run;
+    "service-cidr-controller" as Some("service-cidrs-controller"), "networking.k8s.io", "servicecidrs" => servicecidr::run;
     "resourcequota-controller" as Some("resourcequota-controller"), "", "resourcequotas" => resourcequota::run;
     "persistentvolumeclaim-protection-controller" as Some("pvc-protection-controller"), "", "persistentvolumeclaims" => volumeprotection::run_claims;
     "persistentvolume-protection-controller" as Some("pv-protection-controller"), "", "persistentvolumes" => volumeprotection::run_volumes;

@@ -2,6 +2,7 @@
 //! for help; what several apiservers on one store make of each other;
 //! and what needs an apiserver and controllers, but no node.
 
+mod addresses;
 mod budgets;
 mod masters;
 mod plane;

@@ -3,6 +3,7 @@
 //! Of ten thousand pods most of the bytes are containers' environments, mounts and probes, which only kubelets read.
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec};
 use keelson_api::labels::LAST_APPLIED;
 
 /// Takes the rest out. A trimmed pod must not be written back: patch it.
@@ -16,6 +17,13 @@ pub fn pod(pod: &mut Pod) {
     if let Some(status) = pod.status.take() {
         pod.status = Some(trimmed_status(status));
     }
+}
+
+/// Of an address the name says all, and the labels who manages it.
+pub fn address(address: &mut IPAddress) {
+    address.spec = IPAddressSpec::default();
+    address.metadata.managed_fields = None;
+    address.metadata.annotations = None;
 }
 
 fn trimmed_spec(spec: PodSpec) -> PodSpec {

@@ -1,37 +1,28 @@
 //! Numbers that only one service may have at a time: cluster addresses and node ports.
 //!
-//! Each taken number has a record of its own in the store, created only if it is not there: that is what keeps two
-//! servers, or one server before and after a restart, from giving the same number twice. The set in memory only helps
-//! to find a free one quickly and may be behind; the store decides.
+//! Each taken number has a record of its own in the store (of addresses: an `IPAddress`), created only if it is not
+//! there: that is what keeps two servers, or one server before and after a restart, from giving the same number twice.
+//! The set in memory only helps to find a free one quickly and may be behind; the store decides.
 
 pub mod range;
+pub mod records;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::Bytes;
 use keelson_api::status::ApiResult;
 use parking_lot::Mutex;
 use rand::Rng;
-use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::storage::store::{Store, Stored, Written};
 pub use range::Range;
+pub use records::{Record, Records};
 
 /// A record without a service is left alone for so long: its service may be just about to be written.
 const GRACE: Duration = Duration::from_secs(60);
 /// How many free-looking numbers are tried before the memory is refreshed.
 const TRIES: usize = 64;
-
-/// Who has a number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Namespace, name and uid of the service: a successor of the same name is somebody else.
-    pub owner: String,
-    /// When it was taken, in seconds since 1970.
-    pub since: i64,
-}
 
 /// Why a number was not given.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,15 +47,17 @@ pub type Outcome<T> = ApiResult<Result<T, Refusal>>;
 pub struct Allocator {
     /// Where the records lie below the store's prefix.
     prefix: &'static str,
+    records: Records,
     taken: Mutex<HashSet<u128>>,
     loaded: OnceCell<()>,
 }
 
 impl Allocator {
     /// An allocator whose records lie below `prefix`.
-    pub fn new(prefix: &'static str) -> Self {
+    pub fn new(prefix: &'static str, records: Records) -> Self {
         Self {
             prefix,
+            records,
             taken: Mutex::default(),
             loaded: OnceCell::new(),
         }
@@ -107,7 +100,7 @@ impl Allocator {
         let mut recorded = HashSet::new();
         for (number, stored) in self.records(store, range).await? {
             let owned = in_use.iter().any(|(one, _)| *one == number);
-            if !owned && is_stale(&stored, now) {
+            if !owned && self.is_stale(&stored, now) {
                 store
                     .delete(&self.key(store, range, number), stored.revision)
                     .await?;
@@ -116,11 +109,12 @@ impl Allocator {
             }
         }
         for (number, owner) in in_use {
-            if recorded.insert(*number) && range.contains(*number) {
-                let record = encode(&Record {
+            if recorded.insert(*number) {
+                let record = Record {
                     owner: owner.clone(),
                     since: now,
-                })?;
+                };
+                let record = self.records.encode(&range.text(*number), &record)?;
                 store.create(&self.key(store, range, *number), record, 0).await?;
             }
         }
@@ -131,24 +125,34 @@ impl Allocator {
     async fn records(&self, store: &Store, range: &Range) -> ApiResult<Vec<(u128, Stored)>> {
         let root = store.key(self.prefix, "");
         let answer = store.page(&root, &root, 0, 0).await?;
-        let found = answer.kvs.into_iter().filter_map(|kv| {
-            let text = std::str::from_utf8(kv.key.get(root.len()..)?).ok()?.to_owned();
-            Some((
-                range.number(&text)?,
-                Stored {
-                    value: kv.value,
-                    revision: kv.mod_revision,
-                    stale: false,
-                },
-            ))
-        });
-        Ok(found.collect())
+        let mut found = Vec::new();
+        for kv in answer.kvs {
+            let text = kv
+                .key
+                .get(root.len()..)
+                .and_then(|text| std::str::from_utf8(text).ok());
+            let Some(number) = text.and_then(|text| range.number(text)) else {
+                continue;
+            };
+            let opened = store.open(&kv.key, kv.value).await?;
+            let stored = Stored {
+                value: opened.value,
+                revision: kv.mod_revision,
+                stale: opened.stale,
+            };
+            found.push((number, stored));
+        }
+        Ok(found)
     }
 
     /// Takes a certain number.
     pub async fn take(&self, store: &Store, range: &Range, number: u128, record: &Record) -> Outcome<()> {
         match store
-            .create(&self.key(store, range, number), encode(record)?, 0)
+            .create(
+                &self.key(store, range, number),
+                self.encode(range, number, record)?,
+                0,
+            )
             .await?
         {
             Written::Done(_) => {
@@ -158,8 +162,8 @@ impl Allocator {
             Written::Conflict(found) => {
                 self.taken.lock().insert(number);
                 Ok(Err(match found {
-                    Some(stored) if is_stale(&stored, record.since) => {
-                        let before: Option<Record> = serde_json::from_slice(&stored.value).ok();
+                    Some(stored) if self.is_stale(&stored, record.since) => {
+                        let before = self.records.decode(&stored.value);
                         let owner = before.map(|b| b.owner).unwrap_or_default();
                         Refusal::Old {
                             owner,
@@ -182,7 +186,12 @@ impl Allocator {
         record: &Record,
     ) -> Outcome<()> {
         match store
-            .update(&self.key(store, range, number), revision, encode(record)?, 0)
+            .update(
+                &self.key(store, range, number),
+                revision,
+                self.encode(range, number, record)?,
+                0,
+            )
             .await?
         {
             Written::Done(_) => Ok(Ok(())),
@@ -207,7 +216,11 @@ impl Allocator {
                     break;
                 };
                 let written = store
-                    .create(&self.key(store, range, number), encode(record)?, 0)
+                    .create(
+                        &self.key(store, range, number),
+                        self.encode(range, number, record)?,
+                        0,
+                    )
                     .await?;
                 self.taken.lock().insert(number);
                 if let Written::Done(_) = written {
@@ -234,8 +247,11 @@ impl Allocator {
     pub async fn release(&self, store: &Store, range: &Range, number: u128, owner: &str) -> ApiResult<()> {
         let key = self.key(store, range, number);
         if let Some(stored) = store.get(&key).await? {
-            let record: Option<Record> = serde_json::from_slice(&stored.value).ok();
-            if record.is_some_and(|r| r.owner != owner) {
+            let whose = match self.records.decode(&stored.value) {
+                Some(record) => record.owner == self.records.owner(owner),
+                None => self.records.unreadable_is_garbage(),
+            };
+            if !whose {
                 return Ok(());
             }
             store.delete(&key, stored.revision).await?;
@@ -243,15 +259,16 @@ impl Allocator {
         self.taken.lock().remove(&number);
         Ok(())
     }
-}
 
-fn is_stale(stored: &Stored, now: i64) -> bool {
-    let grace = i64::try_from(GRACE.as_secs()).unwrap_or(i64::MAX);
-    serde_json::from_slice::<Record>(&stored.value).map_or(true, |record| now - record.since > grace)
-}
+    fn is_stale(&self, stored: &Stored, now: i64) -> bool {
+        let grace = i64::try_from(GRACE.as_secs()).unwrap_or(i64::MAX);
+        match self.records.decode(&stored.value) {
+            Some(record) => now - record.since > grace,
+            None => self.records.unreadable_is_garbage(),
+        }
+    }
 
-fn encode(record: &Record) -> ApiResult<Bytes> {
-    serde_json::to_vec(record)
-        .map(Bytes::from)
-        .map_err(keelson_api::ApiError::internal)
+    fn encode(&self, range: &Range, number: u128, record: &Record) -> ApiResult<bytes::Bytes> {
+        self.records.encode(&range.text(number), record)
+    }
 }

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use keelson_api::conditions;
 use keelson_api::field::Error;
 use keelson_api::names::GroupKind;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
 
 use super::defaults::{is_headless, needs_cluster_ip, needs_health_check, needs_node_port};
-use crate::registry::allocators::{Allocator, Range, Record, Refusal};
+use crate::registry::allocators::{Allocator, Range, Record, Records, Refusal};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::rules;
 use crate::registry::strategy::{RequestContext, Reservation};
@@ -23,8 +26,8 @@ pub struct Allocations {
 impl Default for Allocations {
     fn default() -> Self {
         Self {
-            addresses: Arc::new(Allocator::new("ranges/serviceips")),
-            ports: Arc::new(Allocator::new("ranges/servicenodeports")),
+            addresses: Arc::new(Allocator::new("ipaddresses", Records::Addresses)),
+            ports: Arc::new(Allocator::new("ranges/servicenodeports", Records::Plain)),
         }
     }
 }
@@ -33,7 +36,8 @@ impl Default for Allocations {
 struct Request<'a> {
     ctx: &'a RequestContext<'a>,
     allocations: &'a Allocations,
-    addresses: Range,
+    /// The range the server was started with, then those of ready `ServiceCIDR`s.
+    addresses: Vec<Range>,
     ports: Range,
     owner: String,
     service: String,
@@ -80,7 +84,7 @@ impl Allocations {
             return;
         };
         let kept = new.and_then(|n| n.spec.as_ref()).map(held).unwrap_or_default();
-        let (addresses, ports) = ranges(ctx);
+        let (addresses, ports) = own_ranges(ctx);
         for (sort, text) in before {
             if kept.contains(&(sort, text.clone())) {
                 continue;
@@ -100,12 +104,12 @@ impl Allocations {
     }
 
     async fn request<'a>(&'a self, ctx: &'a RequestContext<'a>, service: &Service) -> ApiResult<Request<'a>> {
-        let (addresses, ports) = ranges(ctx);
+        let (addresses, ports) = own_ranges(ctx);
         self.load(ctx, &addresses, &ports).await?;
         Ok(Request {
             ctx,
             allocations: self,
-            addresses,
+            addresses: address_ranges(ctx),
             ports,
             owner: owner(service),
             service: service.name().to_owned(),
@@ -136,7 +140,28 @@ impl Allocations {
     }
 }
 
-fn ranges(ctx: &RequestContext<'_>) -> (Range, Range) {
+/// The ranges that addresses may come from now, those of the cluster's family.
+fn address_ranges(ctx: &RequestContext<'_>) -> Vec<Range> {
+    let own = ctx.server.config.service_cluster_ip_range;
+    let is_ready = |range: &ServiceCIDR| {
+        let conditions = range
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref());
+        conditions::is_true(conditions, "Ready") && range.metadata.deletion_timestamp.is_none()
+    };
+    let ready = ctx.server.cached_list::<ServiceCIDR>("");
+    let more = ready
+        .iter()
+        .filter(|range| is_ready(range))
+        .flat_map(|range| range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()))
+        .filter_map(|cidr| cidr.parse::<IpNet>().ok())
+        .filter(|network| *network != own && network.addr().is_ipv4() == own.addr().is_ipv4());
+    std::iter::once(own).chain(more).map(Range::Addresses).collect()
+}
+
+/// What the server was started with.
+fn own_ranges(ctx: &RequestContext<'_>) -> (Range, Range) {
     let config = &ctx.server.config;
     let ports = config.service_node_port_range;
     (
@@ -147,6 +172,15 @@ fn ranges(ctx: &RequestContext<'_>) -> (Range, Range) {
 
 fn owner(service: &Service) -> String {
     format!("{}/{}/{}", service.namespace(), service.name(), service.uid())
+}
+
+/// The cluster addresses a service has.
+pub fn addresses(service: &Service) -> Vec<String> {
+    let held = service.spec.as_ref().map(held).unwrap_or_default();
+    held.into_iter()
+        .filter(|(sort, _)| *sort == Sort::Address)
+        .map(|(_, text)| text)
+        .collect()
 }
 
 /// The numbers a service has, as they are written. A port that is used for several protocols counts once.
@@ -248,8 +282,8 @@ impl Request<'_> {
                     let detail = format!("failed to allocate IP {ip}: {why}");
                     at.invalid(rules::shown(&given), detail)
                 };
-                let range = self.addresses;
-                let number = range.number(ip).filter(|number| range.contains(*number));
+                let within = |number: &u128| self.addresses.iter().any(|range| range.contains(*number));
+                let number = self.own().number(ip).filter(within);
                 let Some(number) = number else {
                     let network = self.ctx.server.config.service_cluster_ip_range;
                     let why = format!(
@@ -266,7 +300,7 @@ impl Request<'_> {
                     .take_any(Sort::Address)
                     .await?
                     .map_err(|_| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
-                let text = self.addresses.text(number);
+                let text = self.own().text(number);
                 spec.cluster_ips = Some(vec![text.clone()]);
                 spec.cluster_ip = Some(text);
             }
@@ -332,9 +366,14 @@ impl Request<'_> {
         Ok(wanted)
     }
 
+    /// The range the server was started with: it says how addresses are written.
+    fn own(&self) -> Range {
+        own_ranges(self.ctx).0
+    }
+
     fn allocator(&self, sort: Sort) -> (&Arc<Allocator>, Range) {
         match sort {
-            Sort::Address => (&self.allocations.addresses, self.addresses),
+            Sort::Address => (&self.allocations.addresses, self.own()),
             Sort::Port => (&self.allocations.ports, self.ports),
         }
     }
@@ -383,17 +422,27 @@ impl Request<'_> {
     }
 
     async fn take_any(&mut self, sort: Sort) -> ApiResult<Result<u128, Refusal>> {
-        let (allocator, range) = self.allocator(sort);
+        let (allocator, own) = self.allocator(sort);
+        let ranges = match sort {
+            Sort::Address => self.addresses.clone(),
+            Sort::Port => vec![own],
+        };
         if self.ctx.dry_run {
-            return Ok(allocator.candidate(&range).ok_or(Refusal::Full));
+            return Ok(ranges
+                .iter()
+                .find_map(|range| allocator.candidate(range))
+                .ok_or(Refusal::Full));
         }
-        let outcome = allocator
-            .take_any(&self.ctx.server.store, &range, &self.record())
-            .await?;
-        if let Ok(number) = outcome {
-            self.remember(sort, number);
+        for range in &ranges {
+            let outcome = allocator
+                .take_any(&self.ctx.server.store, range, &self.record())
+                .await?;
+            if let Ok(number) = outcome {
+                self.remember(sort, number);
+                return Ok(Ok(number));
+            }
         }
-        Ok(outcome)
+        Ok(Err(Refusal::Full))
     }
 
     fn remember(&mut self, sort: Sort, number: u128) {
