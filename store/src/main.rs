@@ -37,8 +37,30 @@ enum Command {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    hide_programs();
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            eprintln!("kube-store: starting threads: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whenever sled opens a database, which happens while the store is at work, it runs the program `sync`. That writes
+/// out everything that any program has waiting for any disk of the machine, for as long as it takes, and holds up the
+/// store's own syncs. What sled reads at an opening and nobody has synced yet it writes and syncs anew, so it does not
+/// need that. The store runs no programs, so none are to be found.
+fn hide_programs() {
+    // SAFETY: there is one thread.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var("PATH", "/dev/null");
+    }
+}
+
+async fn run() -> ExitCode {
     let arguments: Arguments = keelson_daemon::config::parse();
     let (config, restore) = match arguments.command {
         Some(Command::Restore {

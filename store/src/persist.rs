@@ -172,6 +172,7 @@ impl Worker {
         let mut more = true;
         while more && !self.stopping.load(Ordering::Acquire) && self.has_room() {
             more = self.state.compact_step()?;
+            self.room.prepare_segment();
             if self.is_due() {
                 self.store()?;
             }
@@ -180,6 +181,8 @@ impl Worker {
             && self.has_room_to_collect()
             && self.state.engine().collect()?
         {
+            // This may go on for long, and who writes should find the next segment of the log.
+            self.room.prepare_segment();
             if self.is_due() && self.has_room() {
                 self.store()?;
             }

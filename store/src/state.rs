@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use keelson_proto::etcd::{
     self, AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionResponse, LeaseGrantResponse,
-    LeaseRevokeResponse, PutResponse, RangeRequest, RangeResponse, TxnResponse, alarm_request::AlarmAction,
+    LeaseRevokeResponse, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, alarm_request::AlarmAction,
 };
 use keelson_proto::store::{Proposal, StoredMember, StoredState, proposal::Operation};
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -189,10 +189,32 @@ impl State {
     /// When its revision is not there, or the engine fails.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         loop {
-            let selection = self.inner.read().mvcc.select(request)?;
-            match selection.complete(request, self.engine.as_ref()) {
+            match self.try_range(request) {
                 Ok(response) => return Ok(response),
-                // Dropped between the two steps: it is not the newest any more, or is compacted.
+                // Dropped between two steps: it is not the newest any more, or is compacted.
+                Err(ReadError::Gone) => {}
+                Err(ReadError::Store(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn try_range(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
+        let mut selection = self.inner.read().mvcc.select(request)?;
+        while selection.has_more() {
+            self.inner.read().mvcc.select_more(request, &mut selection)?;
+        }
+        selection.complete(request, self.engine.as_ref())
+    }
+
+    /// Answers a transaction that only reads from this member's state.
+    ///
+    /// # Errors
+    /// When a revision it asks for is not there, or the engine fails.
+    pub fn txn_read(&self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
+        loop {
+            let selection = self.inner.read().mvcc.select_txn(request)?;
+            match selection.complete(self.engine.as_ref()) {
+                Ok(response) => return Ok(response),
                 Err(ReadError::Gone) => {}
                 Err(ReadError::Store(error)) => return Err(error),
             }

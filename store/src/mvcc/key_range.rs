@@ -47,6 +47,17 @@ impl KeyRange {
         }
     }
 
+    /// What is meant from a key on that is meant.
+    #[must_use]
+    pub fn rest_from(&self, key: &[u8]) -> Self {
+        let key = Bytes::copy_from_slice(key);
+        match self {
+            Self::One(_) => Self::One(key),
+            Self::From(_) => Self::From(key),
+            Self::Span(_, end) => Self::Span(key, end.clone()),
+        }
+    }
+
     /// Whether some key is meant by both.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {

@@ -18,13 +18,26 @@ use super::schema;
 use crate::engine::Engine;
 use crate::error::StoreError;
 
-/// Keys of a range as the index knows them, with what has to be read yet. Made under the lock of [`Mvcc`],
+/// Keys of a range looked at under one lock of [`Mvcc`]. A range may hold a million keys, all of which are counted, and
+/// who applies, and everybody behind, waits for the lock.
+const STEP_KEYS: usize = 4096;
+
+/// Keys of a range as the index knows them, with what has to be read yet. Made under the lock of [`Mvcc`], step by step,
 /// completed without it.
 pub struct Selection {
     hits: Vec<Hit>,
     count: i64,
     revision: i64,
     at: i64,
+    /// Keys not looked at yet.
+    rest: Option<KeyRange>,
+}
+
+/// What a transaction that only reads selects.
+pub struct TxnSelection<'r> {
+    succeeded: bool,
+    revision: i64,
+    ranges: Vec<(&'r RangeRequest, Selection)>,
 }
 
 struct Hit {
@@ -65,7 +78,7 @@ fn has_filters(request: &RangeRequest) -> bool {
 }
 
 impl Mvcc {
-    /// Selects what a request asks for.
+    /// Begins to select what a request asks for: the first few keys. [`Self::select_more`] goes on.
     ///
     /// # Errors
     /// When its revision is not there any more, or not yet.
@@ -81,20 +94,37 @@ impl Mvcc {
         if at < self.compacted {
             return Err(StoreError::Compacted);
         }
-        self.select_at(request, at)
+        let mut selection = self.begin(request, at);
+        self.step(request, &mut selection, STEP_KEYS);
+        Ok(selection)
     }
 
-    /// [`Self::select`] for what a transaction sees of itself: `at` may be the revision it is writing.
+    /// Goes on selecting, if [`Selection::has_more`].
     ///
     /// # Errors
-    /// None at present.
-    pub fn select_at(&self, request: &RangeRequest, at: i64) -> Result<Selection, StoreError> {
-        let range = KeyRange::new(&request.key, &request.range_end);
-        let mut selection = Selection {
+    /// [`ReadError::Gone`] when the revision was dropped since the beginning; select again.
+    pub fn select_more(&self, request: &RangeRequest, selection: &mut Selection) -> Result<(), ReadError> {
+        if selection.at < self.compacted {
+            return Err(ReadError::Gone);
+        }
+        self.step(request, selection, STEP_KEYS);
+        Ok(())
+    }
+
+    fn begin(&self, request: &RangeRequest, at: i64) -> Selection {
+        Selection {
             hits: Vec::new(),
             count: 0,
             revision: self.current,
             at,
+            rest: Some(KeyRange::new(&request.key, &request.range_end)),
+        }
+    }
+
+    /// Looks at the next keys, so many of them at most.
+    fn step(&self, request: &RangeRequest, selection: &mut Selection, keys: usize) {
+        let Some(range) = selection.rest.take() else {
+            return;
         };
         // etcd takes the limit before it sorts by anything but the key, unless an order is named.
         let limited = request.sort_order() == SortOrder::None && !has_filters(request);
@@ -103,8 +133,12 @@ impl Mvcc {
             Ok(limit) if limit > 0 && limited => limit + 1,
             _ => usize::MAX,
         };
-        for (key, item) in self.index.range(&range) {
-            let Some(revision) = item.at(at) else {
+        for (looked_at, (key, item)) in self.index.range(&range).enumerate() {
+            if looked_at >= keys {
+                selection.rest = Some(range.rest_from(key));
+                break;
+            }
+            let Some(revision) = item.at(selection.at) else {
                 continue;
             };
             selection.count += 1;
@@ -122,15 +156,15 @@ impl Mvcc {
                 value: recent.map(|record| record.value.clone()),
             });
         }
-        Ok(selection)
     }
 
-    /// A whole range under the lock, for transactions.
+    /// A whole range under the lock, for transactions: `at` may be the revision they are writing.
     ///
     /// # Errors
     /// When a record cannot be read.
     pub fn range_locked(&self, request: &RangeRequest, at: i64) -> Result<RangeResponse, StoreError> {
-        let selection = self.select_at(request, at)?;
+        let mut selection = self.begin(request, at);
+        self.step(request, &mut selection, usize::MAX);
         selection
             .complete(request, self.engine.as_ref())
             .map_err(|error| match error {
@@ -139,40 +173,30 @@ impl Mvcc {
             })
     }
 
-    /// A transaction that only reads.
+    /// Selects what a transaction that only reads asks for, all of it at one moment.
     ///
     /// # Errors
     /// When a revision it asks for is not there, or the engine fails.
-    pub fn txn_read(&self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
+    pub fn select_txn<'r>(&self, request: &'r TxnRequest) -> Result<TxnSelection<'r>, StoreError> {
         let succeeded = self.judge(request)?.succeeded;
         let ops = if succeeded {
             &request.success
         } else {
             &request.failure
         };
-        let mut responses = Vec::with_capacity(ops.len());
+        let mut ranges = Vec::with_capacity(ops.len());
         for op in ops {
             let Some(Request::RequestRange(range)) = &op.request else {
                 continue;
             };
-            let selection = self.select(range)?;
-            let response = selection
-                .complete(range, self.engine.as_ref())
-                .map_err(|error| match error {
-                    ReadError::Gone => StoreError::Corrupt,
-                    ReadError::Store(error) => error,
-                })?;
-            responses.push(ResponseOp {
-                response: Some(Response::ResponseRange(response)),
-            });
+            let mut selection = self.select(range)?;
+            self.step(range, &mut selection, usize::MAX);
+            ranges.push((range, selection));
         }
-        Ok(TxnResponse {
-            header: Some(ResponseHeader {
-                revision: self.current,
-                ..ResponseHeader::default()
-            }),
+        Ok(TxnSelection {
             succeeded,
-            responses,
+            revision: self.current,
+            ranges,
         })
     }
 
@@ -222,7 +246,37 @@ pub fn fetch_record(
     }))
 }
 
+impl TxnSelection<'_> {
+    /// Reads.
+    ///
+    /// # Errors
+    /// [`ReadError::Gone`] when a record was dropped meanwhile; select again.
+    pub fn complete(self, engine: &dyn Engine) -> Result<TxnResponse, ReadError> {
+        let mut responses = Vec::with_capacity(self.ranges.len());
+        for (request, selection) in self.ranges {
+            let response = selection.complete(request, engine)?;
+            responses.push(ResponseOp {
+                response: Some(Response::ResponseRange(response)),
+            });
+        }
+        Ok(TxnResponse {
+            header: Some(ResponseHeader {
+                revision: self.revision,
+                ..ResponseHeader::default()
+            }),
+            succeeded: self.succeeded,
+            responses,
+        })
+    }
+}
+
 impl Selection {
+    /// Whether there are keys that were not looked at yet.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.rest.is_some()
+    }
+
     /// How many records it will read.
     #[must_use]
     pub fn to_read(&self) -> usize {

@@ -9,7 +9,7 @@ use keelson_proto::etcd::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
 };
 
-use super::read::ReadError;
+use super::read::{ReadError, Selection};
 use super::{Mvcc, check, compact};
 use crate::engine::Batch;
 use crate::engine::memory::MemoryEngine;
@@ -47,7 +47,12 @@ fn delete(key: &str, end: &str) -> DeleteRangeRequest {
 }
 
 fn read(mvcc: &Mvcc, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-    mvcc.select(request)?
+    let selection = mvcc.select(request)?;
+    complete(mvcc, request, selection)
+}
+
+fn complete(mvcc: &Mvcc, request: &RangeRequest, selection: Selection) -> Result<RangeResponse, StoreError> {
+    selection
         .complete(request, mvcc.engine.as_ref())
         .map_err(|error| match error {
             ReadError::Gone => StoreError::Corrupt,
@@ -92,6 +97,54 @@ fn store_all(mvcc: &mut Mvcc) -> Outcome {
     mvcc.engine.commit(batch)?;
     mvcc.recent.mark_stored(mvcc.current, usize::MAX);
     mvcc.recent.trim(0);
+    Ok(())
+}
+
+/// Who applies does not wait for all of a long range: it may go on between two steps, and the range does not see it.
+#[test]
+fn a_long_range_is_selected_in_steps_and_of_one_moment() -> Outcome {
+    const KEYS: i64 = 10_000;
+    let key = |number: i64| format!("k{number:05}");
+    for (at, forgotten) in [(0, false), (0, true), (KEYS + 1, false)] {
+        let mut mvcc = store();
+        for number in 0..KEYS {
+            mvcc.put(put(&key(number), "old"))?;
+        }
+        let request = RangeRequest {
+            limit: 9_000,
+            revision: at,
+            ..range("k", "l")
+        };
+        let mut selection = mvcc.select(&request)?;
+        let mut steps = 1;
+        while selection.has_more() {
+            mvcc.put(put(&key(KEYS - 1), "new"))?;
+            mvcc.put(put(&key(KEYS + steps), "later"))?;
+            mvcc.delete_range(&delete(&key(8_000 + steps), ""))?;
+            if forgotten {
+                store_all(&mut mvcc)?;
+            }
+            let more = mvcc.select_more(&request, &mut selection);
+            assert!(more.is_ok());
+            steps += 1;
+        }
+        assert!(steps > 2);
+        let response = complete(&mvcc, &request, selection)?;
+        assert_eq!((response.count, response.more), (KEYS, true));
+        assert_eq!(
+            response.header.as_ref().map(|header| header.revision),
+            Some(KEYS + 1)
+        );
+        let expected = (0..9_000).map(|number| (key(number), "old".to_owned()));
+        assert!(pairs(&response).into_iter().eq(expected));
+
+        // What was selected so far is of no use once its revision is gone.
+        let mut selection = mvcc.select(&request)?;
+        mvcc.put(put("k", "newest"))?;
+        mvcc.compacted = mvcc.current;
+        let more = mvcc.select_more(&request, &mut selection);
+        assert!(matches!(more, Err(ReadError::Gone)));
+    }
     Ok(())
 }
 

@@ -20,6 +20,8 @@ use crate::state::Outcome;
 
 /// Ranges of more records than this are read on a thread that may wait for the disk.
 const INLINE_RECORDS: i64 = 64;
+/// And so are ranges in a store of more keys than this: they are all counted, which takes about a millisecond for these.
+const INLINE_KEYS: usize = 10_000;
 
 /// The KV service.
 #[derive(Clone)]
@@ -41,10 +43,10 @@ impl KvService {
     }
 
     async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        let small = request.range_end.is_empty()
-            || request.count_only
-            || request.keys_only
-            || (1..=INLINE_RECORDS).contains(&request.limit);
+        let few_read =
+            request.count_only || request.keys_only || (1..=INLINE_RECORDS).contains(&request.limit);
+        let few_counted = || self.0.state.read(|inner| inner.mvcc.index.len()) <= INLINE_KEYS;
+        let small = request.range_end.is_empty() || (few_read && few_counted());
         if small {
             return self.0.state.range(&request);
         }
@@ -124,7 +126,7 @@ impl Kv for KvService {
             if !is_serializable(&request) {
                 self.0.raft.linearize().await?;
             }
-            self.0.state.read(|inner| inner.mvcc.txn_read(&request))?
+            self.0.state.txn_read(&request)?
         } else {
             self.check_size(request.encoded_len())?;
             match self.0.raft.propose(Operation::Txn(request)).await? {

@@ -103,6 +103,10 @@ impl Segment {
             // Zeros behind the last record, whatever stood there, so that it stays the last.
             if !rest.is_empty() || length < disk.segment_bytes() {
                 file.clear_from(at).map_err(io("cutting the segment", &path))?;
+            } else {
+                // What a process that was killed wrote last is here, but maybe not on disk.
+                file.write_and_sync(&[], at)
+                    .map_err(io("syncing the segment", &path))?;
             }
         }
         Ok(Self {

@@ -2,16 +2,20 @@
 //!
 //! sled 1.0.0-alpha.124 never lets go of a leaf that was written since it was opened (its eviction after a
 //! flush looks at a mark that the flush has just cleared), so memory would grow with everything ever written.
-//! The engine therefore closes and opens the database again once enough has been written: that costs
-//! milliseconds, and only readers of old records wait for it.
+//! The engine therefore opens the database again once enough has been written. Nobody who reads waits for that: it is
+//! opened a second time in a folder of its own with the same files ([`generations`]), readers move over, and the first
+//! is closed when the last of them has left.
 //!
 //! A failed flush leaves sled unusable. The caller checks for free space before it commits.
 
+pub mod generations;
+
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -20,13 +24,13 @@ use super::values::append::Append;
 use super::values::record::{self, Place, Stored};
 use super::values::{TALLIES, Tally, Values};
 use super::{Batch, Engine, EngineError, Pressure, Visitor};
+use generations::Generation;
 
 /// Records in a leaf, sled's unit of reading and writing. With values elsewhere a leaf is some KiB. sled's cache keeps
 /// at least one leaf in each of its 256 shards, so this also bounds what reading costs in memory.
 const LEAF_FANOUT: usize = 64;
 
-/// In the state's folder: sled's files, and the files of values.
-const SLED_FOLDER: &str = "index";
+/// In the state's folder, beside sled's: the files of values.
 const VALUES_FOLDER: &str = "values";
 
 /// How often a value is looked for that is moved by the time it is read.
@@ -42,20 +46,31 @@ const COMPRESSION_LEVEL: i32 = 1;
 /// is dropped.)
 const FLUSH_NEVER_MS: usize = u32::MAX as usize;
 
-/// Written bytes that make opening again worth the pause while there is work.
+/// Written bytes that make opening again worth the work while there is other work.
 const RECYCLE_BUSY_BYTES: usize = 24 << 20;
 /// Written and read bytes that make it worth it while there is none.
 const RECYCLE_IDLE_BYTES: usize = 2 << 20;
 
 /// Handles for concurrent readers; a handle itself serves one thread at a time.
-const READERS: usize = 2;
+const READERS: usize = 4;
+
+/// How long it is waited before looking again whether readers have left.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
+
+/// sled moves leaves of a file that is emptier than this to its front, whenever it flushes, and it flushes when it is
+/// closed. A database that is closed while another one has the same files must not touch them, so it never moves any;
+/// free places are used again from the front.
+const LEAVE_LEAVES: f32 = 0.0;
 
 type Db = sled::Db<LEAF_FANOUT>;
 
 /// The applied state in a folder.
 pub struct SledEngine {
     path: PathBuf,
-    handles: RwLock<Option<Handles>>,
+    /// Held for a moment, but by [`Engine::replace`]. Whoever reads takes the handles along.
+    handles: RwLock<Option<Arc<Handles>>>,
+    /// One changes files at a time.
+    changing: Mutex<()>,
     next_reader: AtomicUsize,
     written: AtomicUsize,
     read: AtomicUsize,
@@ -66,6 +81,7 @@ struct Handles {
     writer: Mutex<Db>,
     readers: Vec<Mutex<Db>>,
     values: Arc<Values>,
+    generation: Generation,
 }
 
 impl SledEngine {
@@ -76,7 +92,8 @@ impl SledEngine {
     pub fn open(path: &Path) -> Result<Self, EngineError> {
         let engine = Self {
             path: path.to_owned(),
-            handles: RwLock::new(Some(open_handles(path, None)?)),
+            handles: RwLock::new(Some(Arc::new(open_newest(path)?))),
+            changing: Mutex::new(()),
             next_reader: AtomicUsize::new(0),
             written: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
@@ -94,15 +111,17 @@ impl SledEngine {
         }
     }
 
+    fn handles(&self, attempt: &'static str) -> Result<Arc<Handles>, EngineError> {
+        let handles = self.handles.read().clone();
+        handles.ok_or_else(|| self.fail(attempt, "the state is closed"))
+    }
+
     fn with_reader<T>(
         &self,
         attempt: &'static str,
         read: impl FnOnce(&Db, &Arc<Values>) -> std::io::Result<T>,
     ) -> Result<T, EngineError> {
-        let handles = self.handles.read();
-        let handles = handles
-            .as_ref()
-            .ok_or_else(|| self.fail(attempt, "the state is closed"))?;
+        let handles = self.handles(attempt)?;
         let start = self.next_reader.fetch_add(1, Ordering::Relaxed);
         // A reader that is free, or else the one whose turn it is.
         let reader = (0..READERS)
@@ -111,8 +130,60 @@ impl SledEngine {
         guarded(|| read(&reader, &handles.values)).map_err(|error| self.fail(attempt, error))
     }
 
+    /// Closes the database and opens it, without anyone who reads waiting for it.
+    fn open_anew(&self) -> Result<(), EngineError> {
+        const ATTEMPT: &str = "giving back memory of the applied state";
+        let _turn = self.changing.lock();
+        let began = Instant::now();
+        let old = self.handles(ATTEMPT)?;
+        if self.open_again(&old)? {
+            let opened = began.elapsed();
+            // New readers have the new handles. Only when the last has left the old ones may what those see be changed.
+            let old = sole(old);
+            let generation = old.generation;
+            drop(old);
+            if let Err(error) = generations::remove(&self.path, generation) {
+                tracing::warn!(%error, state = %self.path.display(), "deleting a folder of sled's that is not needed");
+            }
+            tracing::debug!(
+                opened_ms = opened.as_millis() as u64,
+                closed_ms = (began.elapsed() - opened).as_millis() as u64,
+                "opened the applied state again to give back memory"
+            );
+        }
+        self.written.store(0, Ordering::Relaxed);
+        self.read.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Opens the database a second time and has readers use that from now on. If that does not work, a full disk may be
+    /// why, they keep the first. Whether it did.
+    fn open_again(&self, old: &Handles) -> Result<bool, EngineError> {
+        const ATTEMPT: &str = "opening the applied state again";
+        let twin = match generations::twin(&self.path, old.generation) {
+            Ok(Some(twin)) => twin,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                tracing::warn!(%error, state = %self.path.display(), "{ATTEMPT}");
+                return Ok(false);
+            }
+        };
+        match open_sled(&self.path, twin) {
+            Ok(db) => {
+                let new = handles(db, old.values.clone(), twin);
+                *self.handles.write() = Some(Arc::new(new));
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(%error, state = %self.path.display(), "{ATTEMPT}");
+                generations::take_back(&self.path, twin).map_err(|error| self.fail(ATTEMPT, error))?;
+                Ok(false)
+            }
+        }
+    }
+
     fn measure(&self) {
-        if let Some(handles) = self.handles.read().as_ref()
+        if let Some(handles) = self.handles.read().clone()
             && let Ok(bytes) = handles.writer.lock().size_on_disk()
         {
             self.disk_bytes
@@ -260,13 +331,11 @@ impl Engine for SledEngine {
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
         const ATTEMPT: &str = "writing the applied state";
         {
-            let handles = self.handles.read();
-            let handles = handles
-                .as_ref()
-                .ok_or_else(|| self.fail(ATTEMPT, "the state is closed"))?;
+            let _turn = self.changing.lock();
+            let handles = self.handles(ATTEMPT)?;
             // A later change of a key wins, so the last is the one whose value is wanted.
             let writes: BTreeMap<Vec<u8>, Option<Bytes>> = batch.writes.into_iter().collect();
-            self.write(handles, ATTEMPT, &mut |db, append, change| {
+            self.write(&handles, ATTEMPT, &mut |db, append, change| {
                 for (key, value) in &writes {
                     if let Some(place) = place_of(db, key)? {
                         append.release(place);
@@ -290,15 +359,13 @@ impl Engine for SledEngine {
     fn collect(&self) -> Result<bool, EngineError> {
         const ATTEMPT: &str = "giving back room of the applied state";
         {
-            let handles = self.handles.read();
-            let handles = handles
-                .as_ref()
-                .ok_or_else(|| self.fail(ATTEMPT, "the state is closed"))?;
+            let _turn = self.changing.lock();
+            let handles = self.handles(ATTEMPT)?;
             let piece = handles.values.next_piece();
             let Some(piece) = piece.map_err(|error| self.fail(ATTEMPT, error))? else {
                 return Ok(false);
             };
-            self.write(handles, ATTEMPT, &mut |db, append, change| {
+            self.write(&handles, ATTEMPT, &mut |db, append, change| {
                 for (key, value, place) in &piece.records {
                     if place_of(db, key)? == Some(*place) {
                         append.release(*place);
@@ -323,13 +390,7 @@ impl Engine for SledEngine {
         if !worth {
             return Ok(());
         }
-        let mut handles = self.handles.write();
-        // The files of values stay open: they hold on to no memory.
-        let values = handles.take().map(|handles| handles.values);
-        *handles = Some(open_handles(&self.path, values)?);
-        self.written.store(0, Ordering::Relaxed);
-        self.read.store(0, Ordering::Relaxed);
-        Ok(())
+        self.open_anew()
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -338,8 +399,11 @@ impl Engine for SledEngine {
 
     fn replace(&self, with: &Path) -> Result<(), EngineError> {
         const ATTEMPT: &str = "replacing the applied state by a snapshot";
+        let _turn = self.changing.lock();
         let mut handles = self.handles.write();
-        drop(handles.take());
+        if let Some(handles) = handles.take() {
+            drop(sole(handles));
+        }
         let old = self.path.with_extension("old");
         let exchange = || -> std::io::Result<()> {
             if old.exists() {
@@ -348,12 +412,12 @@ impl Engine for SledEngine {
             std::fs::rename(&self.path, &old)?;
             std::fs::rename(with, &self.path)?;
             if let Some(parent) = self.path.parent() {
-                std::fs::File::open(parent)?.sync_all()?;
+                File::open(parent)?.sync_all()?;
             }
             std::fs::remove_dir_all(&old)
         };
         exchange().map_err(|error| self.fail(ATTEMPT, error))?;
-        *handles = Some(open_handles(&self.path, None)?);
+        *handles = Some(Arc::new(open_newest(&self.path)?));
         self.written.store(0, Ordering::Relaxed);
         self.read.store(0, Ordering::Relaxed);
         Ok(())
@@ -382,272 +446,72 @@ fn guarded<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
         .unwrap_or_else(|_| Err(std::io::Error::other("the files are damaged")))
 }
 
-fn open_handles(path: &Path, values: Option<Arc<Values>>) -> Result<Handles, EngineError> {
-    let fail = |reason: String| EngineError {
+/// Waits until nobody else has it.
+fn sole<T>(mut shared: Arc<T>) -> T {
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(value) => return value,
+            Err(still_shared) => shared = still_shared,
+        }
+        std::thread::sleep(LOOK_AGAIN_AFTER);
+    }
+}
+
+fn open_newest(path: &Path) -> Result<Handles, EngineError> {
+    let open = || -> std::io::Result<Handles> {
+        let generation = generations::newest(path)?;
+        let fresh = !generation.folder(path).exists();
+        let db = open_sled(path, generation)?;
+        if fresh {
+            // sled does not sync the file that says how many records a leaf has.
+            for entry in std::fs::read_dir(generation.folder(path))? {
+                File::open(entry?.path())?.sync_all()?;
+            }
+        }
+        let mut tallies = BTreeMap::new();
+        for record in db.range::<&[u8], _>(&TALLIES[..]..) {
+            let (key, tally) = record?;
+            let (file, tally) = Tally::decode(&key, &tally)?;
+            tallies.insert(file, tally);
+        }
+        let values = Values::open(&path.join(VALUES_FOLDER), &tallies)?;
+        Ok(handles(db, Arc::new(values), generation))
+    };
+    guarded(open).map_err(|error| EngineError {
         attempt: "opening the applied state",
         path: path.display().to_string(),
-        reason,
-    };
-    let config = sled::Config::new()
-        .path(path.join(SLED_FOLDER))
+        reason: error.to_string(),
+    })
+}
+
+fn open_sled(path: &Path, generation: Generation) -> std::io::Result<Db> {
+    let mut config = sled::Config::new()
+        .path(generation.folder(path))
         .cache_capacity_bytes(CACHE_BYTES)
         .zstd_compression_level(COMPRESSION_LEVEL)
         .flush_every_ms(Some(FLUSH_NEVER_MS));
+    config.target_heap_file_fill_ratio = LEAVE_LEAVES;
     let mut attempts = 0;
-    let writer = loop {
+    loop {
         match guarded(|| config.open::<LEAF_FANOUT>()) {
-            Ok(db) => break db,
-            // The lock of the instance that was just closed may live a moment longer.
+            // The lock of an instance that was just closed may live a moment longer.
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && attempts < 100 => {
                 attempts += 1;
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Err(error) => return Err(fail(error.to_string())),
+            opened => return opened,
         }
-    };
-    let readers = (0..READERS).map(|_| Mutex::new(writer.clone())).collect();
-    let values = match values {
-        Some(values) => values,
-        None => {
-            let open = || -> std::io::Result<Values> {
-                let mut tallies = BTreeMap::new();
-                for record in writer.range::<&[u8], _>(&TALLIES[..]..) {
-                    let (key, tally) = record?;
-                    let (file, tally) = Tally::decode(&key, &tally)?;
-                    tallies.insert(file, tally);
-                }
-                Values::open(&path.join(VALUES_FOLDER), &tallies)
-            };
-            Arc::new(guarded(open).map_err(|error| fail(error.to_string()))?)
-        }
-    };
-    Ok(Handles {
-        writer: Mutex::new(writer),
-        readers,
+    }
+}
+
+fn handles(db: Db, values: Arc<Values>, generation: Generation) -> Handles {
+    Handles {
+        readers: (0..READERS).map(|_| Mutex::new(db.clone())).collect(),
+        writer: Mutex::new(db),
         values,
-    })
+        generation,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ops::ControlFlow;
-
-    use super::*;
-
-    fn batch(range: std::ops::Range<u32>, size: usize) -> Batch {
-        let mut batch = Batch::default();
-        for number in range {
-            batch.put(
-                number.to_be_bytes().to_vec(),
-                Bytes::from(vec![number as u8; size]),
-            );
-        }
-        batch
-    }
-
-    /// Damage anywhere is noticed, or does not matter; it never makes other records of what was committed.
-    #[test]
-    fn damage_is_noticed_or_does_no_harm() -> Result<(), Box<dyn std::error::Error>> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("state");
-        {
-            let engine = SledEngine::open(&path)?;
-            engine.commit(batch(0..100, 300))?;
-            engine.commit(batch(50..200, 100))?;
-        }
-        type Records = Vec<(Vec<u8>, Vec<u8>)>;
-        let all = |path: &Path| -> Result<Records, EngineError> {
-            let mut all = Records::new();
-            SledEngine::open(path)?.scan(&[0], &[0xff; 5], &mut |key, value| {
-                all.push((key.to_vec(), value.to_vec()));
-                ControlFlow::Continue(())
-            })?;
-            Ok(all)
-        };
-        let whole = all(&path)?;
-        let mut files = Vec::new();
-        let mut folders = vec![path.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder)? {
-                let entry = entry?;
-                match entry.file_type()?.is_dir() {
-                    true => folders.push(entry.path()),
-                    false => files.push(entry.path()),
-                }
-            }
-        }
-        let (mut noticed, mut lost) = (0, 0);
-        for file in files {
-            let content = std::fs::read(&file)?;
-            let places = content.iter().enumerate().filter(|(_, byte)| **byte != 0);
-            let places: Vec<usize> = places.map(|(place, _)| place).collect();
-            for place in places.iter().step_by(places.len().div_ceil(12).max(1)) {
-                let copy = folder.path().join("copy");
-                let status = std::process::Command::new("cp")
-                    .arg("-r")
-                    .arg(&path)
-                    .arg(&copy)
-                    .status()?;
-                assert!(status.success());
-                let mut damaged = content.clone();
-                damaged[*place] ^= 0x40;
-                std::fs::write(copy.join(file.strip_prefix(&path)?), damaged)?;
-                match all(&copy) {
-                    Err(_) => noticed += 1,
-                    Ok(found) if found == whole => {}
-                    // An older state, or none: the log, which goes on later, shows that.
-                    Ok(found) => {
-                        lost += 1;
-                        assert!(
-                            found.is_empty() || found.len() == 100,
-                            "damage of {file:?} at {place}"
-                        );
-                    }
-                }
-                std::fs::remove_dir_all(copy)?;
-            }
-        }
-        println!("{noticed} noticed, {lost} fell back");
-        assert!(noticed > 0);
-        Ok(())
-    }
-
-    #[test]
-    fn what_was_committed_is_there_after_opening_again() -> Result<(), Box<dyn std::error::Error>> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("state");
-        {
-            let engine = SledEngine::open(&path)?;
-            engine.commit(batch(0..1000, 2000))?;
-            let mut more = batch(1000..1001, 5);
-            more.remove(7_u32.to_be_bytes().to_vec());
-            engine.commit(more)?;
-            engine.trim(Pressure::Idle)?;
-            assert_eq!(engine.get(&1000_u32.to_be_bytes())?.map(|v| v.len()), Some(5));
-        }
-        let engine = SledEngine::open(&path)?;
-        assert_eq!(engine.get(&7_u32.to_be_bytes())?, None);
-        let mut seen = 0;
-        engine.scan(&[0], &[0xff; 5], &mut |_, _| {
-            seen += 1;
-            ControlFlow::Continue(())
-        })?;
-        assert_eq!(seen, 1000);
-        Ok(())
-    }
-
-    fn value(number: u32, round: u32) -> Bytes {
-        Bytes::from(format!("{round}.{number} ").repeat(1000))
-    }
-
-    fn all_values(engine: &SledEngine, keys: u32, round: impl Fn(u32) -> u32) -> Result<(), EngineError> {
-        let names: Vec<Vec<u8>> = (0..keys).map(|number| number.to_be_bytes().to_vec()).collect();
-        for (number, found) in (0..).zip(engine.get_all(&names)?) {
-            assert!(found == Some(value(number, round(number))), "{number}");
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn files_of_which_little_is_wanted_are_emptied_and_deleted() -> Result<(), Box<dyn std::error::Error>> {
-        const KEYS: u32 = 3000;
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("state");
-        let engine = SledEngine::open(&path)?;
-        let put = |round: u32, wanted: &dyn Fn(u32) -> bool| {
-            let mut batch = Batch::default();
-            for number in (0..KEYS).filter(|number| wanted(*number)) {
-                batch.put(number.to_be_bytes().to_vec(), value(number, round));
-            }
-            engine.commit(batch)
-        };
-        put(0, &|_| true)?;
-        let once = engine.disk_bytes();
-        // Every third key keeps its first value: no file is without any that is wanted.
-        for round in 1..6 {
-            put(round, &|number| number % 3 != 0)?;
-        }
-        let grown = engine.disk_bytes();
-        assert!(grown > 2 * once, "{once} {grown}");
-        let mut pieces = 0;
-        while engine.collect()? {
-            pieces += 1;
-        }
-        assert!(pieces > 0);
-        assert!(engine.disk_bytes() < 2 * once, "{once} {}", engine.disk_bytes());
-        let round = |number: u32| if number.is_multiple_of(3) { 0 } else { 5 };
-        all_values(&engine, KEYS, round)?;
-        drop(engine);
-        let engine = SledEngine::open(&path)?;
-        all_values(&engine, KEYS, round)?;
-        assert!(!engine.collect()?);
-        Ok(())
-    }
-
-    /// What a crash leaves behind the last batch, in a file of values or as a file, is not taken for anything.
-    #[test]
-    fn values_that_were_not_committed_are_cut_off() -> Result<(), Box<dyn std::error::Error>> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("state");
-        {
-            let engine = SledEngine::open(&path)?;
-            engine.commit(batch(0..10, 1000))?;
-        }
-        let values = path.join(VALUES_FOLDER);
-        let file = values.join("1");
-        let committed = std::fs::read(&file)?;
-        std::fs::write(&file, [&committed[..], b"half a record"].concat())?;
-        std::fs::write(values.join("2"), b"a file that sled was never told of")?;
-        {
-            let engine = SledEngine::open(&path)?;
-            assert_eq!(std::fs::read(&file)?, committed);
-            assert!(!values.join("2").exists());
-            engine.commit(batch(10..20, 1000))?;
-        }
-        let engine = SledEngine::open(&path)?;
-        for number in 0..20_u32 {
-            let found = engine.get(&number.to_be_bytes())?;
-            assert_eq!(found.map(|value| value.to_vec()), Some(vec![number as u8; 1000]));
-        }
-        drop(engine);
-        std::fs::write(&file, &committed[..100])?;
-        assert!(SledEngine::open(&path).is_err(), "a file that is too short");
-        std::fs::remove_file(&file)?;
-        assert!(SledEngine::open(&path).is_err(), "a file that is missing");
-        Ok(())
-    }
-
-    #[test]
-    fn readers_find_values_that_are_moved() -> Result<(), Box<dyn std::error::Error>> {
-        const KEYS: u32 = 300;
-        let folder = tempfile::tempdir()?;
-        let engine = SledEngine::open(&folder.path().join("state"))?;
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| -> Result<(), EngineError> {
-                while !stop.load(Ordering::Acquire) {
-                    engine.get_all(&[7_u32.to_be_bytes().to_vec(), 9_u32.to_be_bytes().to_vec()])?;
-                    engine.scan(&[0], &[0xff; 5], &mut |_, value| {
-                        assert!(value.len() > 100);
-                        ControlFlow::Continue(())
-                    })?;
-                }
-                Ok(())
-            });
-            for round in 0..40 {
-                let mut batch = Batch::default();
-                for number in (0..KEYS).filter(|number| round == 0 || number % 7 != 0) {
-                    batch.put(
-                        number.to_be_bytes().to_vec(),
-                        value(number, round).repeat(8).into(),
-                    );
-                }
-                engine.commit(batch)?;
-                while engine.collect()? {}
-            }
-            stop.store(true, Ordering::Release);
-            reader.join().map_err(|_| "the reader failed")??;
-            Ok(())
-        })
-    }
-}
+mod tests;
