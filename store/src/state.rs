@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use keelson_proto::etcd::{
     self, AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionResponse, LeaseGrantResponse,
-    LeaseRevokeResponse, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, alarm_request::AlarmAction,
+    LeaseRevokeResponse, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    alarm_request::AlarmAction,
 };
 use keelson_proto::store::{Proposal, StoredMember, StoredState, proposal::Operation};
 use parking_lot::{RwLock, RwLockReadGuard};

@@ -51,8 +51,9 @@ const RECYCLE_BUSY_BYTES: usize = 24 << 20;
 /// Written and read bytes that make it worth it while there is none.
 const RECYCLE_IDLE_BYTES: usize = 2 << 20;
 
-/// Handles for concurrent readers; a handle itself serves one thread at a time.
-const READERS: usize = 4;
+/// Handles for concurrent readers; a handle itself serves one thread at a time. More than there are long ranges read at
+/// a time, so that a short one does not wait for them.
+const READERS: usize = 8;
 
 /// How long it is waited before looking again whether readers have left.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);

@@ -214,7 +214,9 @@ fn readers_find_values_that_are_moved() -> Result<(), Box<dyn std::error::Error>
             }
             engine.commit(batch)?;
             while engine.collect()? {}
-            engine.open_anew()?;
+            if round % 8 == 0 {
+                engine.open_anew()?;
+            }
         }
         stop.store(true, Ordering::Release);
         reader.join().map_err(|_| "the reader failed")??;
@@ -323,7 +325,7 @@ fn much_is_written_and_opened_again_many_times() -> Result<(), Box<dyn std::erro
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("state");
     let engine = SledEngine::open(&path)?;
-    for round in 0..60_u32 {
+    for round in 0..30_u32 {
         // Removing empties leaves, whose places are used again.
         let mut changes = batch(round * 500..(round + 1) * 500, 40);
         for number in (round.saturating_sub(3) * 500..round * 500).filter(|number| number % 10 != 0) {
