@@ -40,11 +40,11 @@ async fn follow(server: &Arc<Server>) {
     let (mut registered, mut settled) = (None, Instant::now());
     loop {
         let mut pause = PERIOD;
-        let wanted = served(server);
-        // Most changes of definitions leave the group versions as they are.
-        if registered.as_ref() != Some(&wanted) || settled.elapsed() >= PERIOD {
+        // Most changes of definitions leave what is served as it is.
+        let generation = server.catalog.custom().generation();
+        if registered != Some(generation) || settled.elapsed() >= PERIOD {
             match settle(server).await {
-                Ok(()) => (registered, settled) = (Some(wanted), Instant::now()),
+                Ok(()) => (registered, settled) = (Some(generation), Instant::now()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot register the group versions of custom resources");
                     (registered, pause) = (None, TROUBLE);

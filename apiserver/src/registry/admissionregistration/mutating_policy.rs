@@ -4,7 +4,7 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, Mutat
 use keelson_api::field::Errors;
 
 use super::matching;
-use super::policies::{AdmissionPolicy, Defaults, Parts};
+use super::policies::{AdmissionPolicy, Defaults, Parts, parts_of_spec};
 use crate::admission::expressions::surroundings::{Surroundings, Wanted};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::meta::Spec;
@@ -31,24 +31,7 @@ impl AdmissionPolicy for MutatingAdmissionPolicy {
         Column::new("Age", "Time since the object was created."),
     ];
 
-    fn parts(&self) -> Option<Parts<'_>> {
-        let spec = self.spec.as_ref()?;
-        Some(Parts {
-            failure_policy: spec.failure_policy.as_deref(),
-            params: spec.param_kind.as_ref(),
-            constraints: spec.match_constraints.as_ref(),
-            conditions: spec.match_conditions.as_ref(),
-            variables: spec.variables.as_ref(),
-        })
-    }
-
-    fn defaults(&mut self) -> Option<Defaults<'_>> {
-        let spec = self.spec.as_mut()?;
-        Some(Defaults {
-            failure_policy: &mut spec.failure_policy,
-            constraints: spec.match_constraints.as_mut(),
-        })
-    }
+    parts_of_spec!();
 
     fn count(&self) -> usize {
         let spec = self.spec.as_ref();

@@ -71,6 +71,31 @@ pub struct Defaults<'a> {
     pub constraints: Option<&'a mut MatchResources>,
 }
 
+/// [`AdmissionPolicy::parts`] and [`AdmissionPolicy::defaults`]: fields that have the same names in both kinds' specs.
+macro_rules! parts_of_spec {
+    () => {
+        fn parts(&self) -> Option<Parts<'_>> {
+            let spec = self.spec.as_ref()?;
+            Some(Parts {
+                failure_policy: spec.failure_policy.as_deref(),
+                params: spec.param_kind.as_ref(),
+                constraints: spec.match_constraints.as_ref(),
+                conditions: spec.match_conditions.as_ref(),
+                variables: spec.variables.as_ref(),
+            })
+        }
+
+        fn defaults(&mut self) -> Option<Defaults<'_>> {
+            let spec = self.spec.as_mut()?;
+            Some(Defaults {
+                failure_policy: &mut spec.failure_policy,
+                constraints: spec.match_constraints.as_mut(),
+            })
+        }
+    };
+}
+pub(super) use parts_of_spec;
+
 /// The strategy of a kind of policies.
 pub struct PolicyKind<K>(PhantomData<fn() -> K>);
 
