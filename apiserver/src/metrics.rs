@@ -139,6 +139,11 @@ impl ServerMetrics {
         flows
     }
 
+    /// Where others add what they count.
+    pub fn registry(&self) -> &Metrics {
+        &self.registry
+    }
+
     /// The exposition text.
     pub fn encode(&self) -> String {
         self.registry.encode()

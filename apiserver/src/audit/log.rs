@@ -11,13 +11,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use tokio::sync::mpsc;
 
 use super::AuditArgs;
 use super::event::Event;
+use super::queue::{Counts, Queue};
 
-/// Events that wait to be written. Beyond, they wait in memory, and the log of the server says so once.
-const QUEUE: usize = 16 * 1024;
+/// What the log is called where losses are counted.
+const PLUGIN: &str = "log";
 /// Size of a file when nothing is said about it, in megabytes.
 const SIZE: u64 = 100;
 const MEGABYTE: u64 = 1 << 20;
@@ -26,11 +26,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MOMENT: &str = "%Y-%m-%dT%H-%M-%S";
 
 /// The thread that writes the log.
-pub struct LogSink(mpsc::Sender<Arc<Event>>);
+pub struct LogSink(Queue);
 
 impl LogSink {
     /// Opens the log, if there is to be one.
-    pub fn open(args: &AuditArgs) -> anyhow::Result<Option<Self>> {
+    pub fn open(args: &AuditArgs, counts: &Counts) -> anyhow::Result<Option<Self>> {
         let Some(path) = args.audit_log_path.as_deref() else {
             return Ok(None);
         };
@@ -54,14 +54,17 @@ impl LogSink {
                     .with_context(|| format!("--audit-log-path: cannot open {}", path.display()))?,
             )
         };
-        let (queue, mut inbox) = mpsc::channel::<Arc<Event>>(QUEUE);
+        let room = args.audit_log_batch_buffer_size;
+        let (queue, inbox) = Queue::new(PLUGIN, room, args.audit_log_mode, counts.clone());
+        let counts = counts.clone();
         std::thread::Builder::new()
             .name("audit-log".into())
             .spawn(move || {
-                while let Some(event) = inbox.blocking_recv() {
+                for event in inbox {
                     let line = format!("{}\n", event.json());
                     if let Err(error) = out.write(line.as_bytes()) {
                         tracing::error!(%error, "cannot write the audit log");
+                        counts.lost(PLUGIN, 1);
                     }
                 }
             })
@@ -69,12 +72,9 @@ impl LogSink {
         Ok(Some(Self(queue)))
     }
 
-    /// Writes an event, soon. No event is lost because the disk is slow.
+    /// Writes an event, soon.
     pub fn send(&self, event: Arc<Event>) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.0.try_send(event) {
-            let queue = self.0.clone();
-            tokio::spawn(async move { queue.send(event).await });
-        }
+        self.0.send(event);
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`policy`] | which requests are recorded, and how much of them |
 //! | [`event`] | one event, and its JSON |
 //! | [`record`] | a request while it is being served |
+//! | [`queue`] | what waits to be written, and what happens when it is too much |
 //! | [`log`] | the log file and its rotation |
 //! | [`webhook`] | batches of events sent to a webhook |
 //!
@@ -17,6 +18,7 @@
 pub mod event;
 pub mod log;
 pub mod policy;
+pub mod queue;
 pub mod record;
 pub mod webhook;
 
@@ -25,11 +27,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clap::{ArgAction, Args, ValueEnum};
 use http::HeaderMap;
+use keelson_daemon::metrics::Metrics;
 
 use crate::authentication::User;
 use crate::authorization::Attributes;
 use event::{Event, Origin, Stage};
 use policy::{Level, Policy};
+use queue::{Counts, Mode};
 pub use record::Record;
 
 /// The header that names a request in the log.
@@ -58,6 +62,12 @@ pub struct AuditArgs {
     /// Whether rotated files are compressed with gzip.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub audit_log_compress: bool,
+    /// What happens when the log cannot keep up: requests wait, or events are dropped and counted.
+    #[arg(long, value_enum, default_value_t = Mode::Blocking)]
+    pub audit_log_mode: Mode,
+    /// Events that wait for the log at most.
+    #[arg(long, default_value_t = 10_000)]
+    pub audit_log_batch_buffer_size: usize,
     /// Form of the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     pub audit_log_format: LogFormat,
@@ -90,10 +100,12 @@ pub enum LogFormat {
 pub(crate) struct Sinks {
     log: Option<log::LogSink>,
     webhook: Option<webhook::WebhookSink>,
+    counts: Counts,
 }
 
 impl Sinks {
     pub(crate) fn send(&self, event: &Arc<Event>) {
+        self.counts.event();
         if let Some(log) = &self.log {
             log.send(event.clone());
         }
@@ -112,11 +124,11 @@ struct Running {
 pub struct AuditLog(Option<Running>);
 
 impl AuditLog {
-    /// Opens what the flags name.
+    /// Opens what the flags name, and shows what is counted among these metrics.
     ///
     /// # Errors
     /// When the policy makes no sense, or the log cannot be opened.
-    pub fn open(args: &AuditArgs) -> anyhow::Result<Self> {
+    pub fn open(args: &AuditArgs, registry: &Metrics) -> anyhow::Result<Self> {
         let wanted = args.audit_log_path.is_some() || args.audit_webhook_config_file.is_some();
         let Some(path) = args.audit_policy_file.as_deref() else {
             if wanted {
@@ -128,9 +140,11 @@ impl AuditLog {
         if !wanted {
             return Ok(Self(None));
         }
+        let counts = Counts::new(registry);
         let sinks = Sinks {
-            log: log::LogSink::open(args)?,
-            webhook: webhook::WebhookSink::open(args)?,
+            log: log::LogSink::open(args, &counts)?,
+            webhook: webhook::WebhookSink::open(args, &counts)?,
+            counts,
         };
         Ok(Self(Some(Running {
             policy,

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use super::event::{Event, Origin, Stage};
 use super::log::{Rotating, Rotation};
 use super::policy::{Level, Policy};
+use super::queue::{Counts, Mode, Queue};
 use crate::authentication::User;
 use crate::authorization::Attributes;
 use crate::authorization::attributes::Resource;
@@ -177,4 +178,45 @@ fn full_files_are_put_aside_and_old_ones_removed() {
     assert_eq!(aside.len(), 2, "{aside:?}");
     let last = std::fs::read_to_string(folder.path().join(&aside[1])).expect("readable");
     assert_eq!(last, "eight\n");
+}
+
+fn some_event() -> Arc<Event> {
+    let policy = policy("rules: [{level: Metadata}]\n");
+    let user = User::named("somebody", []);
+    let attributes = to("get", "pods", "", "default");
+    let found = policy.find(&user, &attributes);
+    let peer = "127.0.0.1:1".parse().expect("an address");
+    let uri = http::Uri::from_static("/");
+    let origin = Origin::new("id".into(), &uri, &HeaderMap::new(), peer);
+    Arc::new(Event::new(Arc::new(origin), found, &user, &attributes))
+}
+
+#[test]
+fn a_full_queue_drops_and_counts() {
+    let registry = keelson_daemon::metrics::Metrics::new();
+    let (queue, inbox) = Queue::new("log", 2, Mode::Batch, Counts::new(&registry));
+    for _ in 0..5 {
+        queue.send(some_event());
+    }
+    assert_eq!(inbox.try_iter().count(), 2);
+    let shown = registry.encode();
+    assert!(
+        shown.contains("apiserver_audit_error_total{plugin=\"log\"} 3"),
+        "{shown}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_holds_up_who_fills_it_and_nobody_else() {
+    let (queue, inbox) = Queue::new("log", 2, Mode::Blocking, Counts::default());
+    let filling = tokio::spawn(async move {
+        for _ in 0..5 {
+            queue.send(some_event());
+        }
+    });
+    // Others are served while one waits.
+    tokio::spawn(async {}).await.expect("served");
+    let written = tokio::task::spawn_blocking(move || inbox.iter().count());
+    filling.await.expect("everything was sent");
+    assert_eq!(written.await.expect("counted"), 5);
 }

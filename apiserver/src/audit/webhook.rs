@@ -11,19 +11,25 @@ use tokio::time::Instant;
 
 use super::AuditArgs;
 use super::event::Event;
+use super::queue::Counts;
 use crate::outbound::kubeconfig::Webhook;
 
 /// How long the webhook may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a batch is tried before it is given up.
 const ATTEMPTS: u32 = 5;
+/// What the webhook is called where losses are counted.
+const PLUGIN: &str = "webhook";
 
 /// The task that sends events.
-pub struct WebhookSink(mpsc::Sender<Arc<Event>>);
+pub struct WebhookSink {
+    queue: mpsc::Sender<Arc<Event>>,
+    counts: Counts,
+}
 
 impl WebhookSink {
     /// Reads the webhook's configuration, if there is to be one.
-    pub fn open(args: &AuditArgs) -> anyhow::Result<Option<Self>> {
+    pub fn open(args: &AuditArgs, counts: &Counts) -> anyhow::Result<Option<Self>> {
         let Some(path) = args.audit_webhook_config_file.as_deref() else {
             return Ok(None);
         };
@@ -35,15 +41,17 @@ impl WebhookSink {
             size: args.audit_webhook_batch_max_size.max(1),
             wait: args.audit_webhook_batch_max_wait,
             backoff: args.audit_webhook_initial_backoff,
+            counts: counts.clone(),
         };
         tokio::spawn(batches.run());
-        Ok(Some(Self(queue)))
+        let counts = counts.clone();
+        Ok(Some(Self { queue, counts }))
     }
 
     /// Sends an event with one of the next batches. Requests do not wait for a webhook that is slow.
     pub fn send(&self, event: Arc<Event>) {
-        if self.0.try_send(event).is_err() {
-            tracing::warn!("an audit event is dropped: the webhook cannot keep up");
+        if self.queue.try_send(event).is_err() {
+            self.counts.lost(PLUGIN, 1);
         }
     }
 }
@@ -54,6 +62,7 @@ struct Batches {
     size: usize,
     wait: Duration,
     backoff: Duration,
+    counts: Counts,
 }
 
 impl Batches {
@@ -81,7 +90,12 @@ impl Batches {
             match self.webhook.post(body.clone(), TIMEOUT).await {
                 Ok(_) => return,
                 Err(error) if attempt == ATTEMPTS => {
-                    tracing::error!(events = batch.len(), error, "audit events are lost");
+                    tracing::error!(
+                        events = batch.len(),
+                        error,
+                        "the audit webhook has refused them for good"
+                    );
+                    self.counts.lost(PLUGIN, batch.len() as u64);
                 }
                 Err(error) => {
                     tracing::warn!(events = batch.len(), error, "the audit webhook refuses events");
