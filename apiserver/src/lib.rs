@@ -24,7 +24,8 @@
 //! | calls to what configuration files name | [`outbound`] |
 //!
 //! Beside it: [`discovery`], [`openapi`], [`table`], [`health`], [`version`], [`metrics`], the system's own objects in
-//! [`bootstrap`], the command line in [`config`], and what all requests share in [`state`].
+//! [`bootstrap`], the command line in [`config`], files that are read again in [`reload`], and what all requests share in
+//! [`state`].
 
 #![forbid(unsafe_code)]
 
@@ -48,6 +49,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod outbound;
 pub mod registry;
+pub mod reload;
 pub mod request_info;
 pub mod server;
 pub mod state;
@@ -97,6 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tracing::info!(%address, advertised = %server.config.advertised(), plugins = ?server.admission.names(), "serving");
 
     let grpc = GrpcDoor::new(server.clone());
+    authentication::start(&server);
     authorization::start(&server);
     let bootstrap = tokio::spawn(bootstrap::run(server.clone(), shutdown.clone()));
     tokio::spawn(bootstrap::addresses::run(server.clone(), shutdown.clone()));
@@ -179,7 +182,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         discovery: discovery::Published::default(),
         openapi: openapi::Documents::default(),
         aggregator: Aggregator::new(&config.aggregator),
-        audit: AuditLog::open(&config.audit)?,
+        audit: AuditLog::open(&config.audit, metrics.registry())?,
         shutdown: shutdown.clone(),
         metrics,
         config,

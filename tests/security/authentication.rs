@@ -150,7 +150,31 @@ fn a_configuration_maps_claims_with_expressions() -> Result<()> {
     // Nobody in particular is let in where the configuration says so, and nowhere else.
     ensure!(plane.curl("GET", "/livez", None, &[])?.code == 200);
     ensure!(plane.curl("GET", "/version", None, &[])?.code == 401);
-    Ok(())
+
+    // The file counts while the server runs: what makes no sense changes nothing, and who is no issuer any more is not
+    // believed.
+    let file = plane.path("authentication.yaml");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    let reload = std::time::Duration::from_secs(30);
+    std::fs::write(&file, "jwt: [{issuer: {url: 'http://nowhere'}}]")?;
+    keelson_tests::process::eventually("the server says what is wrong", reload, || {
+        let log = std::fs::read_to_string(plane.path("apiserver.log"))?;
+        ensure!(log.contains("not used: what was there before stays"), "{log}");
+        Ok(())
+    })?;
+    who(&plane, &token("t1", "dev")?)?;
+    config["jwt"][0]["claimMappings"]["username"] = json!({"expression": "'again:' + claims.sub"});
+    std::fs::write(&file, config.to_string())?;
+    keelson_tests::process::eventually("names are made anew", reload, || {
+        let jane = who(&plane, &token("t1", "dev")?)?;
+        ensure!(jane["username"] == "again:jane", "{jane}");
+        Ok(())
+    })?;
+    config["jwt"] = json!([]);
+    std::fs::write(&file, config.to_string())?;
+    keelson_tests::process::eventually("the issuer is not believed", reload, || {
+        refused(&plane, &token("t1", "dev")?)
+    })
 }
 
 #[test]

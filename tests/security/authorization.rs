@@ -1,12 +1,17 @@
 //! Who decides what callers may do, when a configuration says so.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use keelson_tests::process::eventually;
 use serde_json::{Value, json};
 
 use crate::servers::{Handler, http, webhook_config};
 use keelson_tests::control_plane::ControlPlane;
+
+/// How long a changed file may take to count on a busy machine.
+const RELOAD: Duration = Duration::from_secs(30);
 
 /// A webhook that lets jane do everything but with secrets, which it refuses, and keeps what it was asked.
 fn webhook(asked: Arc<Mutex<Vec<Value>>>) -> Handler {
@@ -126,5 +131,24 @@ fn conditions_and_failures_decide_what_a_webhook_does_not() -> Result<()> {
     ensure!(get("joe", "/version")? == 403);
     ensure!(get("jane", "/version")? == 200);
     ensure!(asked_about(&asked, "joe") == 0);
-    Ok(())
+
+    // The file counts while the server runs: what cannot be used changes nothing, a webhook may go.
+    let file = plane.path("authorization.yaml");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    let authorizers = config["authorizers"].as_array_mut().context("authorizers")?;
+    authorizers.push(json!({"type": "AlwaysAllow", "name": "everything"}));
+    std::fs::write(&file, config.to_string())?;
+    eventually("the server says why it keeps what it has", RELOAD, || {
+        let log = std::fs::read_to_string(plane.path("apiserver.log"))?;
+        ensure!(log.contains("AlwaysAllow cannot be added"), "{log}");
+        Ok(())
+    })?;
+    ensure!(get("joe", "/api/v1/nodes")? == 403);
+    config["authorizers"] = json!([{"type": "RBAC", "name": "rbac"}]);
+    std::fs::write(&file, config.to_string())?;
+    eventually("the webhooks are asked no more", RELOAD, || {
+        let codes = [get("jane", "/api/v1/nodes")?, get("joe", "/version")?];
+        ensure!(codes == [403, 200], "{codes:?}");
+        Ok(())
+    })
 }

@@ -24,6 +24,7 @@ pub mod webhook;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use keelson_api::field::aggregate;
@@ -31,6 +32,8 @@ use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::tls::Peer;
 
 use oidc::Issuer;
+use oidc::config::{AuthenticationConfiguration, JwtAuthenticator};
+use oidc::keys::Algorithm;
 use service_account::ServiceAccountTokens;
 use token_file::TokenFile;
 use webhook::TokenWebhook;
@@ -133,7 +136,7 @@ pub struct Authenticator {
     pub service_accounts: Option<ServiceAccountTokens>,
     /// Whether bootstrap tokens count.
     bootstrap: bool,
-    issuers: Vec<Issuer>,
+    issuers: ArcSwap<Vec<Issuer>>,
     webhook: Option<TokenWebhook>,
     proxies: AggregatorArgs,
 }
@@ -152,10 +155,7 @@ impl Authenticator {
             None if config.anonymous_auth => Anonymous::Everywhere,
             None => Anonymous::Nowhere,
         };
-        let issuers: Result<Vec<Issuer>, String> = issuers
-            .iter()
-            .map(|issuer| Issuer::new(issuer, algorithms.clone()))
-            .collect();
+        let issuers = ready(&issuers, &algorithms).map_err(anyhow::Error::msg)?;
         Ok(Self {
             anonymous,
             tokens: config
@@ -165,10 +165,21 @@ impl Authenticator {
                 .transpose()?,
             service_accounts: ServiceAccountTokens::load(config)?,
             bootstrap: config.enable_bootstrap_token_auth,
-            issuers: issuers.map_err(anyhow::Error::msg)?,
+            issuers: ArcSwap::from_pointee(issuers),
             webhook: TokenWebhook::load(&config.token_webhook)?,
             proxies: config.aggregator.clone(),
         })
+    }
+
+    /// Believes other issuers from now on. Who is served without credentials stays as it was at the start.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the `AuthenticationConfiguration`.
+    fn replace(&self, text: &str) -> Result<(), String> {
+        let config = AuthenticationConfiguration::parse(text).map_err(|error| format!("{error:#}"))?;
+        let issuers = ready(&config.jwt, &Algorithm::ALL)?;
+        self.issuers.store(Arc::new(issuers));
+        Ok(())
     }
 
     /// The caller of a request for `path` that came with these headers.
@@ -245,7 +256,8 @@ impl Authenticator {
                 Err(reason) => reasons.push(reason),
             }
         }
-        for issuer in &self.issuers {
+        let issuers = self.issuers.load_full();
+        for issuer in issuers.iter() {
             match issuer.authenticate(token).await {
                 None => {}
                 Some(Ok(user)) => return own().map(|common| (user, common)),
@@ -262,6 +274,24 @@ impl Authenticator {
             return Err("invalid bearer token".into());
         }
         Err(aggregate(&reasons))
+    }
+}
+
+/// Issuers, ready to be asked.
+fn ready(configured: &[JwtAuthenticator], algorithms: &[Algorithm]) -> Result<Vec<Issuer>, String> {
+    let issuers = configured.iter();
+    issuers
+        .map(|issuer| Issuer::new(issuer, algorithms.to_vec()))
+        .collect()
+}
+
+/// Follows the file of `--authentication-config`, if there is one.
+pub fn start(server: &Arc<Server>) {
+    if let Some(path) = &server.config.oidc.authentication_config {
+        let (this, shutdown) = (server.clone(), server.shutdown.clone());
+        crate::reload::follow("--authentication-config", path.clone(), shutdown, move |text| {
+            this.authenticator.replace(text)
+        });
     }
 }
 

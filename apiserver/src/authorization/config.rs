@@ -163,9 +163,7 @@ impl AuthorizationArgs {
         }
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("--authorization-config: cannot read {}", path.display()))?;
-        AuthorizationConfiguration::parse(&text)
-            .and_then(AuthorizationConfiguration::steps)
-            .with_context(|| format!("--authorization-config: {}", path.display()))
+        steps_of(&text).with_context(|| format!("--authorization-config: {}", path.display()))
     }
 
     fn by_flags(&self) -> anyhow::Result<Vec<Step>> {
@@ -205,6 +203,14 @@ impl AuthorizationArgs {
         }
         Ok(steps)
     }
+}
+
+/// The authorizers of an `AuthorizationConfiguration`, in order.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn steps_of(text: &str) -> anyhow::Result<Vec<Step>> {
+    AuthorizationConfiguration::parse(text).and_then(AuthorizationConfiguration::steps)
 }
 
 impl AuthorizationConfiguration {

@@ -22,6 +22,8 @@ pub mod webhook;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use clap::ValueEnum as _;
 use keelson_api::names::GroupResource;
 use keelson_api::status::ApiError;
 use tokio::sync::watch;
@@ -109,7 +111,7 @@ impl Verdict {
 
 /// The authorizers, in order.
 pub struct Authorizer {
-    steps: Vec<Step>,
+    steps: ArcSwap<Vec<Step>>,
     /// Roles and bindings.
     pub rbac: Rbac,
     /// Kubelets.
@@ -122,7 +124,7 @@ impl Authorizer {
     pub fn new(steps: Vec<Step>) -> Self {
         let ready = !steps.iter().any(|step| matches!(step, Step::Rbac));
         Self {
-            steps,
+            steps: ArcSwap::from_pointee(steps),
             rbac: Rbac::default(),
             node: NodeAuthorizer::default(),
             ready: watch::Sender::new(ready),
@@ -131,7 +133,23 @@ impl Authorizer {
 
     /// Whether `mode` is switched on.
     pub fn runs(&self, mode: AuthorizationMode) -> bool {
-        self.steps.iter().any(|step| step.mode() == mode)
+        self.steps.load().iter().any(|step| step.mode() == mode)
+    }
+
+    /// Asks other authorizers from now on. Only webhooks may come and go: what the others know is gathered from the start.
+    ///
+    /// # Errors
+    /// When others would, too.
+    pub fn replace(&self, steps: Vec<Step>) -> Result<(), String> {
+        for mode in AuthorizationMode::value_variants() {
+            let runs = steps.iter().any(|step| step.mode() == *mode);
+            if *mode != AuthorizationMode::Webhook && runs != self.runs(*mode) {
+                let what = if runs { "added" } else { "removed" };
+                return Err(format!("authorizers: type {mode:?} cannot be {what} by a reload"));
+            }
+        }
+        self.steps.store(Arc::new(steps));
+        Ok(())
     }
 
     /// The authorizers know what is in the store, and what has to be there is there.
@@ -155,7 +173,8 @@ impl Authorizer {
             let _ = tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready)).await;
         }
         let mut reasons = Vec::new();
-        for step in &self.steps {
+        let steps = self.steps.load_full();
+        for step in steps.iter() {
             let verdict = match step {
                 Step::Node => self.node.decide(user, attributes).await,
                 Step::Rbac => self.rbac.decide(user, attributes),
@@ -201,6 +220,13 @@ pub fn start(server: &Arc<crate::state::Server>) {
     }
     if server.authorizer.runs(AuthorizationMode::Node) {
         node::follow::start(server);
+    }
+    if let Some(path) = &server.config.authorization.authorization_config {
+        let (this, shutdown) = (server.clone(), server.shutdown.clone());
+        crate::reload::follow("--authorization-config", path.clone(), shutdown, move |text| {
+            let steps = config::steps_of(text).map_err(|error| format!("{error:#}"))?;
+            this.authorizer.replace(steps)
+        });
     }
 }
 
@@ -275,6 +301,18 @@ mod tests {
         );
         let other = User::named("system:kube-scheduler", []);
         assert!(!authorizer.authorize(&other, &pods("list")).await.allowed());
+    }
+
+    #[tokio::test]
+    async fn webhooks_come_and_go_and_the_order_changes_but_others_stay() {
+        let authorizer = Authorizer::new(vec![Step::AlwaysDeny, Step::Rbac]);
+        authorizer.set_ready();
+        let somebody = User::named("x", []);
+        assert_eq!(authorizer.replace(vec![Step::Rbac, Step::AlwaysDeny]), Ok(()));
+        let refused = authorizer.replace(vec![Step::Rbac, Step::AlwaysDeny, Step::AlwaysAllow]);
+        assert!(refused.is_err_and(|why| why.contains("AlwaysAllow cannot be added")));
+        assert!(authorizer.replace(vec![Step::Rbac]).is_err());
+        assert!(!authorizer.authorize(&somebody, &pods("list")).await.allowed());
     }
 
     #[test]

@@ -301,7 +301,7 @@ impl OidcArgs {
 }
 
 impl AuthenticationConfiguration {
-    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let config: Self = serde_yaml::from_str(text).context("cannot be decoded")?;
         let known = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
         if !known.contains(&config.api_version.as_str()) || config.kind != "AuthenticationConfiguration" {
