@@ -124,6 +124,9 @@ pub struct Config {
     /// Admission plugins not to run.
     #[arg(long, value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
+    /// How admission plugins work: an AdmissionConfiguration, YAML.
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Certificate shown to kubelets, PEM.
     #[arg(long)]
     pub kubelet_client_certificate: Option<PathBuf>,

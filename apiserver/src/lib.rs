@@ -66,6 +66,7 @@ use keelson_daemon::tls::ServerTls;
 use tokio_util::sync::CancellationToken;
 
 use admission::chain::Chain;
+use admission::config::AdmissionConfig;
 use aggregator::Aggregator;
 use audit::AuditLog;
 use authentication::Authenticator;
@@ -160,6 +161,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
     let admission = Chain::new(admission::chain::enabled(
         &config.enable_admission_plugins,
         &config.disable_admission_plugins,
+        AdmissionConfig::load(config.admission_control_config_file.as_deref())?,
     )?);
     let authorizers = config.authorization.steps()?;
     let metrics = ServerMetrics::new();

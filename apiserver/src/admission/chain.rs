@@ -2,18 +2,19 @@
 
 use keelson_api::status::ApiResult;
 
+use super::config::AdmissionConfig;
 use super::{Admission, Attributes, Operation};
 use crate::registry::info::ResourceInfo;
 
-/// Every plugin there is, in upstream's order, with whether it runs unless told otherwise.
-pub fn default_plugins() -> Vec<Box<dyn Admission>> {
+/// Every plugin there is, in upstream's order, told how to work.
+pub fn default_plugins(config: AdmissionConfig) -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(super::namespace_lifecycle::NamespaceLifecycle),
         Box::new(super::limit_ranger::LimitRanger),
         Box::new(super::service_account::ServiceAccount),
         Box::new(super::node_restriction::NodeRestriction),
         Box::new(super::taint_nodes_by_condition::TaintNodesByCondition),
-        Box::new(super::pod_security::PodSecurity),
+        Box::new(super::pod_security::PodSecurity::from(config.pod_security)),
         Box::new(super::priority::Priority),
         Box::new(super::default_toleration_seconds::DefaultTolerationSeconds),
         Box::new(super::default_storage_class::DefaultStorageClass),
@@ -34,8 +35,12 @@ pub fn default_plugins() -> Vec<Box<dyn Admission>> {
 }
 
 /// The plugins to run: the default ones and those named, without those disabled. Unknown names are an error.
-pub fn enabled(enable: &[String], disable: &[String]) -> anyhow::Result<Vec<Box<dyn Admission>>> {
-    let plugins = default_plugins();
+pub fn enabled(
+    enable: &[String],
+    disable: &[String],
+    config: AdmissionConfig,
+) -> anyhow::Result<Vec<Box<dyn Admission>>> {
+    let plugins = default_plugins(config);
     for name in enable.iter().chain(disable).filter(|name| !name.is_empty()) {
         if !plugins.iter().any(|plugin| plugin.name() == name) {
             let known: Vec<_> = plugins.iter().map(|plugin| plugin.name()).collect();

@@ -4,6 +4,7 @@
 
 pub mod certificates;
 pub mod chain;
+pub mod config;
 pub mod default_ingress_class;
 pub mod default_storage_class;
 pub mod default_toleration_seconds;

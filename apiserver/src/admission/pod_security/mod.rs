@@ -2,6 +2,7 @@
 //!
 //! | module | what lives there |
 //! | --- | --- |
+//! | [`config`] | what holds by default, and who is exempt |
 //! | [`policy`] | levels, versions, and the labels that name them |
 //! | [`checks`] | what each level forbids, and in which words |
 //! | [`containers`] | the parts of checks that look at each container |
@@ -9,6 +10,7 @@
 //! Pods that violate what is enforced are refused; kinds that make pods, and what is only to be warned of, get a warning.
 
 pub mod checks;
+pub mod config;
 pub mod containers;
 pub mod policy;
 
@@ -19,7 +21,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
-    Container, Namespace, Pod, PodTemplate, PodTemplateSpec, ReplicationController,
+    Container, Namespace, Pod, PodSpec, PodTemplate, PodTemplateSpec, ReplicationController,
 };
 use keelson_api::names::GroupKind;
 use keelson_api::object::Object;
@@ -30,13 +32,23 @@ use super::{Admission, Attributes, Operation};
 use crate::audit;
 use crate::registry::info::ResourceInfo;
 use checks::{Subject, Violations};
+use config::PodSecurityConfiguration;
 use policy::{Bar, Level, Policy};
 
 /// Pods looked at when a namespace is to be held to a stricter level.
 const PODS_CHECKED: usize = 3000;
 
 /// The plugin.
-pub struct PodSecurity;
+#[derive(Default)]
+pub struct PodSecurity {
+    config: PodSecurityConfiguration,
+}
+
+impl From<PodSecurityConfiguration> for PodSecurity {
+    fn from(config: PodSecurityConfiguration) -> Self {
+        Self { config }
+    }
+}
 
 #[async_trait]
 impl Admission for PodSecurity {
@@ -59,19 +71,30 @@ impl Admission for PodSecurity {
 
     async fn validate(&self, attributes: &Attributes<'_>) -> ApiResult<()> {
         if let Some(namespace) = attributes.object::<Namespace>() {
-            return changed_namespace(attributes, namespace).await;
+            return self.changed_namespace(attributes, namespace).await;
         }
         let ctx = attributes.ctx;
+        let PodSecurityConfiguration { defaults, exemptions } = &self.config;
+        if let Some(why) = exemptions.of(ctx.namespace, &ctx.user.name) {
+            note_exemption(why);
+            return Ok(());
+        }
         let namespace = match ctx.server.cached::<Namespace>("", ctx.namespace) {
             Some(namespace) => namespace,
             None => Arc::new(ctx.server.fresh::<Namespace>("", ctx.namespace).await?),
         };
-        let (Ok(policy) | Err((policy, _))) = Policy::of(namespace.metadata.labels.as_ref());
+        let (Ok(policy) | Err((policy, _))) = Policy::of(namespace.metadata.labels.as_ref(), *defaults);
+        let exempt = |spec: &PodSpec| exemptions.runtime_class(spec.runtime_class_name.as_deref());
         if let Some(pod) = attributes.object::<Pod>() {
+            let unchanged = attributes.old::<Pod>().is_some_and(|old| !matters(pod, old));
+            if !unchanged && pod.spec.as_ref().is_some_and(exempt) {
+                note_exemption("runtimeClass");
+                return Ok(());
+            }
             audit::annotate("pod-security.kubernetes.io/enforce-policy", || {
                 policy.enforce.to_string()
             });
-            if policy.asks_nothing() || attributes.old::<Pod>().is_some_and(|old| !matters(pod, old)) {
+            if policy.asks_nothing() || unchanged {
                 return Ok(());
             }
             let Some(subject) = Subject::of(&pod.metadata, pod.spec.as_ref()) else {
@@ -86,6 +109,10 @@ impl Admission for PodSecurity {
         } else if (policy.warn.level != Level::Privileged || audit::recording())
             && let Some(template) = template(attributes)
         {
+            if template.spec.as_ref().is_some_and(exempt) {
+                note_exemption("runtimeClass");
+                return Ok(());
+            }
             let metadata = template.metadata.clone().unwrap_or_default();
             if let Some(subject) = Subject::of(&metadata, template.spec.as_ref()) {
                 note_violations(policy, &subject);
@@ -94,6 +121,47 @@ impl Admission for PodSecurity {
         }
         Ok(())
     }
+}
+
+impl PodSecurity {
+    /// The labels of a namespace have to make sense; pods that are there already and violate them are told of.
+    async fn changed_namespace(&self, attributes: &Attributes<'_>, namespace: &Namespace) -> ApiResult<()> {
+        let new = Policy::of(namespace.metadata.labels.as_ref(), self.config.defaults);
+        let old = attributes
+            .old::<Namespace>()
+            .map(|old| Policy::of(old.metadata.labels.as_ref(), self.config.defaults));
+        if let Err((_, errors)) = &new {
+            let known = matches!(&old, Some(Err((_, before))) if before == errors);
+            if !known {
+                return Err(ApiError::invalid(
+                    &GroupKind::new("", "Namespace"),
+                    namespace.name(),
+                    errors,
+                ));
+            }
+        }
+        let (Some(Ok(old) | Err((old, _))), Ok(new) | Err((new, _))) = (old, new) else {
+            return Ok(());
+        };
+        let (now, before) = (new.enforce, old.enforce);
+        let relaxed = now.version == before.version && now.level <= before.level;
+        if self.config.exemptions.namespace(namespace.name()) {
+            return Ok(());
+        }
+        if now == before || now.level == Level::Privileged || relaxed {
+            return Ok(());
+        }
+        let pods = attributes.ctx.server.fresh_list::<Pod>(namespace.name()).await?;
+        for warning in warnings_of(namespace.name(), now, &pods) {
+            attributes.ctx.warn(warning);
+        }
+        Ok(())
+    }
+}
+
+/// Has the audit log know that nothing was looked at, and why.
+fn note_exemption(why: &'static str) {
+    audit::annotate("pod-security.kubernetes.io/exempt", || why.to_owned());
 }
 
 fn violates(bar: Bar, violations: &Violations) -> String {
@@ -172,37 +240,6 @@ fn matters(new: &Pod, old: &Pod) -> bool {
     differ(&new.containers, &old.containers)
         || differ(&init(&new.init_containers), &init(&old.init_containers))
         || new.ephemeral_containers != old.ephemeral_containers
-}
-
-/// The labels of a namespace have to make sense; pods that are there already and violate them are told of.
-async fn changed_namespace(attributes: &Attributes<'_>, namespace: &Namespace) -> ApiResult<()> {
-    let new = Policy::of(namespace.metadata.labels.as_ref());
-    let old = attributes
-        .old::<Namespace>()
-        .map(|old| Policy::of(old.metadata.labels.as_ref()));
-    if let Err((_, errors)) = &new {
-        let known = matches!(&old, Some(Err((_, before))) if before == errors);
-        if !known {
-            return Err(ApiError::invalid(
-                &GroupKind::new("", "Namespace"),
-                namespace.name(),
-                errors,
-            ));
-        }
-    }
-    let (Some(Ok(old) | Err((old, _))), Ok(new) | Err((new, _))) = (old, new) else {
-        return Ok(());
-    };
-    let (now, before) = (new.enforce, old.enforce);
-    let relaxed = now.version == before.version && now.level <= before.level;
-    if now == before || now.level == Level::Privileged || relaxed {
-        return Ok(());
-    }
-    let pods = attributes.ctx.server.fresh_list::<Pod>(namespace.name()).await?;
-    for warning in warnings_of(namespace.name(), now, &pods) {
-        attributes.ctx.warn(warning);
-    }
-    Ok(())
 }
 
 fn warnings_of(namespace: &str, bar: Bar, pods: &[Pod]) -> Vec<String> {

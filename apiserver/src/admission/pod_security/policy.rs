@@ -17,7 +17,7 @@ pub enum Level {
 }
 
 impl Level {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         match text {
             "privileged" => Some(Self::Privileged),
             "baseline" => Some(Self::Baseline),
@@ -45,7 +45,7 @@ pub enum Version {
 }
 
 impl Version {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         if text == "latest" {
             return Some(Self::Latest);
         }
@@ -70,7 +70,8 @@ pub struct Bar {
 }
 
 impl Bar {
-    const LOWEST: Self = Self {
+    /// Asks nothing.
+    pub const LOWEST: Self = Self {
         level: Level::Privileged,
         version: Version::Latest,
     };
@@ -96,6 +97,16 @@ pub struct Policy {
     pub warn: Bar,
 }
 
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            enforce: Bar::LOWEST,
+            audit: Bar::LOWEST,
+            warn: Bar::LOWEST,
+        }
+    }
+}
+
 impl Policy {
     /// Whether no pod can violate it.
     pub fn asks_nothing(&self) -> bool {
@@ -104,15 +115,14 @@ impl Policy {
             .all(|bar| bar.level == Level::Privileged)
     }
 
-    /// The policy that labels name. When they make no sense, the policy that is followed all the same, and why: what is
+    /// The policy that labels name; where they say nothing, the defaults hold. When they make no sense, the policy that is followed all the same, and why: what is
     /// enforced is then as strict as can be, so that a slip of the pen opens nothing.
-    pub fn of(labels: Option<&BTreeMap<String, String>>) -> Result<Policy, (Policy, Errors)> {
+    pub fn of(
+        labels: Option<&BTreeMap<String, String>>,
+        defaults: Policy,
+    ) -> Result<Policy, (Policy, Errors)> {
         let mut errors = Errors::new();
-        let mut policy = Policy {
-            enforce: Bar::LOWEST,
-            audit: Bar::LOWEST,
-            warn: Bar::LOWEST,
-        };
+        let mut policy = defaults;
         let enforced = level(
             &mut errors,
             labels,
@@ -125,7 +135,7 @@ impl Policy {
         version(&mut errors, labels, "audit", &mut policy.audit);
         let warned = level(&mut errors, labels, "warn", &mut policy.warn, Level::Privileged);
         version(&mut errors, labels, "warn", &mut policy.warn);
-        if warned == Given::Nothing && enforced == Given::Level {
+        if warned == Given::Nothing && enforced == Given::Level && policy.enforce.level > policy.warn.level {
             policy.warn = policy.enforce;
         }
         if errors.is_empty() {

@@ -9,7 +9,7 @@ fn pod(spec: Value) -> Pod {
 
 fn bar(labels: Value) -> Policy {
     let labels: BTreeMap<String, String> = serde_json::from_value(labels).expect("labels");
-    Policy::of(Some(&labels)).expect("labels that make sense")
+    Policy::of(Some(&labels), Policy::default()).expect("labels that make sense")
 }
 
 fn violations(level: &str, spec: Value) -> String {
@@ -88,7 +88,7 @@ fn labels_name_levels_and_versions() {
     assert!(bar(json!({})).asks_nothing());
     let labels: BTreeMap<String, String> =
         [("pod-security.kubernetes.io/enforce".into(), "strict".into())].into();
-    let (policy, errors) = Policy::of(Some(&labels)).expect_err("no such level");
+    let (policy, errors) = Policy::of(Some(&labels), Policy::default()).expect_err("no such level");
     assert_eq!(policy.enforce.level, Level::Restricted);
     assert_eq!(
         errors[0].to_string(),
@@ -110,4 +110,38 @@ fn pods_that_are_there_already_are_told_of() {
             "a (and 2 other pods): host namespaces"
         ]
     );
+}
+
+#[test]
+fn a_configuration_says_what_holds_by_default_and_who_is_exempt() {
+    let read = |text: &str| {
+        let head = "apiVersion: pod-security.admission.config.k8s.io/v1\nkind: PodSecurityConfiguration\n";
+        config::PodSecurityConfiguration::read(serde_yaml::from_str(&format!("{head}{text}")).expect("YAML"))
+    };
+    let config = read(
+        "defaults: {enforce: baseline, warn: restricted, warn-version: v1.30}\n\
+         exemptions: {usernames: [jane], runtimeClasses: [vm], namespaces: [kube-system]}\n",
+    )
+    .expect("a configuration");
+    let labels = |json: Value| -> BTreeMap<String, String> { serde_json::from_value(json).expect("labels") };
+    let of = |json: Value| {
+        let policy = Policy::of(Some(&labels(json)), config.defaults).expect("labels that make sense");
+        format!("{} {} {}", policy.enforce, policy.audit, policy.warn)
+    };
+    assert_eq!(
+        of(json!({})),
+        "baseline:latest privileged:latest restricted:v1.30"
+    );
+    assert_eq!(
+        of(json!({"pod-security.kubernetes.io/enforce": "privileged"})),
+        "privileged:latest privileged:latest restricted:v1.30"
+    );
+    let exempt = &config.exemptions;
+    assert_eq!(exempt.of("kube-system", "jane"), Some("namespace"));
+    assert_eq!(exempt.of("a", "jane"), Some("user"));
+    assert_eq!(exempt.of("a", "joe"), None);
+    assert!(exempt.runtime_class(Some("vm")) && !exempt.runtime_class(None));
+    assert!(read("defaults: {enforce: strict}\n").is_err());
+    assert!(read("exemptions: {usernames: [a, a]}\n").is_err());
+    assert!(read("exemption: {}\n").is_err());
 }
