@@ -2,17 +2,23 @@
 //!
 //! Objects come in one by one as they change. A binding is filed under each of its subjects, service accounts under
 //! the name of their user; a role is looked up by name when a decision meets a binding to it, so that neither knows
-//! the other's history.
+//! the other's history. Subjects with many rules get a [`Table`] of them once they have asked a few times.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
 
 use super::rule::Rule;
+use super::table::Table;
 use crate::authentication::User;
+use crate::authorization::Attributes;
+
+/// Decisions about a subject before its rules are put in order: what changes at every moment is not worth it.
+pub(super) const OFTEN: u32 = 16;
 
 /// Which kind of role a binding gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,14 +98,52 @@ impl fmt::Display for Grant {
     }
 }
 
+/// Everything one subject has been given in one scope.
+#[derive(Default)]
+struct Holder {
+    /// In the order they came.
+    grants: Vec<Grant>,
+    /// Decisions since the last change.
+    asked: AtomicU32,
+    /// Nothing inside: there are few rules.
+    table: OnceLock<Option<Box<Table>>>,
+}
+
+impl Holder {
+    /// Something that decisions depend on has changed.
+    fn forget(&mut self) {
+        self.table.take();
+        *self.asked.get_mut() = 0;
+    }
+
+    fn has(&self, kind: RoleKind, role: &str) -> bool {
+        self.grants
+            .iter()
+            .map(|grant| &grant.binding)
+            .any(|binding| binding.role_kind == kind && &*binding.role == role)
+    }
+
+    /// The table, if it is time for one and it pays.
+    fn table<'i>(&'i self, index: &'i Index) -> Option<&'i Table> {
+        if self.table.get().is_none() && self.asked.fetch_add(1, Ordering::Relaxed) < OFTEN {
+            return None;
+        }
+        let table = self.table.get_or_init(|| {
+            let roles = self.grants.iter().map(|grant| index.rules_behind(grant));
+            Table::new(roles).map(Box::new)
+        });
+        table.as_deref()
+    }
+}
+
 type ByName<T> = HashMap<Box<str>, T>;
 
 /// The bindings of one namespace, or of the cluster.
 #[derive(Default)]
 struct Scope {
     bindings: ByName<Arc<Binding>>,
-    users: ByName<Vec<Grant>>,
-    groups: ByName<Vec<Grant>>,
+    users: ByName<Holder>,
+    groups: ByName<Holder>,
     roles: ByName<Arc<[Rule]>>,
 }
 
@@ -112,7 +156,9 @@ impl Scope {
                 Whom::Group(name) => (&mut self.groups, name),
                 Whom::User(name) | Whom::Account(_, _, name) => (&mut self.users, name),
             };
-            file.entry(name.clone()).or_default().push(Grant {
+            let holder = file.entry(name.clone()).or_default();
+            holder.forget();
+            holder.grants.push(Grant {
                 binding: binding.clone(),
                 subject,
             });
@@ -129,13 +175,30 @@ impl Scope {
                 Whom::Group(name) => (&mut self.groups, name),
                 Whom::User(name) | Whom::Account(_, _, name) => (&mut self.users, name),
             };
-            if let Some(grants) = file.get_mut(name) {
-                grants.retain(|grant| !Arc::ptr_eq(&grant.binding, &binding));
-                if grants.is_empty() {
+            if let Some(holder) = file.get_mut(name) {
+                holder.forget();
+                holder
+                    .grants
+                    .retain(|grant| !Arc::ptr_eq(&grant.binding, &binding));
+                if holder.grants.is_empty() {
                     file.remove(name);
                 }
             }
         }
+    }
+
+    /// A role has changed: who has it is asked anew.
+    fn forget(&mut self, kind: RoleKind, role: &str) {
+        for holder in self.users.values_mut().chain(self.groups.values_mut()) {
+            if holder.table.get().is_some() && holder.has(kind, role) {
+                holder.forget();
+            }
+        }
+    }
+
+    fn forget_all(&mut self) {
+        let holders = self.users.values_mut().chain(self.groups.values_mut());
+        holders.for_each(Holder::forget);
     }
 
     fn is_empty(&self) -> bool {
@@ -172,9 +235,14 @@ impl Index {
     /// A role is there, or has changed. An empty namespace means a role of the cluster.
     pub fn put_role(&mut self, namespace: &str, name: &str, rules: &[PolicyRule]) {
         let rules: Arc<[Rule]> = rules.iter().map(Rule::new).collect();
+        let known = self.scope(namespace).and_then(|scope| scope.roles.get(name));
+        if known == Some(&rules) {
+            return;
+        }
         self.change(namespace, |scope| {
             scope.roles.insert(name.into(), rules);
         });
+        self.role_changed(namespace, name);
     }
 
     /// A role is gone.
@@ -182,6 +250,17 @@ impl Index {
         self.change(namespace, |scope| {
             scope.roles.remove(name);
         });
+        self.role_changed(namespace, name);
+    }
+
+    /// What was put in order about those who have the role is of no use any more.
+    fn role_changed(&mut self, namespace: &str, name: &str) {
+        if namespace.is_empty() {
+            let scopes = std::iter::once(&mut self.cluster).chain(self.namespaces.values_mut());
+            scopes.for_each(|scope| scope.forget(RoleKind::ClusterRole, name));
+        } else if let Some(scope) = self.namespaces.get_mut(namespace) {
+            scope.forget(RoleKind::Role, name);
+        }
     }
 
     /// A binding is there, or has changed. An empty namespace means a binding of the cluster.
@@ -207,6 +286,8 @@ impl Index {
     /// Forgets all roles (or all bindings) of the cluster (or of all namespaces).
     pub fn clear(&mut self, kind: super::follow::Followed) {
         use super::follow::Followed;
+        let scopes = std::iter::once(&mut self.cluster).chain(self.namespaces.values_mut());
+        scopes.for_each(Scope::forget_all);
         match kind {
             Followed::ClusterRoles => self.cluster.roles.clear(),
             Followed::Roles => self.namespaces.values_mut().for_each(|scope| scope.roles.clear()),
@@ -231,6 +312,32 @@ impl Index {
         }
     }
 
+    fn rules_behind(&self, grant: &Grant) -> Option<&[Rule]> {
+        let binding = &grant.binding;
+        self.role(binding.role_kind, &binding.namespace, &binding.role)
+            .map(AsRef::as_ref)
+    }
+
+    /// What concerns a user in a namespace: the user's own and that of each group, in the cluster first.
+    fn holders<'i, 'u>(
+        &'i self,
+        user: &'u User,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'i Holder> + use<'i, 'u> {
+        let scopes = [
+            Some(&self.cluster),
+            self.scope(namespace).filter(|_| !namespace.is_empty()),
+        ];
+        scopes.into_iter().flatten().flat_map(move |scope| {
+            let by_name = scope.users.get(user.name.as_str());
+            let by_group = user
+                .groups
+                .iter()
+                .filter_map(move |group| scope.groups.get(group.as_str()));
+            by_name.into_iter().chain(by_group)
+        })
+    }
+
     /// Shows every grant that concerns a user in a namespace, those of the cluster first, with the rules behind it;
     /// `None` where the role does not exist.
     pub fn visit<B>(
@@ -239,23 +346,43 @@ impl Index {
         namespace: &str,
         mut see: impl FnMut(&Grant, Option<&[Rule]>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let scopes = [
-            Some(&self.cluster),
-            self.scope(namespace).filter(|_| !namespace.is_empty()),
-        ];
-        for scope in scopes.into_iter().flatten() {
-            let by_name = scope.users.get(user.name.as_str());
-            let by_group = user
-                .groups
-                .iter()
-                .filter_map(|group| scope.groups.get(group.as_str()));
-            for grant in by_name.into_iter().chain(by_group).flatten() {
-                let binding = &grant.binding;
-                let rules = self.role(binding.role_kind, &binding.namespace, &binding.role);
-                see(grant, rules.map(AsRef::as_ref))?;
-            }
+        for grant in self.holders(user, namespace).flat_map(|holder| &holder.grants) {
+            see(grant, self.rules_behind(grant))?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// The first grant that allows a request, or what is to be said of roles on the way that do not exist.
+    ///
+    /// # Errors
+    /// When there is no such grant.
+    pub fn decide(&self, user: &User, attributes: &Attributes<'_>) -> Result<&Grant, Vec<String>> {
+        let mut missing = Vec::new();
+        for holder in self.holders(user, attributes.namespace()) {
+            let Some(table) = holder.table(self) else {
+                for grant in &holder.grants {
+                    match self.rules_behind(grant) {
+                        Some(rules) if rules.iter().any(|rule| rule.allows(attributes)) => return Ok(grant),
+                        Some(_) => {}
+                        None => missing.push(grant.missing_role()),
+                    }
+                }
+                continue;
+            };
+            let grants = &holder.grants;
+            let grant = move |place: usize| grants.get(place);
+            let allows = |place: usize, rule: usize| {
+                let rules = grant(place).and_then(|grant| self.rules_behind(grant));
+                rules
+                    .and_then(|rules| rules.get(rule))
+                    .is_some_and(|rule| rule.allows(attributes))
+            };
+            if let Some(grant) = table.find(attributes, allows).and_then(grant) {
+                return Ok(grant);
+            }
+            missing.extend(table.missing().filter_map(grant).map(Grant::missing_role));
+        }
+        Err(missing)
     }
 }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`rule`] | one rule of a role |
 //! | [`index`] | roles and bindings by subject |
+//! | `table` | the rules of a subject with many, by what they are about |
 //! | [`follow`] | keeps the index as the watch cache is |
 //! | [`escalation`] | nobody gives away what they do not have |
 //! | [`bootstrap`] | the roles a cluster has from its first moment on |
@@ -17,6 +18,7 @@ pub mod escalation;
 pub mod follow;
 pub mod index;
 pub mod rule;
+mod table;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -49,24 +51,12 @@ impl From<Index> for Rbac {
 impl Rbac {
     /// Whether some rule of some role of the caller allows it.
     pub fn decide(&self, user: &User, attributes: &Attributes<'_>) -> Verdict {
-        let index = self.index.read();
-        let mut missing = Vec::new();
-        let found = index.visit(user, attributes.namespace(), |grant, rules| {
-            match rules {
-                Some(rules) if rules.iter().any(|rule| rule.allows(attributes)) => {
-                    return ControlFlow::Break(grant.clone());
-                }
-                Some(_) => {}
-                None => missing.push(grant.missing_role()),
-            }
-            ControlFlow::Continue(())
-        });
-        match found {
-            ControlFlow::Break(grant) => Verdict {
+        match self.index.read().decide(user, attributes) {
+            Ok(grant) => Verdict {
                 opinion: Opinion::Allow,
-                reason: Reason::Grant(grant),
+                reason: Reason::Grant(grant.clone()),
             },
-            ControlFlow::Continue(()) => Verdict::no_opinion(not_found(missing)),
+            Err(missing) => Verdict::no_opinion(not_found(missing)),
         }
     }
 
@@ -108,87 +98,4 @@ fn not_found(mut missing: Vec<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::authorization::attributes::Resource;
-    use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
-    use serde_json::json;
-
-    fn rbac() -> Rbac {
-        let rbac = Rbac::default();
-        let rules: Vec<PolicyRule> = serde_json::from_value(json!([
-            {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}
-        ]))
-        .expect("rules");
-        let reference = |kind: &str, name: &str| -> RoleRef {
-            serde_json::from_value(json!({"kind": kind, "name": name})).expect("a reference")
-        };
-        let subjects =
-            |json: serde_json::Value| -> Vec<Subject> { serde_json::from_value(json).expect("subjects") };
-        let mut index = rbac.index.write();
-        index.put_role("a", "reader", &rules);
-        index.put_role("", "viewer", &rules);
-        index.put_binding(
-            "a",
-            "b",
-            &reference("Role", "reader"),
-            &subjects(json!([
-                {"kind": "ServiceAccount", "name": "s", "namespace": "a"}, {"kind": "User", "name": "jane"}
-            ])),
-        );
-        index.put_binding(
-            "",
-            "v",
-            &reference("ClusterRole", "viewer"),
-            &subjects(json!([{"kind": "Group", "name": "watchers"}])),
-        );
-        drop(index);
-        rbac
-    }
-
-    fn list(namespace: &'static str) -> Attributes<'static> {
-        Attributes::resource(
-            "list",
-            Resource {
-                resource: "pods",
-                namespace,
-                ..Resource::default()
-            },
-        )
-    }
-
-    #[test]
-    fn roles_reach_as_far_as_their_bindings() {
-        let rbac = rbac();
-        let account = User::named("system:serviceaccount:a:s", []);
-        let verdict = rbac.decide(&account, &list("a"));
-        assert!(verdict.allowed());
-        assert_eq!(
-            verdict.reason.to_string(),
-            "RBAC: allowed by RoleBinding \"b/a\" of Role \"reader\" to ServiceAccount \"s/a\""
-        );
-        assert!(!rbac.decide(&account, &list("b")).allowed());
-        assert!(!rbac.decide(&account, &list("")).allowed());
-        let watcher = User::named("x", ["watchers".to_owned()]);
-        let verdict = rbac.decide(&watcher, &list(""));
-        assert_eq!(
-            verdict.reason.to_string(),
-            "RBAC: allowed by ClusterRoleBinding \"v\" of ClusterRole \"viewer\" to Group \"watchers\""
-        );
-    }
-
-    #[test]
-    fn what_is_removed_counts_no_more_and_missing_roles_are_named() {
-        let rbac = rbac();
-        let jane = User::named("jane", []);
-        rbac.index.write().remove_role("a", "reader");
-        let verdict = rbac.decide(&jane, &list("a"));
-        assert_eq!(
-            verdict.reason.to_string(),
-            "RBAC: role.rbac.authorization.k8s.io \"reader\" not found"
-        );
-        rbac.index.write().remove_binding("a", "b");
-        let verdict = rbac.decide(&jane, &list("a"));
-        assert!(!verdict.allowed() && verdict.reason.to_string().is_empty());
-    }
-}
+mod tests;

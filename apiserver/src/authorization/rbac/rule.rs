@@ -21,8 +21,10 @@ const KNOWN: &[&str] = &[
     "sign",
     "use",
 ];
-const OTHER: u16 = 1 << 15;
-const EVERY: u16 = u16::MAX;
+/// The bit of all verbs that have none of their own.
+pub(super) const OTHER: u16 = 1 << 15;
+/// Every verb there can be.
+pub(super) const EVERY: u16 = u16::MAX;
 
 /// The bit of a verb.
 fn bit(verb: &str) -> u16 {
@@ -37,7 +39,7 @@ type Texts = Box<[Box<str>]>;
 /// A rule. Its lists are as they were written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
-    mask: u16,
+    pub(super) mask: u16,
     /// `get`, `*`.
     pub verbs: Texts,
     /// API groups.
@@ -122,6 +124,14 @@ impl Rule {
                     && (self.names.is_empty() || has(&self.names, name))
             }
         }
+    }
+
+    /// The verbs that have no bit of their own.
+    pub(super) fn odd_verbs(&self) -> impl Iterator<Item = &str> {
+        self.verbs
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|verb| bit(verb) == OTHER)
     }
 
     /// Whether everything `other` allows is allowed by this rule, too.
