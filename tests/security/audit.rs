@@ -173,3 +173,53 @@ fn requests_are_recorded_as_the_policy_asks() -> Result<()> {
     };
     told("who")
 }
+
+/// A log that nothing can be written to.
+#[test]
+fn what_cannot_be_written_down_is_not_done_where_the_log_is_strict() -> Result<()> {
+    let flags = |folder: &std::path::Path, mode: &str| {
+        vec![
+            format!("--audit-policy-file={}", folder.join("policy.yaml").display()),
+            "--audit-log-path=/dev/full".to_owned(),
+            format!("--audit-log-mode={mode}"),
+        ]
+    };
+    let mut own = Vec::new();
+    let mut plane = ControlPlane::up(|folder, _| {
+        let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n\
+                      - {level: Metadata, resources: [{group: '', resources: [configmaps]}], users: [admin]}\n";
+        std::fs::write(folder.join("policy.yaml"), policy)?;
+        own = flags(folder, "blocking");
+        Ok(flags(folder, "blocking-strict"))
+    })?;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let refused = plane.admin("GET", maps, None)?;
+    ensure!(
+        refused.code == 500 && refused.body.contains("failed to store audit event"),
+        "{refused:?}"
+    );
+    ensure!(
+        plane
+            .admin("GET", "/api/v1/namespaces/default/secrets", None)?
+            .code
+            == 200
+    );
+    let metrics = plane.admin("GET", "/metrics", None)?.body;
+    for line in [
+        "apiserver_audit_requests_rejected_total 1",
+        "apiserver_audit_event_total 1",
+        "apiserver_audit_error_total{plugin=\"log\"} 1",
+    ] {
+        ensure!(metrics.contains(line), "{line}: {metrics}");
+    }
+    plane.restart(own)?;
+    ensure!(plane.admin("GET", maps, None)?.code == 200);
+    eventually("what is lost is counted", PATIENCE, || {
+        let metrics = plane.admin("GET", "/metrics", None)?.body;
+        ensure!(
+            metrics.contains("apiserver_audit_error_total{plugin=\"log\"} 2"),
+            "{metrics}"
+        );
+        Ok(())
+    })
+}

@@ -60,12 +60,14 @@ impl LogSink {
         std::thread::Builder::new()
             .name("audit-log".into())
             .spawn(move || {
-                for event in inbox {
-                    let line = format!("{}\n", event.json());
-                    if let Err(error) = out.write(line.as_bytes()) {
+                for waiting in inbox {
+                    let line = format!("{}\n", waiting.event.json());
+                    let written = out.write(line.as_bytes());
+                    if let Err(error) = &written {
                         tracing::error!(%error, "cannot write the audit log");
                         counts.lost(PLUGIN, 1);
                     }
+                    waiting.kept(written.is_ok());
                 }
             })
             .context("cannot start the audit thread")?;
@@ -75,6 +77,11 @@ impl LogSink {
     /// Writes an event, soon.
     pub fn send(&self, event: Arc<Event>) {
         self.0.send(event);
+    }
+
+    /// Writes that a request came; whether it may be served.
+    pub fn admit(&self, event: Arc<Event>) -> bool {
+        self.0.admit(event)
     }
 }
 

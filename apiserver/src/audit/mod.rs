@@ -27,11 +27,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clap::{ArgAction, Args, ValueEnum};
 use http::HeaderMap;
+use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::metrics::Metrics;
 
 use crate::authentication::User;
 use crate::authorization::Attributes;
-use event::{Event, Origin, Stage};
+use event::{Event, Origin};
 use policy::{Level, Policy};
 use queue::{Counts, Mode};
 pub use record::Record;
@@ -62,7 +63,8 @@ pub struct AuditArgs {
     /// Whether rotated files are compressed with gzip.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub audit_log_compress: bool,
-    /// What happens when the log cannot keep up: requests wait, or events are dropped and counted.
+    /// What happens when the log cannot keep up: requests wait, or events are dropped and counted; with blocking-strict
+    /// requests are refused of which it cannot be written down that they came.
     #[arg(long, value_enum, default_value_t = Mode::Blocking)]
     pub audit_log_mode: Mode,
     /// Events that wait for the log at most.
@@ -113,6 +115,19 @@ impl Sinks {
             webhook.send(event.clone());
         }
     }
+
+    /// A request came, as this event says. Whether it may be served.
+    fn admit(&self, event: &Arc<Event>) -> bool {
+        self.counts.event();
+        if let Some(webhook) = &self.webhook {
+            webhook.send(event.clone());
+        }
+        let admitted = self.log.as_ref().is_none_or(|log| log.admit(event.clone()));
+        if !admitted {
+            self.counts.rejected();
+        }
+        admitted
+    }
 }
 
 struct Running {
@@ -158,27 +173,33 @@ impl AuditLog {
     }
 
     /// Begins the record of a request, if a rule concerns it.
+    ///
+    /// # Errors
+    /// When the log is strict and cannot be written.
     pub fn begin(
         &self,
         origin: &Arc<Origin>,
         user: &User,
         attributes: &Attributes<'_>,
-    ) -> Option<Arc<Record>> {
-        let Running { policy, sinks } = self.0.as_ref()?;
+    ) -> ApiResult<Option<Arc<Record>>> {
+        let Some(Running { policy, sinks }) = self.0.as_ref() else {
+            return Ok(None);
+        };
         let found = policy.find(user, attributes);
         if found.level == Level::None {
-            return None;
+            return Ok(None);
         }
         let event = Event::new(origin.clone(), found, user, attributes);
-        let record = Record::new(event, sinks.clone());
-        record.emit(Stage::RequestReceived);
-        Some(Arc::new(record))
+        match Record::begin(event, sinks.clone()) {
+            Some(record) => Ok(Some(Arc::new(record))),
+            None => Err(ApiError::internal("failed to store audit event")),
+        }
     }
 
     /// Notes that somebody could not prove to be anybody.
     pub fn refused(&self, origin: &Arc<Origin>, attributes: &Attributes<'_>, message: &str) {
         let nobody = User::default();
-        if let Some(record) = self.begin(origin, &nobody, attributes) {
+        if let Ok(Some(record)) = self.begin(origin, &nobody, attributes) {
             record.failed_authentication(message);
         }
     }

@@ -19,6 +19,24 @@ pub enum Mode {
     /// They wait until there is room.
     #[default]
     Blocking,
+    /// The same; and no request is served before it has been written down that it came. If that fails, so does the request.
+    BlockingStrict,
+}
+
+/// An event, and who waits to hear whether it was kept.
+pub struct Waiting {
+    pub(super) event: Arc<Event>,
+    heard: Option<SyncSender<bool>>,
+}
+
+impl Waiting {
+    /// Says whether the event was kept.
+    pub(super) fn kept(self, kept: bool) {
+        if let Some(heard) = self.heard {
+            // Whoever waited may have gone away.
+            let _gone = heard.send(kept);
+        }
+    }
 }
 
 /// The name of a place where events are kept.
@@ -32,6 +50,7 @@ struct Plugin {
 pub struct Counts {
     events: Counter,
     errors: Family<Plugin, Counter>,
+    rejected: Counter,
 }
 
 impl Counts {
@@ -49,6 +68,11 @@ impl Counts {
                 "Audit events that could not be kept, by where",
                 counts.errors.clone(),
             );
+            r.register(
+                "apiserver_audit_requests_rejected",
+                "Requests refused because it could not be written down that they came",
+                counts.rejected.clone(),
+            );
         });
         counts
     }
@@ -56,6 +80,11 @@ impl Counts {
     /// An event was made.
     pub fn event(&self) {
         self.events.inc();
+    }
+
+    /// A request was refused because of the audit log.
+    pub fn rejected(&self) {
+        self.rejected.inc();
     }
 
     /// Events are lost. The log of the server says so for the first, and then each time their number has doubled.
@@ -72,19 +101,14 @@ impl Counts {
 /// The beginning of a queue.
 pub struct Queue {
     plugin: &'static str,
-    sender: SyncSender<Arc<Event>>,
+    sender: SyncSender<Waiting>,
     mode: Mode,
     counts: Counts,
 }
 
 impl Queue {
     /// A queue with room for so many events, and its end.
-    pub fn new(
-        plugin: &'static str,
-        room: usize,
-        mode: Mode,
-        counts: Counts,
-    ) -> (Self, Receiver<Arc<Event>>) {
+    pub fn new(plugin: &'static str, room: usize, mode: Mode, counts: Counts) -> (Self, Receiver<Waiting>) {
         let (sender, receiver) = sync_channel(room.max(1));
         let queue = Self {
             plugin,
@@ -97,18 +121,34 @@ impl Queue {
 
     /// Puts an event at the end of the queue, as the mode says.
     pub fn send(&self, event: Arc<Event>) {
-        let event = match self.sender.try_send(event) {
-            Ok(()) => return,
-            Err(TrySendError::Disconnected(_)) => return self.counts.lost(self.plugin, 1),
-            Err(TrySendError::Full(event)) => event,
-        };
-        if self.mode == Mode::Batch {
-            return self.counts.lost(self.plugin, 1);
-        }
-        // Others go on meanwhile; whoever made the event does not.
-        let sent = tokio::task::block_in_place(|| self.sender.send(event));
-        if sent.is_err() {
+        if !self.put(Waiting { event, heard: None }) {
             self.counts.lost(self.plugin, 1);
         }
+    }
+
+    /// The same for the event that says that a request came. Whether the request may be served.
+    pub fn admit(&self, event: Arc<Event>) -> bool {
+        if self.mode != Mode::BlockingStrict {
+            self.send(event);
+            return true;
+        }
+        let (heard, hears) = sync_channel(1);
+        let heard = Some(heard);
+        if !self.put(Waiting { event, heard }) {
+            self.counts.lost(self.plugin, 1);
+            return false;
+        }
+        // Nobody says anything when the log's thread is gone. What is not kept is counted there.
+        tokio::task::block_in_place(|| hears.recv()).unwrap_or(false)
+    }
+
+    fn put(&self, waiting: Waiting) -> bool {
+        let waiting = match self.sender.try_send(waiting) {
+            Ok(()) => return true,
+            Err(TrySendError::Disconnected(_)) => return false,
+            Err(TrySendError::Full(waiting)) => waiting,
+        };
+        // Others go on meanwhile; whoever made the event does not.
+        self.mode != Mode::Batch && tokio::task::block_in_place(|| self.sender.send(waiting)).is_ok()
     }
 }

@@ -38,12 +38,17 @@ impl Drop for Record {
 }
 
 impl Record {
-    pub(super) fn new(event: Event, sinks: Arc<Sinks>) -> Self {
-        Self {
+    /// Notes that the request came; nothing if it may not be served because that cannot be noted.
+    pub(super) fn begin(event: Event, sinks: Arc<Sinks>) -> Option<Self> {
+        let received = Stage::RequestReceived;
+        if event.found.omitted & received.bit() == 0 && !sinks.admit(&Arc::new(event.at(received))) {
+            return None;
+        }
+        Some(Self {
             event: Mutex::new(event),
             sinks,
             finished: AtomicBool::new(false),
-        }
+        })
     }
 
     /// Makes an event of this stage, unless the policy leaves it out.

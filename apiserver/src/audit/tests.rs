@@ -220,3 +220,25 @@ async fn a_full_queue_holds_up_who_fills_it_and_nobody_else() {
     filling.await.expect("everything was sent");
     assert_eq!(written.await.expect("counted"), 5);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strict_log_has_requests_wait_until_they_are_written_down() {
+    let registry = keelson_daemon::metrics::Metrics::new();
+    let counts = Counts::new(&registry);
+    let (queue, inbox) = Queue::new("log", 2, Mode::BlockingStrict, counts.clone());
+    let writing = std::thread::spawn(move || {
+        // The disk takes the first event, not the second, and then the log is no more.
+        for kept in [true, false] {
+            inbox.recv().expect("an event").kept(kept);
+        }
+    });
+    let asking = tokio::spawn(async move {
+        let answers = [queue.admit(some_event()), queue.admit(some_event())];
+        (answers, queue)
+    });
+    let (answers, queue) = asking.await.expect("answered");
+    assert_eq!(answers, [true, false]);
+    writing.join().expect("written");
+    let last = tokio::spawn(async move { queue.admit(some_event()) });
+    assert!(!last.await.expect("answered"));
+}

@@ -142,7 +142,10 @@ impl Door {
         )
         .selecting(selectors);
         let place = self.place(user, &attributes, pool, limit).await?;
-        let audit = audit::origin().and_then(|o| self.server.audit.begin(&o, user, &attributes));
+        let audit = match audit::origin() {
+            Some(origin) => self.server.audit.begin(&origin, user, &attributes)?,
+            None => None,
+        };
         let checked = audit::scope(audit.clone(), self.server.authorizer.check(user, &attributes)).await;
         if let (Some(record), Err(error)) = (&audit, &checked) {
             record.failed(error.code(), error.to_json().into());

@@ -190,7 +190,14 @@ async fn staircase(
         }
     };
     let mut flow = Flow::default();
-    let record = origin.and_then(|origin| server.audit.begin(&origin, &user, &attributes));
+    let noted = match origin {
+        Some(origin) => server.audit.begin(&origin, &user, &attributes),
+        None => Ok(None),
+    };
+    let record = match noted {
+        Ok(record) => record,
+        Err(error) => return refusal(&error, encoding),
+    };
     let acting = impersonation::act_as(&server.authorizer, request.headers(), &user).await;
     let response = match acting {
         Err(error) => Err(error),
