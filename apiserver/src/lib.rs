@@ -124,6 +124,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
     let address = config.store_address();
     let calls = storage::connect::channel(&address)?;
     let watches = storage::connect::channel(&address)?;
+    let metrics = ServerMetrics::new();
     let kinds = registry::all();
     let store = Store::new(calls, watches, &config.etcd_prefix);
     let encryption = match &config.encryption_provider_config {
@@ -133,7 +134,9 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
             let encryption = Encryption::load(path, store.root(), infos).map_err(anyhow::Error::msg)?;
             let encryption = Arc::new(encryption);
             if config.encryption_provider_config_automatic_reload {
-                encryption::reload::start(encryption.clone(), path.clone(), shutdown.clone());
+                let name = config.advertised().to_string();
+                let reloads = reload::Reloads::new(metrics.registry(), "encryption", &name);
+                encryption::reload::start(encryption.clone(), path.clone(), reloads, shutdown.clone());
             }
             Some(encryption)
         }
@@ -164,7 +167,6 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         AdmissionConfig::load(config.admission_control_config_file.as_deref())?,
     )?);
     let authorizers = config.authorization.steps()?;
-    let metrics = ServerMetrics::new();
     let (reading, writing) = (
         config.max_requests_inflight,
         config.max_mutating_requests_inflight,

@@ -41,6 +41,7 @@ use webhook::TokenWebhook;
 use crate::aggregator::flags::AggregatorArgs;
 use crate::config::Config;
 use crate::http::Connection;
+use crate::reload::{self, Reloads};
 use crate::state::Server;
 
 /// The group of everybody who proved to be somebody.
@@ -155,7 +156,7 @@ impl Authenticator {
             None if config.anonymous_auth => Anonymous::Everywhere,
             None => Anonymous::Nowhere,
         };
-        let issuers = ready(&issuers, &algorithms).map_err(anyhow::Error::msg)?;
+        let issuers = ready(&issuers, &algorithms, config).map_err(anyhow::Error::msg)?;
         Ok(Self {
             anonymous,
             tokens: config
@@ -175,9 +176,9 @@ impl Authenticator {
     ///
     /// # Errors
     /// Everything that is wrong with the `AuthenticationConfiguration`.
-    fn replace(&self, text: &str) -> Result<(), String> {
+    fn replace(&self, text: &str, server: &Config) -> Result<(), String> {
         let config = AuthenticationConfiguration::parse(text).map_err(|error| format!("{error:#}"))?;
-        let issuers = ready(&config.jwt, &Algorithm::ALL)?;
+        let issuers = ready(&config.jwt, &Algorithm::ALL, server)?;
         self.issuers.store(Arc::new(issuers));
         Ok(())
     }
@@ -278,10 +279,23 @@ impl Authenticator {
 }
 
 /// Issuers, ready to be asked.
-fn ready(configured: &[JwtAuthenticator], algorithms: &[Algorithm]) -> Result<Vec<Issuer>, String> {
-    let issuers = configured.iter();
+fn ready(
+    configured: &[JwtAuthenticator],
+    algorithms: &[Algorithm],
+    server: &Config,
+) -> Result<Vec<Issuer>, String> {
+    let own = &server.service_account_issuer;
+    let issuers = configured.iter().enumerate();
     issuers
-        .map(|issuer| Issuer::new(issuer, algorithms.to_vec()))
+        .map(|(place, issuer)| {
+            let url = &issuer.issuer.url;
+            if own.contains(url) {
+                return Err(format!(
+                    "jwt[{place}].issuer.url: Invalid value: {url:?}: URL must not overlap with disallowed issuers: {own:?}"
+                ));
+            }
+            Issuer::new(issuer, algorithms.to_vec())
+        })
         .collect()
 }
 
@@ -289,9 +303,15 @@ fn ready(configured: &[JwtAuthenticator], algorithms: &[Algorithm]) -> Result<Ve
 pub fn start(server: &Arc<Server>) {
     if let Some(path) = &server.config.oidc.authentication_config {
         let (this, shutdown) = (server.clone(), server.shutdown.clone());
-        crate::reload::follow("--authentication-config", path.clone(), shutdown, move |text| {
-            this.authenticator.replace(text)
-        });
+        let name = server.config.advertised().to_string();
+        let reloads = Reloads::new(server.metrics.registry(), "authentication", &name);
+        reload::follow(
+            "--authentication-config",
+            path.clone(),
+            reloads,
+            shutdown,
+            move |text| this.authenticator.replace(text, &this.config),
+        );
     }
 }
 

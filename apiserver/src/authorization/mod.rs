@@ -28,6 +28,7 @@ use keelson_api::names::GroupResource;
 use keelson_api::status::ApiError;
 use tokio::sync::watch;
 
+use crate::reload::{self, Reloads};
 pub use attributes::{Attributes, Selectors, Target};
 pub use config::AuthorizationMode;
 use config::Step;
@@ -223,10 +224,18 @@ pub fn start(server: &Arc<crate::state::Server>) {
     }
     if let Some(path) = &server.config.authorization.authorization_config {
         let (this, shutdown) = (server.clone(), server.shutdown.clone());
-        crate::reload::follow("--authorization-config", path.clone(), shutdown, move |text| {
-            let steps = config::steps_of(text).map_err(|error| format!("{error:#}"))?;
-            this.authorizer.replace(steps)
-        });
+        let name = server.config.advertised().to_string();
+        let reloads = Reloads::new(server.metrics.registry(), "authorization", &name);
+        reload::follow(
+            "--authorization-config",
+            path.clone(),
+            reloads,
+            shutdown,
+            move |text| {
+                let steps = config::steps_of(text).map_err(|error| format!("{error:#}"))?;
+                this.authorizer.replace(steps)
+            },
+        );
     }
 }
 

@@ -7,13 +7,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::EncryptionConfiguration;
 use super::{Encryption, Rules};
+use crate::reload::Reloads;
 
 /// Follows the file until `shutdown`.
-pub fn start(encryption: Arc<Encryption>, path: PathBuf, shutdown: CancellationToken) {
+pub fn start(encryption: Arc<Encryption>, path: PathBuf, reloads: Reloads, shutdown: CancellationToken) {
     let file = path.clone();
-    crate::reload::follow("--encryption-provider-config", path, shutdown, move |_| {
-        let rules = EncryptionConfiguration::load(&file).and_then(Rules::new)?;
-        encryption.replace(rules);
-        Ok(())
-    });
+    crate::reload::follow(
+        "--encryption-provider-config",
+        path,
+        reloads,
+        shutdown,
+        move |_| {
+            let rules = EncryptionConfiguration::load(&file).and_then(Rules::new)?;
+            encryption.replace(rules);
+            Ok(())
+        },
+    );
 }
