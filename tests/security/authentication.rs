@@ -170,11 +170,65 @@ fn a_configuration_maps_claims_with_expressions() -> Result<()> {
         ensure!(jane["username"] == "again:jane", "{jane}");
         Ok(())
     })?;
+    let metrics = plane.admin("GET", "/metrics", None)?.body;
+    for status in ["success", "failure"] {
+        let line = format!(
+            "apiserver_authentication_config_controller_automatic_reloads_total{{status=\"{status}\""
+        );
+        ensure!(metrics.contains(&line), "{line}: {metrics}");
+    }
     config["jwt"] = json!([]);
     std::fs::write(&file, config.to_string())?;
     keelson_tests::process::eventually("the issuer is not believed", reload, || {
         refused(&plane, &token("t1", "dev")?)
     })
+}
+
+#[test]
+fn groups_are_asked_for_where_a_token_says_they_are() -> Result<()> {
+    let mut issuers = None;
+    let plane = ControlPlane::up(|_, authority| {
+        let (own, other) = (Issuer::start(authority)?, Issuer::start(authority)?);
+        let flags = vec![
+            format!("--oidc-issuer-url={}", own.url),
+            "--oidc-client-id=api".into(),
+            format!("--oidc-ca-file={}", authority.certificate.display()),
+            "--oidc-username-prefix=-".into(),
+            "--oidc-groups-claim=groups".into(),
+            "--oidc-groups-prefix=g:".into(),
+            "--oidc-signing-algs=ES256".into(),
+        ];
+        issuers = Some((own, other));
+        Ok(flags)
+    })?;
+    let (own, other) = issuers.context("issuers")?;
+    let token = |user: &str| {
+        let sources = json!({"far": {"endpoint": format!("{}/groups", other.url), "access_token": "secret"}});
+        own.token(json!({"sub": user, "_claim_names": {"groups": "far"}, "_claim_sources": sources}))
+    };
+    other.tell_groups(other.token(json!({"groups": ["dev", "ops"]}))?)?;
+    let jane = who(&plane, &token("jane")?)?;
+    ensure!(
+        jane["groups"] == json!(["g:dev", "g:ops", "system:authenticated"]),
+        "{jane}"
+    );
+    // What nobody vouches for, what is for others, what says nothing: none of it makes anybody.
+    let mut forged = other.token(json!({"groups": ["dev"]}))?;
+    forged.truncate(forged.len() - 8);
+    forged.push_str("AAAAAAAA");
+    let elsewhere = other.token(json!({"groups": ["dev"], "aud": "another"}))?;
+    let silent = other.token(json!({"sub": "nothing"}))?;
+    for (number, wrong) in [forged, elsewhere, silent, "no token".into()]
+        .into_iter()
+        .enumerate()
+    {
+        other.tell_groups(wrong)?;
+        refused(&plane, &token(&format!("joe{number}"))?)?;
+    }
+    // Groups in the token itself are what counts.
+    let plain = own.token(json!({"sub": "joe", "groups": "dev", "_claim_names": {"groups": "far"}}))?;
+    ensure!(who(&plane, &plain)?["groups"][0] == "g:dev");
+    Ok(())
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct Issuer {
     /// What tokens are from.
     pub url: String,
     key: Arc<Mutex<Key>>,
+    /// What is answered at `/groups`.
+    groups: Arc<Mutex<String>>,
 }
 
 impl Issuer {
@@ -47,7 +49,8 @@ impl Issuer {
         let (certificate, private) = authority.issue("issuer", &[])?;
         let key = Arc::new(Mutex::new(Key::new("one")?));
         let url = Arc::new(Mutex::new(String::new()));
-        let (known, at) = (key.clone(), url.clone());
+        let groups = Arc::<Mutex<String>>::default();
+        let (known, at, told) = (key.clone(), url.clone(), groups.clone());
         let handler: Handler = Arc::new(move |path, _| {
             let url = at.lock().ok()?.clone();
             match path {
@@ -55,18 +58,29 @@ impl Issuer {
                     Some(json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string())
                 }
                 "/keys" => Some(json!({"keys": [known.lock().ok()?.jwk()]}).to_string()),
+                "/groups" => Some(told.lock().ok()?.clone()),
                 _ => None,
             }
         });
         let port = https(&certificate, &private, handler)?;
         let own = format!("https://127.0.0.1:{port}");
         own.clone_into(&mut *url.lock().map_err(|_| anyhow!("poisoned"))?);
-        Ok(Self { url: own, key })
+        Ok(Self {
+            url: own,
+            key,
+            groups,
+        })
     }
 
     /// Signs with another key from now on; the former one is forgotten.
     pub fn rotate(&self, id: &str) -> Result<()> {
         *self.key.lock().map_err(|_| anyhow!("poisoned"))? = Key::new(id)?;
+        Ok(())
+    }
+
+    /// Answers with this token at `/groups`.
+    pub fn tell_groups(&self, token: String) -> Result<()> {
+        *self.groups.lock().map_err(|_| anyhow!("poisoned"))? = token;
         Ok(())
     }
 

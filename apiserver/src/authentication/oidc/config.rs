@@ -7,11 +7,16 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use keelson_api::field::{Error, Path, aggregate};
+use keelson_daemon::tls::PemSource;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::expressions::{Expression, Subject, Wanted};
 use super::keys::Algorithm;
+use crate::outbound::HttpClient;
+
+/// Issuers at most.
+const MOST: usize = 64;
 
 /// Flags about tokens of issuers.
 #[derive(Debug, Clone, Default, Args)]
@@ -120,6 +125,9 @@ pub struct IssuerConfig {
     pub audiences: Vec<String>,
     #[serde(default)]
     audience_match_policy: String,
+    /// Which way out is taken to the issuer. There is one here, so that both kinds mean the same.
+    #[serde(default)]
+    egress_selector_type: String,
 }
 
 /// `claimValidationRules`
@@ -332,7 +340,11 @@ impl AuthenticationConfiguration {
 }
 
 fn validate(issuers: &[JwtAuthenticator]) -> Vec<Error> {
-    let (mut errors, mut seen) = (Vec::new(), Vec::new());
+    let (mut errors, mut seen, mut discovered) = (Vec::new(), Vec::new(), Vec::new());
+    if issuers.len() > MOST {
+        errors.push(Error::too_many(&Path::new("jwt"), issuers.len(), MOST));
+        return errors;
+    }
     for (i, one) in issuers.iter().enumerate() {
         let path = Path::new("jwt").index(i);
         one.issuer.validate(&path.child("issuer"), &mut errors);
@@ -343,6 +355,13 @@ fn validate(issuers: &[JwtAuthenticator]) -> Vec<Error> {
             ));
         }
         seen.push(&one.issuer.url);
+        if let Some(url) = one.issuer.discovery_url.as_deref().filter(|url| !url.is_empty()) {
+            if discovered.contains(&url) {
+                let at = path.child("issuer").child("discoveryURL");
+                errors.push(Error::duplicate(&at, url));
+            }
+            discovered.push(url);
+        }
         one.validate(&path, &mut errors);
     }
     errors
@@ -399,6 +418,9 @@ impl IssuerConfig {
             if audience.is_empty() {
                 errors.push(Error::required(&audiences.index(i), "audience can't be empty"));
             }
+            if self.audiences[..i].contains(audience) {
+                errors.push(Error::duplicate(&audiences.index(i), audience.clone()));
+            }
         }
         let policy = path.child("audienceMatchPolicy");
         match self.audience_match_policy.as_str() {
@@ -415,6 +437,23 @@ impl IssuerConfig {
                 "audienceMatchPolicy must be empty or MatchAny for single audience",
             )),
         }
+        if !self.certificate_authority.is_empty() {
+            let authority = PemSource::Inline(self.certificate_authority.as_bytes().to_vec());
+            if let Err(error) = HttpClient::new(Some(authority), None) {
+                errors.push(Error::invalid(
+                    &path.child("certificateAuthority"),
+                    "<omitted>",
+                    error,
+                ));
+            }
+        }
+        if !["", "controlplane", "cluster"].contains(&self.egress_selector_type.as_str()) {
+            errors.push(Error::invalid(
+                &path.child("egressSelectorType"),
+                self.egress_selector_type.clone(),
+                "egress selector must be either controlplane or cluster",
+            ));
+        }
     }
 }
 
@@ -423,6 +462,7 @@ impl JwtAuthenticator {
         let rules = path.child("claimValidationRules");
         for (i, rule) in self.claim_validation_rules.iter().enumerate() {
             let at = rules.index(i);
+            let before = &self.claim_validation_rules[..i];
             match (rule.claim.is_empty(), rule.expression.is_empty()) {
                 (true, true) => errors.push(Error::required(&at, "claim or expression is required")),
                 (false, false) => errors.push(Error::invalid(
@@ -430,15 +470,32 @@ impl JwtAuthenticator {
                     rule.claim.clone(),
                     "claim and expression can't both be set",
                 )),
-                (false, true) => {}
+                (false, true) => {
+                    if !rule.message.is_empty() {
+                        errors.push(Error::invalid(
+                            &at.child("message"),
+                            rule.message.clone(),
+                            "may not be specified when claim is set",
+                        ));
+                    }
+                    if before.iter().any(|other| other.claim == rule.claim) {
+                        errors.push(Error::duplicate(&at.child("claim"), rule.claim.clone()));
+                    }
+                }
                 (true, false) => {
-                    compiles(
-                        &rule.expression,
-                        Subject::Claims,
-                        Wanted::Bool,
-                        &at.child("expression"),
-                        errors,
-                    );
+                    if !rule.required_value.is_empty() {
+                        errors.push(Error::invalid(
+                            &at.child("requiredValue"),
+                            rule.required_value.clone(),
+                            "may not be specified when expression is set",
+                        ));
+                    }
+                    let at = at.child("expression");
+                    if before.iter().any(|other| other.expression == rule.expression) {
+                        errors.push(Error::duplicate(&at, rule.expression.clone()));
+                    } else {
+                        compiles(&rule.expression, Subject::Claims, Wanted::Bool, &at, errors);
+                    }
                 }
             }
         }
@@ -512,6 +569,11 @@ impl JwtAuthenticator {
         let rules = path.child("userValidationRules");
         for (i, rule) in self.user_validation_rules.iter().enumerate() {
             let at = rules.index(i).child("expression");
+            let before = &self.user_validation_rules[..i];
+            if before.iter().any(|other| other.expression == rule.expression) {
+                errors.push(Error::duplicate(&at, rule.expression.clone()));
+                continue;
+            }
             compiles(&rule.expression, Subject::User, Wanted::Bool, &at, errors);
         }
     }

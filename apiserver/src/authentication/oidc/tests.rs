@@ -114,12 +114,89 @@ fn configurations_that_make_no_sense_are_refused() {
             "Duplicate value",
         ),
         (
+            format!(
+                "jwt: [{{issuer: {{url: 'https://a', audiences: [a, a], audienceMatchPolicy: MatchAny}}, {username}}}]"
+            ),
+            "audiences[1]: Duplicate value",
+        ),
+        (
+            format!(
+                "jwt: [{{issuer: {{url: 'https://a', audiences: [a], audienceMatchPolicy: MatchAll}}, {username}}}]"
+            ),
+            "must be empty or MatchAny for single audience",
+        ),
+        (
+            format!(
+                "jwt: [{{issuer: {{url: 'https://a', audiences: [a], egressSelectorType: etcd}}, {username}}}]"
+            ),
+            "egress selector must be either controlplane or cluster",
+        ),
+        (
+            format!(
+                "jwt: [{{issuer: {{url: 'https://a', audiences: [a], certificateAuthority: x}}, {username}}}]"
+            ),
+            "certificateAuthority: Invalid value: \"<omitted>\"",
+        ),
+        (
+            format!(
+                "jwt: [{{issuer: {{url: 'https://a', audiences: [a], discoveryURL: 'https://a/'}}, {username}}}]"
+            ),
+            "discoveryURL must be different from URL",
+        ),
+        (
+            format!(
+                "jwt: [{{issuer: {{url: 'https://a', audiences: [a], discoveryURL: 'https://c/d'}}, {username}}}, \
+                 {{issuer: {{url: 'https://b', audiences: [a], discoveryURL: 'https://c/d'}}, {username}}}]"
+            ),
+            "jwt[1].issuer.discoveryURL: Duplicate value",
+        ),
+        (
+            format!("jwt: [{{{ISSUER}, {username}, claimValidationRules: [{{claim: a, message: no}}]}}]"),
+            "may not be specified when claim is set",
+        ),
+        (
+            format!(
+                "jwt: [{{{ISSUER}, {username}, claimValidationRules: [{{expression: 'true', requiredValue: a}}]}}]"
+            ),
+            "may not be specified when expression is set",
+        ),
+        (
+            format!("jwt: [{{{ISSUER}, {username}, claimValidationRules: [{{claim: a}}, {{claim: a}}]}}]"),
+            "claimValidationRules[1].claim: Duplicate value",
+        ),
+        (
+            format!(
+                "jwt: [{{{ISSUER}, {username}, userValidationRules: [{{expression: 'true'}}, {{expression: 'true'}}]}}]"
+            ),
+            "userValidationRules[1].expression: Duplicate value",
+        ),
+        (
+            format!(
+                "jwt: [{}]",
+                vec![format!("{{{ISSUER}, {username}}}"); 65].join(", ")
+            ),
+            "must have at most 64 items",
+        ),
+        (
             "anonymous: {enabled: false, conditions: [{path: /livez}]}".to_owned(),
             "enabled should be set to true",
         ),
     ] {
         let error = config(&jwt).expect_err(&jwt);
         assert!(error.contains(why), "{jwt}: {error}");
+    }
+}
+
+#[test]
+fn there_is_one_way_out_whatever_it_is_called() {
+    for way in [
+        "",
+        "egressSelectorType: controlplane",
+        "egressSelectorType: cluster",
+    ] {
+        let issuer = format!("issuer: {{url: 'https://a', audiences: [a], {way}}}");
+        let rest = "claimMappings: {username: {claim: sub, prefix: ''}}";
+        assert!(config(&format!("jwt: [{{{issuer}, {rest}}}]")).is_ok(), "{way}");
     }
 }
 
