@@ -3,6 +3,7 @@
 //! Each story has a control plane of its own on free ports of the loopback address: a store and an apiserver with the
 //! flags the story is about, certificates made on the spot, and stock clients.
 
+mod admission;
 mod audit;
 mod authentication;
 mod authorization;
@@ -10,4 +11,5 @@ mod controllers;
 mod encryption;
 mod issuer;
 mod kms;
+mod nobody;
 mod servers;

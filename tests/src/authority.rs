@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 
 /// An authority and where its files are.
@@ -42,6 +42,26 @@ impl Authority {
     /// # Errors
     /// When the files cannot be written.
     pub fn issue(&self, name: &str, groups: &[&str]) -> Result<(PathBuf, PathBuf)> {
+        self.write(name, groups, |_| {})
+    }
+
+    /// The same, good until some time ago.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn issue_expired(&self, name: &str, groups: &[&str]) -> Result<(PathBuf, PathBuf)> {
+        self.write(name, groups, |params| {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        })
+    }
+
+    fn write(
+        &self,
+        name: &str,
+        groups: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<(PathBuf, PathBuf)> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?;
         params.distinguished_name.push(DnType::CommonName, name);
@@ -52,6 +72,7 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
+        change(&mut params);
         let file = name.replace([':', '/'], "-");
         let (cert_file, key_file) = (
             self.directory.join(format!("{file}.crt")),

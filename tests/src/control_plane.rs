@@ -138,10 +138,27 @@ impl ControlPlane {
     }
 
     fn start_apiserver(&mut self) -> Result<()> {
+        let log = self.path("apiserver.log");
+        self.apiserver = Some(self.spawn(self.port, &log)?);
+        self.wait(self.port, &log)
+    }
+
+    /// One more apiserver on the same store with the same flags, and its port. It ends when it is dropped.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn second_apiserver(&self) -> Result<(Daemon, u16)> {
+        let (port, log) = (free_port()?, self.path("second.log"));
+        let second = self.spawn(port, &log)?;
+        self.wait(port, &log)?;
+        Ok((second, port))
+    }
+
+    fn spawn(&self, port: u16, log: &Path) -> Result<Daemon> {
         let file = |name: &str| self.path(name).display().to_string();
         let mut args = vec![
             "--bind-address=127.0.0.1".to_owned(),
-            format!("--secure-port={}", self.port),
+            format!("--secure-port={port}"),
             format!("--tls-cert-file={}", file("server.crt")),
             format!("--tls-private-key-file={}", file("server.key")),
             format!("--client-ca-file={}", file("ca.crt")),
@@ -150,14 +167,16 @@ impl ControlPlane {
             format!("--etcd-servers=http://127.0.0.1:{}", self.store_port),
         ];
         args.extend(self.flags.iter().cloned());
-        let log = self.path("apiserver.log");
-        self.apiserver = Some(Daemon::start("kube-apiserver", &args, &log)?);
+        Daemon::start("kube-apiserver", &args, log)
+    }
+
+    fn wait(&self, port: u16, log: &Path) -> Result<()> {
         let ready = eventually("the apiserver is ready", PATIENCE, || {
-            let answer = self.admin("GET", "/readyz", None)?;
+            let answer = self.curl_at(port, "GET", "/readyz", None, &self.certificate("admin"))?;
             ensure!(answer.code == 200, "{answer:?}");
             Ok(())
         });
-        ready.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())
+        ready.with_context(|| std::fs::read_to_string(log).unwrap_or_default())
     }
 
     /// A request with these arguments of curl.
@@ -165,6 +184,21 @@ impl ControlPlane {
     /// # Errors
     /// When there is no answer.
     pub fn curl(&self, method: &str, path: &str, body: Option<&str>, args: &[String]) -> Result<Answer> {
+        self.curl_at(self.port, method, path, body, args)
+    }
+
+    /// The same, of the apiserver on this port.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn curl_at(
+        &self,
+        port: u16,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+        args: &[String],
+    ) -> Result<Answer> {
         let mut command = Command::new("curl");
         command
             .args(["-sS", "-i", "--http1.1", "--max-time", "20", "-X", method])
@@ -174,7 +208,7 @@ impl ControlPlane {
         if let Some(body) = body {
             command.args(["-H", "Content-Type: application/json", "--data-binary", body]);
         }
-        command.arg(format!("https://127.0.0.1:{}{path}", self.port));
+        command.arg(format!("https://127.0.0.1:{port}{path}"));
         let output = output(command, None)?;
         ensure!(output.status.success(), "{}", text(&output.stderr));
         let text = text(&output.stdout);
