@@ -97,6 +97,9 @@ pub struct Config {
     /// Pods of one service in one endpoint slice
     #[arg(long, default_value_t = 100)]
     pub max_endpoints_per_slice: usize,
+    /// Addresses of one subset of Endpoints that are mirrored to endpoint slices
+    #[arg(long, default_value_t = 1000)]
+    pub mirroring_max_endpoints_per_subset: usize,
 
     /// Deployments reconciled at once
     #[arg(long, default_value_t = 5)]
@@ -113,6 +116,9 @@ pub struct Config {
     /// Services whose endpoint slices are reconciled at once
     #[arg(long, default_value_t = 5)]
     pub concurrent_service_endpoint_syncs: usize,
+    /// Endpoints that are mirrored to endpoint slices at once
+    #[arg(long, default_value_t = 5)]
+    pub mirroring_concurrent_service_endpoint_syncs: usize,
     /// DaemonSets reconciled at once
     #[arg(long, default_value_t = 2)]
     pub concurrent_daemonset_syncs: usize,

@@ -15,8 +15,9 @@
 //! cronjob/                jobs at given times
 //! endpoints/              the addresses behind services, one object each
 //! endpointslice/          the same in slices of a hundred
+//! endpointslicemirroring/ slices of addresses that somebody has written by hand
 //! namespace/              empties namespaces that are being deleted
-//! disruption/            how many pods of a budget may be evicted
+//! disruption/             how many pods of a budget may be evicted
 //! resourcequota/         what namespaces use of their quotas
 //! servicecidr/           ranges of service addresses stay until nothing uses them
 //! volumeprotection/      volumes and claims in use stay until nothing uses them
@@ -49,6 +50,7 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod endpointslicemirroring;
 pub mod garbagecollector;
 pub mod identities;
 pub mod job;

@@ -5,9 +5,9 @@ use futures::future::BoxFuture;
 use crate::context::Context;
 use crate::{
     bootstraptokens, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption,
-    endpoints, endpointslice, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc, replicaset,
-    replicationcontroller, resourcequota, rootca, serviceaccount, serviceaccounttoken, servicecidr,
-    statefulset, tainteviction, volumeprotection,
+    endpoints, endpointslice, endpointslicemirroring, garbagecollector, job, namespace, nodeipam,
+    nodelifecycle, podgc, replicaset, replicationcontroller, resourcequota, rootca, serviceaccount,
+    serviceaccounttoken, servicecidr, statefulset, tainteviction, volumeprotection,
 };
 
 /// A controller: a name for `--controllers`, and what runs until the context shuts down.
@@ -45,6 +45,7 @@ pub const CONTROLLERS: &[Controller] = controllers! {
     "cronjob-controller" as Some("cronjob-controller"), "batch", "cronjobs" => cronjob::run;
     "endpoints-controller" as Some("endpoint-controller"), "", "endpoints" => endpoints::run;
     "endpointslice-controller" as Some("endpointslice-controller"), "discovery.k8s.io", "endpointslices" => endpointslice::run;
+    "endpointslice-mirroring-controller" as Some("endpointslicemirroring-controller"), "discovery.k8s.io", "endpointslices" => endpointslicemirroring::run;
     "namespace-controller" as Some("namespace-controller"), "", "namespaces" => namespace::run;
     "serviceaccount-controller" as Some("service-account-controller"), "", "serviceaccounts" => serviceaccount::run;
     "serviceaccount-token-controller" as None, "", "secrets" => serviceaccounttoken::run;

@@ -5,7 +5,10 @@
 mod addresses;
 mod budgets;
 mod masters;
+mod mirroring;
 mod plane;
+mod removal;
+mod workloads;
 
 use std::process::Command;
 

@@ -10,16 +10,21 @@ use super::placement;
 use crate::common::{pods, template};
 
 const NAME_FIELD: &str = "metadata.name";
+/// How often the template has changed, as the API counts it on the set.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+/// The same on pods: older than the hash of the revision, and still there for who selects by it.
+const POD_TEMPLATE_GENERATION: &str = "pod-template-generation";
 
 /// A pod for one node. The scheduler binds it: the pod says which node it must be.
 #[must_use]
 pub fn new(set: &DaemonSet, node: &str, hash: &str) -> Option<Pod> {
     let template = &set.spec.as_ref()?.template;
     let mut pod = template::pod_from(template, set.namespace(), new_controller_ref(set));
-    pod.metadata
-        .labels
-        .get_or_insert_default()
-        .insert(CONTROLLER_REVISION_HASH.into(), hash.to_owned());
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.insert(CONTROLLER_REVISION_HASH.into(), hash.to_owned());
+    if let Some(generation) = set.annotations().get(TEMPLATE_GENERATION) {
+        labels.insert(POD_TEMPLATE_GENERATION.into(), generation.clone());
+    }
     let spec = pod.spec.get_or_insert_default();
     let term = NodeSelectorTerm {
         match_fields: Some(vec![NodeSelectorRequirement {

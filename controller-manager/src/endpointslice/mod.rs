@@ -6,9 +6,9 @@
 //! written.rs  what was written and is not in the cache yet
 //! ```
 
-mod desired;
+pub(crate) mod desired;
 mod plan;
-mod written;
+pub(crate) mod written;
 
 use std::sync::Arc;
 use std::time::Duration;

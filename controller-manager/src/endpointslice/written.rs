@@ -17,7 +17,7 @@ const EXPIRES_AFTER: Duration = Duration::from_secs(30);
 
 /// The last writes, by service and by the slice's name.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(crate) struct Written {
     services: Mutex<HashMap<ObjectKey, HashMap<String, Write>>>,
 }
 
@@ -36,13 +36,13 @@ enum Effect {
 }
 
 impl Written {
-    pub(super) fn wrote(&self, service: &ObjectKey, metadata: &Value) {
+    pub(crate) fn wrote(&self, service: &ObjectKey, metadata: &Value) {
         let text = |field: &str| metadata[field].as_str().unwrap_or_default();
         let effect = Effect::Is(text("resourceVersion").parse().unwrap_or_default());
         self.insert(service, text("name"), effect);
     }
 
-    pub(super) fn deleted(&self, service: &ObjectKey, slice: &EndpointSlice) {
+    pub(crate) fn deleted(&self, service: &ObjectKey, slice: &EndpointSlice) {
         self.insert(service, slice.name(), Effect::Gone(slice.uid().to_owned()));
     }
 
@@ -59,7 +59,7 @@ impl Written {
     }
 
     /// Whether the cache does not show every write yet.
-    pub(super) fn is_ahead_of(&self, service: &ObjectKey, cached: &[Arc<EndpointSlice>]) -> bool {
+    pub(crate) fn is_ahead_of(&self, service: &ObjectKey, cached: &[Arc<EndpointSlice>]) -> bool {
         let mut services = self.services.lock();
         let Some(writes) = services.get_mut(service) else {
             return false;
@@ -81,7 +81,7 @@ impl Written {
     }
 
     /// Whether an event is not merely the echo of the only write waited for: somebody has to look.
-    pub(super) fn is_unexpected(&self, service: &ObjectKey, slice: &EndpointSlice, gone: bool) -> bool {
+    pub(crate) fn is_unexpected(&self, service: &ObjectKey, slice: &EndpointSlice, gone: bool) -> bool {
         let mut services = self.services.lock();
         let Some(writes) = services.get_mut(service) else {
             return true;
@@ -102,7 +102,7 @@ impl Written {
         !echo
     }
 
-    pub(super) fn forget(&self, service: &ObjectKey) {
+    pub(crate) fn forget(&self, service: &ObjectKey) {
         self.services.lock().remove(service);
     }
 }

@@ -1,12 +1,14 @@
 //! Jobs: pods that run until enough of them have ended well.
 //!
 //! ```text
+//! claim.rs     pods that become the job's, and pods it lets go
 //! plan.rs      one step of a job as data; the core
 //! failures.rs  what a failed pod means: policy, back-off
 //! indexes.rs   sets of completion indexes
 //! pods.rs      the pods of a job
 //! ```
 
+mod claim;
 mod failures;
 mod indexes;
 mod plan;
@@ -20,14 +22,15 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use keelson_api::deletion::{JOB_TRACKING_FINALIZER, has_finalizer};
 use keelson_api::object::{Object as _, ObjectKey};
-use keelson_api::owners::{controller_ref, refers_to};
+use keelson_api::owners::controller_ref;
 use keelson_client::{Event, Informer, Patch, ReconcileError, ResourceClient, WorkQueue, Write, run_workers};
 use serde_json::json;
 
 use crate::common::answers::{only, unless_gone};
 use crate::common::patches;
 use crate::common::pod_control::PodControl;
-use crate::context::{BY_CONTROLLER, Context};
+use crate::context::Context;
+use claim::owner_key;
 use plan::{Observed, Plan};
 
 pub use plan::finished;
@@ -79,11 +82,18 @@ struct Controller {
 impl Controller {
     fn on_pod(&self, event: &Event<Pod>) {
         let pod = event.object();
-        let Some(owner) = controller_ref(&pod.metadata).filter(|owner| refers_to(owner, "batch", "Job"))
-        else {
+        if let Event::Updated { old, .. } = event
+            && let Some(before) = owner_key(old)
+            && owner_key(pod) != Some(before.clone())
+        {
+            self.queue.add(before);
+        }
+        let Some(key) = owner_key(pod) else {
+            if !matches!(event, Event::Deleted(_)) {
+                self.enqueue_adopters(pod);
+            }
             return;
         };
-        let key = ObjectKey::new(pod.namespace(), owner.name.as_str());
         let expectations = self.control.expectations();
         match event {
             Event::Added(_) => expectations.created(&key, 1),
@@ -111,7 +121,7 @@ impl Controller {
             return Ok(());
         }
         let may_write = self.control.expectations().satisfied(key);
-        let pods = self.pods.store().by_index(BY_CONTROLLER, job.uid());
+        let pods = self.claim(&job).await?;
         let plan = plan::plan(&Observed {
             job: &job,
             pods: &pods,

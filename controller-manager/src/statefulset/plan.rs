@@ -203,8 +203,16 @@ impl<'a> Planner<'a> {
     /// Takes away what is beyond the last place. Returns whether the rest has to wait.
     fn scale_down(&mut self) -> bool {
         let parallel = self.is_parallel();
+        let runs = |pod: &Pod| {
+            pods::phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none() && pods::is_ready(pod)
+        };
+        // Of those that are not well, only the lowest may go: the others might be needed to make it well again.
+        let lowest_unwell = self.beyond.iter().rfind(|pod| !runs(pod)).map(|pod| pod.uid());
         for pod in &self.beyond {
             if pod.metadata.deletion_timestamp.is_none() {
+                if !parallel && !self.is_healthy(pod) && lowest_unwell != Some(pod.uid()) {
+                    return true;
+                }
                 self.delete.push(pod.clone());
             }
             if !parallel {

@@ -116,6 +116,24 @@ fn in_order_means_waiting_for_the_one_before() {
 }
 
 #[test]
+fn scaling_down_waits_for_all_but_the_lowest_to_be_well() {
+    let mut world = World::new(3, "OrderedReady");
+    world.settle();
+    for (uid, pod) in ["a", "b", "c"].into_iter().zip(&mut world.pods) {
+        let pod = Arc::make_mut(pod);
+        pod.metadata.uid = Some(uid.into());
+        pod.status.as_mut().expect("a status").conditions = None;
+    }
+    world.edit(|spec| spec.replicas = Some(0));
+    assert_eq!(world.settle(), "");
+    let well = pods::testing::pod("x", "Running", true).status;
+    for pod in &mut world.pods[1..] {
+        Arc::make_mut(pod).status.clone_from(&well);
+    }
+    assert_eq!(world.settle(), "-db-2 -db-1 -db-0");
+}
+
+#[test]
 fn an_update_goes_from_the_top() {
     let mut world = World::new(3, "OrderedReady");
     world.settle();

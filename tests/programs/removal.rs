@@ -1,0 +1,148 @@
+//! What goes with what: owners and dependents, namespaces and their contents.
+
+use anyhow::{Context as _, Result, ensure};
+use keelson_tests::process::eventually;
+use serde_json::{Value, json};
+
+use crate::plane::{Plane, SOON};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn map(plane: &Plane, name: &str, owners: &[(&str, &str, bool)]) -> Result<String> {
+    let owners: Vec<Value> = owners
+        .iter()
+        .map(|(name, uid, blocks)| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "blockOwnerDeletion": blocks})
+        })
+        .collect();
+    let map = json!({"metadata": {"name": name, "ownerReferences": owners}});
+    let made = plane.call("POST", MAPS, &map, 201)?;
+    Ok(made["metadata"]["uid"].as_str().context("a uid")?.to_owned())
+}
+
+fn delete(plane: &Plane, name: &str, policy: &str) -> Result<()> {
+    let options = json!({"propagationPolicy": policy});
+    // Whoever waits for dependents is told that the request is accepted, not that it is done.
+    let code = if policy == "Foreground" { 202 } else { 200 };
+    plane.call("DELETE", &format!("{MAPS}/{name}"), &options, code)?;
+    Ok(())
+}
+
+fn gone(plane: &Plane, name: &str) -> Result<()> {
+    eventually(&format!("{name} is gone"), SOON, || {
+        plane
+            .call("GET", &format!("{MAPS}/{name}"), &Value::Null, 404)
+            .map(drop)
+    })
+}
+
+#[test]
+fn dependents_go_with_their_owners() -> Result<()> {
+    let plane = Plane::start("garbage-collector-controller")?;
+    // In the background: the owner first.
+    let owner = map(&plane, "owner", &[])?;
+    map(&plane, "child", &[("owner", &owner, true)])?;
+    delete(&plane, "owner", "Background")?;
+    gone(&plane, "owner")?;
+    gone(&plane, "child")?;
+
+    // Orphans stay, without the reference.
+    let owner = map(&plane, "owner", &[])?;
+    map(&plane, "child", &[("owner", &owner, true)])?;
+    delete(&plane, "owner", "Orphan")?;
+    gone(&plane, "owner")?;
+    let child = plane.get(&format!("{MAPS}/child"))?;
+    ensure!(child["metadata"]["ownerReferences"].is_null(), "{child}");
+
+    // In the foreground: dependents first, and the owner is still to be seen while one of them holds out.
+    let owner = map(&plane, "above", &[])?;
+    map(&plane, "below", &[("above", &owner, true)])?;
+    let held = json!({"metadata": {"finalizers": ["example.com/stay"]}});
+    plane.call("PATCH", &format!("{MAPS}/below"), &held, 200)?;
+    delete(&plane, "above", "Foreground")?;
+    eventually("its dependent is asked to go", SOON, || {
+        let below = plane.get(&format!("{MAPS}/below"))?;
+        ensure!(below["metadata"]["deletionTimestamp"].is_string(), "{below}");
+        Ok(())
+    })?;
+    let above = plane.get(&format!("{MAPS}/above"))?;
+    ensure!(
+        above["metadata"]["finalizers"] == json!(["foregroundDeletion"]),
+        "{above}"
+    );
+    let free = json!({"metadata": {"finalizers": null}});
+    plane.call("PATCH", &format!("{MAPS}/below"), &free, 200)?;
+    gone(&plane, "above")?;
+
+    // Whoever has another owner that stays, stays with that one.
+    let (going, staying) = (map(&plane, "going", &[])?, map(&plane, "staying", &[])?);
+    map(
+        &plane,
+        "both",
+        &[("going", &going, true), ("staying", &staying, false)],
+    )?;
+    delete(&plane, "going", "Foreground")?;
+    gone(&plane, "going")?;
+    let both = plane.get(&format!("{MAPS}/both"))?;
+    let owners = both["metadata"]["ownerReferences"].as_array().context("owners")?;
+    ensure!(owners.len() == 1 && owners[0]["name"] == "staying", "{both}");
+
+    // Three that own each other in a circle.
+    let names = ["one", "two", "three"];
+    let mut uids = Vec::new();
+    for name in names {
+        uids.push(map(&plane, name, &[])?);
+    }
+    for (index, name) in names.into_iter().enumerate() {
+        let before = (index + 2) % 3;
+        let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": names[before], "uid": uids[before],
+            "controller": true, "blockOwnerDeletion": true}]);
+        let patch = json!({"metadata": {"ownerReferences": owner}});
+        plane.call("PATCH", &format!("{MAPS}/{name}"), &patch, 200)?;
+    }
+    delete(&plane, "one", "Foreground")?;
+    names.into_iter().try_for_each(|name| gone(&plane, name))
+}
+
+#[test]
+fn a_namespace_loses_its_pods_before_what_they_use() -> Result<()> {
+    let plane = Plane::start("namespace-controller,serviceaccount-controller")?;
+    plane.call(
+        "POST",
+        "/api/v1/namespaces",
+        &json!({"metadata": {"name": "full"}}),
+        201,
+    )?;
+    let inside = "/api/v1/namespaces/full";
+    eventually("the account of pods", SOON, || {
+        plane.get(&format!("{inside}/serviceaccounts/default")).map(drop)
+    })?;
+    let pod = json!({"metadata": {"name": "last", "finalizers": ["example.com/stay"]}, "spec": {
+        "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}});
+    plane.call("POST", &format!("{inside}/pods"), &pod, 201)?;
+    let map = json!({"metadata": {"name": "used"}});
+    plane.call("POST", &format!("{inside}/configmaps"), &map, 201)?;
+    plane.call("DELETE", inside, &Value::Null, 200)?;
+    eventually("the namespace says what is left", SOON, || {
+        let namespace = plane.get(inside)?;
+        let conditions = namespace["status"]["conditions"].as_array();
+        let remaining = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "NamespaceContentRemaining");
+        ensure!(
+            remaining.is_some_and(|one| one["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("pods. has 1 resource instances"))),
+            "{namespace}"
+        );
+        Ok(())
+    })?;
+    let used = plane.get(&format!("{inside}/configmaps/used"))?;
+    ensure!(used["metadata"]["deletionTimestamp"].is_null(), "{used}");
+    let free = json!({"metadata": {"finalizers": null}});
+    plane.call("PATCH", &format!("{inside}/pods/last"), &free, 200)?;
+    eventually("the namespace is gone", SOON, || {
+        plane.call("GET", inside, &Value::Null, 404).map(drop)
+    })
+}
