@@ -1,7 +1,9 @@
-//! What clients see of the API that stock ones do not show: answers under load, moments of the past and to come, and
-//! the bytes of watches.
+//! What clients see of the API that stock ones do not show: answers under load, moments of the past and to come, the
+//! bytes of watches, media types, and what is behind `proxy`.
 //!
 //! Each story has a store and an apiserver of its own on free ports of the loopback address.
 
 mod fairness;
+mod media;
 mod moments;
+mod proxying;

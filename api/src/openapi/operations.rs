@@ -36,6 +36,14 @@ const PATCHES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+/// Patches of custom resources, which have no merge rules of their own.
+const PATCHES_CUSTOM: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+];
+/// What answers about custom resources come in.
+const PRODUCES_CUSTOM: &[&str] = &["application/json", "application/yaml"];
 const JSON: &[&str] = &["application/json"];
 
 /// Kinds whose deletion answers with the object instead of a Status, by plural and group.
@@ -235,9 +243,17 @@ impl<'a> Builder<'a> {
             body: None,
             codes: &[200, 401],
             answer: Content::Text,
-            produces: PRODUCES,
+            produces: self.of_custom(PRODUCES_CUSTOM, PRODUCES),
             consumes: ANYTHING,
             tag: self.tag.clone(),
+        }
+    }
+
+    /// One thing for custom resources, another for built-in ones.
+    fn of_custom<T>(&self, custom: T, built_in: T) -> T {
+        match self.resource.custom {
+            Some(_) => custom,
+            None => built_in,
         }
     }
 
@@ -363,7 +379,7 @@ impl<'a> Builder<'a> {
         list.parameters = self.scope_parameters(namespaced);
         list.parameters.extend(listing());
         list.answer = answer;
-        list.produces = PRODUCES_STREAM;
+        list.produces = self.of_custom(PRODUCES_CUSTOM, PRODUCES_STREAM);
         self.put_in(path, list);
     }
 
@@ -388,7 +404,7 @@ impl<'a> Builder<'a> {
             watch.parameters.push(Parameter::Name(kind));
         }
         watch.answer = Content::Type(format!("{META}WatchEvent"));
-        watch.produces = PRODUCES_STREAM;
+        watch.produces = self.of_custom(PRODUCES_CUSTOM, PRODUCES_STREAM);
         self.put_in(path, watch);
     }
 
@@ -478,7 +494,7 @@ impl<'a> Builder<'a> {
                 operation.codes = codes;
                 operation.answer = Content::Type(wire_type.to_owned());
                 if method == "patch" {
-                    operation.consumes = PATCHES;
+                    operation.consumes = self.of_custom(PATCHES_CUSTOM, PATCHES);
                 }
                 self.put_in(path, operation);
             };

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -273,4 +273,34 @@ fn differences(at: &str, ours: &Value, theirs: &Value, wrong: &mut Vec<String>) 
             wrong.push(format!("{at}: {} instead of {}", short(ours), short(theirs)));
         }
     }
+}
+
+#[test]
+fn custom_resources_have_no_strategic_patches() {
+    let rafts = Resource {
+        group: "example.com".into(),
+        kind: "Raft".into(),
+        plural: "rafts".into(),
+        subresources: Vec::new(),
+        custom: Some(Custom {
+            list_kind: "RaftList".into(),
+            tag: "1".into(),
+            schema: std::sync::Arc::new(|| json!({"type": "object"})),
+        }),
+        ..deployments()
+    };
+    let path = "/apis/example.com/v1/namespaces/{namespace}/rafts/{name}";
+    let third: Value =
+        serde_json::from_slice(&v3_document("example.com", "v1", std::slice::from_ref(&rafts)))
+            .expect("json");
+    let content = &third["paths"][path]["patch"]["requestBody"]["content"];
+    let named: Vec<_> = content.as_object().expect("content").keys().collect();
+    assert_eq!(
+        named,
+        [
+            "application/apply-patch+yaml",
+            "application/json-patch+json",
+            "application/merge-patch+json"
+        ]
+    );
 }

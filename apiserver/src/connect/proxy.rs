@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::header::{LOCATION, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -11,6 +13,7 @@ use keelson_daemon::tls::client_config;
 
 use super::forward::{Backend, Transport, forward};
 use super::{Body, KubeletAccess, Lookup, Target};
+use crate::http::answer::full;
 
 /// Carries a request to the pod, the service's endpoint or the node's kubelet.
 pub(super) async fn serve(
@@ -19,6 +22,9 @@ pub(super) async fn serve(
     target: Target<'_>,
     request: Request<Incoming>,
 ) -> ApiResult<Response<Body>> {
+    if let Some(elsewhere) = below(&target, &request) {
+        return Ok(elsewhere);
+    }
     let name = ProxyName::parse(target.name)
         .ok_or_else(|| ApiError::bad_request(format!("invalid proxy target {:?}", target.name)))?;
     let backend = match target.resource {
@@ -32,6 +38,24 @@ pub(super) async fn serve(
         None => rest.to_owned(),
     };
     forward(&backend, &path, request).await
+}
+
+/// Whoever reads the root without its slash is sent there: the links of a page are relative to it.
+fn below(target: &Target<'_>, request: &Request<Incoming>) -> Option<Response<Body>> {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads || !target.rest.is_empty() || request.headers().contains_key(UPGRADE) {
+        return None;
+    }
+    let uri = request.uri();
+    let location = match uri.query() {
+        Some(query) => format!("{}/?{query}", uri.path()),
+        None => format!("{}/", uri.path()),
+    };
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let location = HeaderValue::try_from(location).ok()?;
+    response.headers_mut().insert(LOCATION, location);
+    Some(response)
 }
 
 async fn pod_backend(lookup: &dyn Lookup, namespace: &str, name: &ProxyName<'_>) -> ApiResult<Backend> {

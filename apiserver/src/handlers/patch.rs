@@ -32,6 +32,13 @@ impl PatchType {
         "application/apply-patch+yaml",
     ];
 
+    /// Those of them that change what has no merge rules: custom resources.
+    const WITHOUT_RULES: &'static [&'static str] = &[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
+
     /// From a media type without parameters.
     pub fn parse(media_type: &str) -> ApiResult<Self> {
         Ok(match media_type {
@@ -98,7 +105,7 @@ pub fn apply(call: &Call<'_>, kind: PatchType, value: &mut Value, patch: &[u8]) 
     match definition(call).filter(|_| kind == PatchType::Strategic) {
         Some(definition) => Ok(strategic::apply(value, patch, definition)?),
         None if kind == PatchType::Strategic => {
-            Err(ApiError::unsupported_media_type(&PatchType::MEDIA_TYPES[..2]))
+            Err(ApiError::unsupported_media_type(PatchType::WITHOUT_RULES))
         }
         None => Ok(merge::apply(value, patch)?),
     }

@@ -55,9 +55,10 @@ pub async fn serve(
         let resource = GroupResource::new(served.group(), info.plural);
         ApiError::method_not_supported(&resource, &asked.request.method().as_str().to_ascii_lowercase())
     };
-    let Some(verb) = verb else {
+    // What runs behind a proxy may know methods that the API does not.
+    if verb.is_none() && wanted.subresource != "proxy" {
         return Err(unsupported());
-    };
+    }
     if !info.namespaced() && !wanted.namespace.is_empty() {
         return Err(ApiError::no_such_resource());
     }
@@ -66,18 +67,20 @@ pub async fn serve(
     }
     if info.namespaced()
         && wanted.namespace.is_empty()
-        && matches!(verb, Verb::Create | Verb::DeleteCollection)
+        && matches!(verb, Some(Verb::Create | Verb::DeleteCollection))
     {
         return Err(unsupported());
     }
+    let subresource = info.subresource(&wanted.subresource);
+    if subresource.is_some_and(|subresource| subresource.form == SubresourceForm::Connect) {
+        let connected: BoxFuture<'_, _> = Box::pin(connect(server, &served, wanted, asked));
+        return connected.await;
+    }
+    let Some(verb) = verb else {
+        return Err(unsupported());
+    };
     if !wanted.subresource.is_empty() {
-        let subresource = info
-            .subresource(&wanted.subresource)
-            .ok_or_else(ApiError::no_such_resource)?;
-        if subresource.form == SubresourceForm::Connect {
-            let connected: BoxFuture<'_, _> = Box::pin(connect(server, &served, wanted, asked));
-            return connected.await;
-        }
+        let subresource = subresource.ok_or_else(ApiError::no_such_resource)?;
         if !wanted.rest.is_empty() {
             return Err(ApiError::no_such_resource());
         }

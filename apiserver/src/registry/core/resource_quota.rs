@@ -21,6 +21,39 @@ const SCOPES: &[&str] = &[
     "VolumeAttributesClass",
 ];
 
+/// Scopes that a thing has or has not: there is nothing to compare.
+const ONLY_EXISTS: &[&str] = &[
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "Terminating",
+];
+const UNFIT: &str = "unsupported scope applied to resource";
+/// What pods ask for.
+const COMPUTE: &[&str] = &[
+    "cpu",
+    "limits.cpu",
+    "limits.memory",
+    "memory",
+    "requests.cpu",
+    "requests.memory",
+];
+const CLAIMS: &[&str] = &["persistentvolumeclaims", "requests.storage"];
+/// What else quotas know by name; whatever is not in these lists may have any scope.
+const OTHERS: &[&str] = &[
+    "configmaps",
+    "ephemeral-storage",
+    "limits.ephemeral-storage",
+    "replicationcontrollers",
+    "requests.ephemeral-storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+
 /// The kind's strategy.
 pub struct ResourceQuotaStrategy;
 
@@ -124,6 +157,22 @@ impl Strategy for ResourceQuotaStrategy {
     }
 }
 
+/// Whether things of this scope are among what the resource counts.
+fn fits(scope: &str, resource: &str) -> bool {
+    let pods = resource == "pods";
+    let compute = COMPUTE.contains(&resource);
+    let claims = CLAIMS.contains(&resource);
+    if !pods && !compute && !claims && !OTHERS.contains(&resource) {
+        return true;
+    }
+    match scope {
+        "BestEffort" => pods,
+        "VolumeAttributesClass" => claims,
+        _ if SCOPES.contains(&scope) => pods || compute,
+        _ => true,
+    }
+}
+
 fn validate(quota: &ResourceQuota) -> Errors {
     let mut errors = Errors::new();
     let at = Loc::new("spec");
@@ -141,6 +190,9 @@ fn validate(quota: &ResourceQuota) -> Errors {
     for (i, scope) in spec.scopes.iter().flatten().enumerate() {
         if !SCOPES.contains(&scope.as_str()) {
             errors.push(at_scopes.index(i).invalid(scope.as_str(), "unsupported scope"));
+        }
+        for _ in spec.hard.iter().flatten().filter(|(name, _)| !fits(scope, name)) {
+            errors.push(at_scopes.invalid(rules::shown(&spec.scopes), UNFIT));
         }
     }
     let has = |scope: &str| spec.scopes.iter().flatten().any(|s| s == scope);
@@ -162,6 +214,23 @@ fn validate(quota: &ResourceQuota) -> Errors {
             Some(&requirement.scope_name),
             SCOPES,
         );
+        for _ in spec
+            .hard
+            .iter()
+            .flatten()
+            .filter(|(name, _)| !fits(&requirement.scope_name, name))
+        {
+            errors.push(at.invalid(rules::shown(&spec.scope_selector), UNFIT));
+        }
+        if requirement.operator != "Exists" && ONLY_EXISTS.contains(&requirement.scope_name.as_str()) {
+            let detail = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
+                          ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, \
+                          ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+            errors.push(
+                at.child("operator")
+                    .invalid(requirement.operator.as_str(), detail),
+            );
+        }
         let values = requirement.values.as_deref().unwrap_or(&[]);
         match requirement.operator.as_str() {
             "In" | "NotIn" if values.is_empty() => {
@@ -182,4 +251,46 @@ fn validate(quota: &ResourceQuota) -> Errors {
         }
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn fields(spec: &Value) -> Vec<String> {
+        let quota =
+            serde_json::from_value(json!({"metadata": {"name": "q"}, "spec": spec})).expect("a quota");
+        validate(&quota).iter().map(|error| error.field.clone()).collect()
+    }
+
+    #[test]
+    fn a_scope_goes_with_what_it_is_about() {
+        let scoped =
+            |scope: &str, resource: &str| fields(&json!({"scopes": [scope], "hard": {resource: "1"}}));
+        for (scope, resource) in [
+            ("BestEffort", "pods"),
+            ("NotBestEffort", "limits.memory"),
+            ("Terminating", "requests.cpu"),
+            ("Terminating", "requests.example.com/dongle"),
+            ("Terminating", "count/jobs.batch"),
+            ("VolumeAttributesClass", "requests.storage"),
+        ] {
+            assert!(scoped(scope, resource).is_empty(), "{scope} {resource}");
+        }
+        for (scope, resource) in [
+            ("BestEffort", "cpu"),
+            ("Terminating", "services"),
+            ("PriorityClass", "ephemeral-storage"),
+            ("VolumeAttributesClass", "pods"),
+        ] {
+            assert_eq!(scoped(scope, resource), ["spec.scopes"], "{scope} {resource}");
+        }
+        let selected = json!({"hard": {"pods": "1"}, "scopeSelector": {"matchExpressions": [
+            {"scopeName": "Terminating", "operator": "In", "values": ["x"]}]}});
+        assert_eq!(
+            fields(&selected),
+            ["spec.scopeSelector.matchExpressions[0].operator"]
+        );
+    }
 }
