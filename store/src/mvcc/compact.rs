@@ -2,7 +2,8 @@
 //!
 //! A compaction is agreed through Raft and takes effect at once: nothing before its revision may be read any
 //! more. The records go afterwards, in steps, each of which holds the lock only briefly. A record becomes
-//! superfluous by a later change of its key, so it is enough to look at the changes since the last compaction.
+//! superfluous by a later change of its key, so it is enough to look at the changes since the last compaction, and at
+//! the deletions of its own revision: watches may have begun there, and could not be spared them.
 
 use std::ops::ControlFlow;
 
@@ -24,28 +25,37 @@ pub struct Step {
     pub through: i64,
 }
 
-/// Reads which keys changed after revision `after` and up to `until`, as many as make a step.
+/// Reads which keys changed after revision `after` and up to `until`, or were deleted at it, as many as make a step.
 ///
 /// # Errors
 /// When the engine cannot be read.
 pub fn next_step(engine: &dyn Engine, after: i64, until: i64) -> Result<Step, StoreError> {
     let mut keys = Vec::new();
     let mut through = until;
-    let from = schema::meta_key(Revision::start_of(after + 1));
+    let from = schema::meta_key(Revision::start_of(after));
     let to = schema::meta_key(Revision::start_of(until + 1));
     let mut damaged = false;
     let mut last = after;
+    let mut looked = 0;
     engine.scan(&from, &to, &mut |key, value| {
         let Some(meta) = schema::decode_meta(key, value) else {
             damaged = true;
             return ControlFlow::Break(());
         };
+        let main = meta.stamp.revision.main;
+        if main == after {
+            if meta.stamp.deleted {
+                keys.push(meta.key);
+            }
+            return ControlFlow::Continue(());
+        }
         // A step ends between revisions.
-        if keys.len() >= STEP_CHANGES && meta.stamp.revision.main != last {
+        if looked >= STEP_CHANGES && main != last {
             through = last;
             return ControlFlow::Break(());
         }
-        last = meta.stamp.revision.main;
+        last = main;
+        looked += 1;
         keys.push(meta.key);
         ControlFlow::Continue(())
     })?;

@@ -193,8 +193,8 @@ impl Index {
         }
     }
 
-    /// Forgets what of a key's history is not needed to read at `revision` or later, and returns it. With it
-    /// goes a key whose last change by then was its deletion.
+    /// Forgets what of a key's history is not needed to read or watch from `revision` on, and returns it. With it
+    /// goes a key whose last change before then was its deletion.
     pub fn compact(&mut self, key: &[u8], revision: i64) -> SmallVec<[Revision; 4]> {
         let Some(item) = self.keys.get_mut(key) else {
             return SmallVec::new();
@@ -214,12 +214,13 @@ impl Index {
     }
 }
 
-/// How many changes of a history are not needed to read at `revision` or later.
+/// How many changes of a history are not needed to read or watch from `revision` on. A deletion at that very revision
+/// is: a watch may begin there.
 #[must_use]
 pub fn superseded(history: &[Stamp], revision: i64) -> usize {
     let by_then = history.partition_point(|stamp| stamp.revision.main <= revision);
     match history[..by_then].last() {
-        Some(last) if last.deleted => by_then,
+        Some(last) if last.deleted && last.revision.main < revision => by_then,
         Some(_) => by_then - 1,
         None => 0,
     }

@@ -237,6 +237,16 @@ impl Client {
         running.handle.propose_unattended(Proposed::Compaction(request));
     }
 
+    /// Asks for many writes that nobody waits for, of a key that no other client uses.
+    pub fn burst(running: &mut Running, writes: u64, number: u64) {
+        for write in 0..writes {
+            let value = (number << 20) + 900_000_000 + write;
+            running
+                .handle
+                .propose_unattended(Proposed::Put(put("burst", value)));
+        }
+    }
+
     /// Looks whether the answer is there. `running` is the member it asked, if that is still the same.
     pub fn poll(
         &mut self,

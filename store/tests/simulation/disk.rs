@@ -11,8 +11,6 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// Small, so that the log begins new segments all the time.
-const SEGMENT_BYTES: u64 = 16 << 10;
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 64;
 
@@ -27,6 +25,7 @@ struct Inner {
     files: BTreeMap<u64, Vec<u8>>,
     /// Deleted, but not durably so.
     deleted: BTreeMap<u64, Vec<u8>>,
+    segment_bytes: u64,
     spare: bool,
     full: bool,
     /// Operations until the machine fails; `None` is never.
@@ -50,10 +49,12 @@ fn crashed() -> Error {
 }
 
 impl SimDisk {
-    pub fn new(seed: u64) -> Self {
+    /// A disk with segments of this size: small, so that the log begins new ones all the time.
+    pub fn new(seed: u64, segment_bytes: u64) -> Self {
         Self {
             inner: Arc::new(Mutex::new(Inner {
                 random: StdRng::seed_from_u64(seed),
+                segment_bytes,
                 files: BTreeMap::new(),
                 deleted: BTreeMap::new(),
                 spare: true,
@@ -64,6 +65,14 @@ impl SimDisk {
                 spent: 0,
             })),
         }
+    }
+
+    /// Another disk with the same on it.
+    pub fn copy(&self) -> Self {
+        let inner = self.inner.lock();
+        let copy = Self::new(0, inner.segment_bytes);
+        copy.inner.lock().files = inner.files.clone();
+        copy
     }
 
     /// The machine fails at the `operations`-th write from now.
@@ -157,7 +166,8 @@ impl Disk for SimDisk {
         let moment = inner.moment();
         if matches!(moment, Moment::Not | Moment::After | Moment::During) {
             inner.spare = false;
-            inner.files.insert(sequence, vec![0; SEGMENT_BYTES as usize]);
+            let zeros = vec![0; inner.segment_bytes as usize];
+            inner.files.insert(sequence, zeros);
         }
         // The folder is synced with it: deletions before are durable.
         if matches!(moment, Moment::Not | Moment::After) {
@@ -197,7 +207,7 @@ impl Disk for SimDisk {
     }
 
     fn segment_bytes(&self) -> u64 {
-        SEGMENT_BYTES
+        self.inner.lock().segment_bytes
     }
 }
 
@@ -275,7 +285,7 @@ impl SegmentFile for SimFile {
             let moment = inner.moment();
             if !matches!(moment, Moment::Before) {
                 content.truncate(at as usize);
-                content.resize(SEGMENT_BYTES as usize, 0);
+                content.resize(inner.segment_bytes as usize, 0);
             }
             match moment {
                 Moment::Not => Ok(()),

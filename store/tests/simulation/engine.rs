@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use keelson_store::engine::{Batch, Engine, EngineError, Pressure, Visitor};
@@ -20,6 +21,8 @@ pub struct SimEngine {
     map: Arc<Mutex<Map>>,
     /// States received from other members and not yet put in place.
     prepared: Arc<Mutex<BTreeMap<PathBuf, Map>>>,
+    /// How many of them were put in place.
+    installed: Arc<AtomicU32>,
 }
 
 impl SimEngine {
@@ -28,6 +31,7 @@ impl SimEngine {
             disk,
             map: Arc::default(),
             prepared: Arc::default(),
+            installed: Arc::default(),
         }
     }
 
@@ -40,6 +44,11 @@ impl SimEngine {
     /// A crash forgets what was not in place, as a start of the real member does.
     pub fn restart(&self) {
         self.prepared.lock().clear();
+    }
+
+    /// How many states of others were put in place of this one.
+    pub fn installed(&self) -> u32 {
+        self.installed.load(Ordering::Relaxed)
     }
 
     fn crashed(&self, moment: &Moment) -> Result<(), EngineError> {
@@ -109,6 +118,7 @@ impl Engine for SimEngine {
                 path: with.display().to_string(),
                 reason: "it was not prepared".into(),
             })?;
+            self.installed.fetch_add(1, Ordering::Relaxed);
         }
         self.crashed(&moment)
     }

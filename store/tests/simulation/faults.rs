@@ -5,10 +5,11 @@ use std::ops::AddAssign;
 use keelson_store::cluster::Membership;
 use keelson_store::raft::handle::{Command, Membership as Change};
 use rand::Rng;
-use rand::seq::IndexedRandom;
+use rand::seq::IndexedRandom as _;
 use tokio::sync::oneshot;
 
 use crate::client::Client;
+use crate::plan::Kind;
 use crate::world::World;
 
 const SECOND: u64 = 1_000_000;
@@ -32,6 +33,8 @@ pub struct Counts {
     pub transfers: u64,
     pub compactions: u64,
     pub snapshots: u64,
+    /// Faults that waited for their moment.
+    pub moments: u64,
 }
 
 impl Counts {
@@ -47,6 +50,7 @@ impl Counts {
             + self.full_disks
             + self.membership_changes
             + self.transfers
+            + self.moments
     }
 }
 
@@ -66,6 +70,7 @@ impl AddAssign for Counts {
         self.transfers += other.transfers;
         self.compactions += other.compactions;
         self.snapshots += other.snapshots;
+        self.moments += other.moments;
     }
 }
 
@@ -99,19 +104,38 @@ pub fn next(world: &mut World) -> u64 {
     if world.faults.over {
         return SECOND;
     }
+    if let Ok((kind, _)) = world
+        .plan
+        .faults
+        .choose_weighted(&mut world.random, |(_, weight)| *weight)
+    {
+        happen(world, *kind);
+    }
+    let wait = world.plan.fault_micros.clone();
+    world.random.random_range(wait)
+}
+
+/// Who leads, as far as anybody has seen; otherwise `otherwise`.
+fn leader(world: &World, otherwise: u64) -> u64 {
+    let last = world.history.leaders.last_key_value();
+    last.map_or(otherwise, |(_, leader)| *leader)
+}
+
+fn happen(world: &mut World, kind: Kind) {
     let all: Vec<u64> = world.machines.keys().copied().collect();
     let Some(one) = all.choose(&mut world.random).copied() else {
-        return SECOND;
+        return;
     };
-    match world.random.random_range(0..26) {
-        0..3 => {
+    let leader = leader(world, one);
+    match kind {
+        Kind::Heal => {
             world.network.heal();
             for machine in world.machines.values() {
                 machine.disk.set_full(false);
                 machine.disk.set_sync_micros(500);
             }
         }
-        3..6 => {
+        Kind::Partition => {
             world.faults.counts.partitions += 1;
             let side: Vec<bool> = all.iter().map(|_| world.random.random_bool(0.5)).collect();
             for (a, a_side) in all.iter().zip(&side) {
@@ -122,16 +146,18 @@ pub fn next(world: &mut World) -> u64 {
                 }
             }
         }
-        6 => {
-            // Whoever leads is alone.
-            let leader = world.history.leaders.last_key_value().map(|(_, leader)| *leader);
+        Kind::IsolateLeader => {
             world.faults.counts.partitions += 1;
             for other in &all {
-                world.network.cut(leader.unwrap_or(one), *other);
-                world.network.cut(*other, leader.unwrap_or(one));
+                world.network.cut(leader, *other);
+                world.network.cut(*other, leader);
+            }
+            if world.random.random_bool(0.5) {
+                let (writes, number) = (world.random.random_range(1..40), world.faults.counts.partitions);
+                world.at(leader, None, |running| Client::burst(running, writes, number));
             }
         }
-        7..9 => {
+        Kind::OneWay => {
             world.faults.counts.one_way += 1;
             for _ in 0..world.random.random_range(1..=3) {
                 if let Some(other) = all.choose(&mut world.random) {
@@ -139,46 +165,42 @@ pub fn next(world: &mut World) -> u64 {
                 }
             }
         }
-        9..12 => {
+        Kind::BadNetwork => {
             world.faults.counts.bad_networks += 1;
             world.network.loss = world.random.random_range(0.0..0.3);
             world.network.duplication = world.random.random_range(0.0..0.2);
             world.network.delay_micros = world.random.random_range(1_000..400_000);
         }
-        12..14 => {
+        Kind::Crash => {
             world.faults.counts.crashes += 1;
             world.crash(one);
         }
-        14..18 => {
+        Kind::CrashInWrite => {
             let operations = world.random.random_range(1..60);
             world.machines[&one].disk.fail_in(operations);
         }
-        18 => {
+        Kind::Pause => {
             world.faults.counts.pauses += 1;
-            let until = world.now + world.random.random_range(SECOND / 10..5 * SECOND);
-            if let Some(machine) = world.machines.get_mut(&one) {
-                machine.busy_until = until;
-            }
+            world.pause(one, SECOND / 10..5 * SECOND);
         }
-        19 => {
+        Kind::PauseLeader => {
+            world.faults.counts.pauses += 1;
+            world.pause(leader, SECOND..8 * SECOND);
+        }
+        Kind::SlowDisk => {
             world.faults.counts.slow_disks += 1;
             let micros = world.random.random_range(5_000..200_000);
             world.machines[&one].disk.set_sync_micros(micros);
         }
-        20 => {
+        Kind::FullDisk => {
             world.faults.counts.full_disks += 1;
             world.machines[&one].disk.set_full(true);
         }
-        21 => {
+        Kind::Transfer => {
             world.faults.counts.transfers += 1;
-            let leader = world
-                .history
-                .leaders
-                .last_key_value()
-                .map_or(one, |(_, leader)| *leader);
             world.at(leader, None, |running| running.core.take(Command::Transfer(one)));
         }
-        22..24 => {
+        Kind::Compaction => {
             if let Some(id) = world.any_running() {
                 world.faults.counts.compactions += 1;
                 let newest = world
@@ -186,13 +208,12 @@ pub fn next(world: &mut World) -> u64 {
                     .truth
                     .last_key_value()
                     .map_or(1, |(revision, _)| *revision);
-                let revision = newest - world.random.random_range(0..40);
+                let revision = newest - world.random.random_range(0..world.plan.compact_behind);
                 world.at(id, None, |running| Client::compact(running, revision.max(1)));
             }
         }
-        _ => change_membership(world),
+        Kind::Membership => change_membership(world),
     }
-    world.random.random_range(SECOND / 10..3 * SECOND)
 }
 
 /// A learner comes, a learner votes, or a member goes.

@@ -1,6 +1,7 @@
 //! What clients saw, and what truly happened.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Values are numbers; every write has one of its own. 0 is a key that is not there.
 pub type Value = u64;
@@ -46,8 +47,8 @@ pub struct Event {
 /// What a watch was told, in order.
 #[derive(Debug, Clone)]
 pub enum Told {
-    /// The watch begins, or begins again, here.
-    Begun { at: i64 },
+    /// The watch begins, or begins again, here, at a member whose history begins at `compacted`.
+    Begun { at: i64, compacted: i64 },
     /// One response: revisions and their events.
     Events(Vec<(i64, Event)>),
     /// Everything up to here has been told.
@@ -56,16 +57,61 @@ pub enum Told {
     Compacted(i64),
 }
 
+/// A watch and what it was told.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Its keys are `from` alone, or, if there is an end, those up to it.
+    pub from: String,
+    pub end: String,
+    pub told: Vec<Told>,
+    /// It stayed until everything was told.
+    pub stayed: bool,
+}
+
+impl Watched {
+    /// How it is called when something is wrong with it.
+    pub fn name(&self) -> String {
+        format!("[{} {})", self.from, self.end)
+    }
+}
+
 /// Everything a run leaves behind for the invariants.
 #[derive(Default)]
 pub struct History {
     pub operations: Vec<Operation>,
     /// All changes by revision, as the first member that applied them did.
     pub truth: BTreeMap<i64, Vec<Event>>,
-    /// Every watch: the prefix of its keys, and what it was told.
-    pub watches: Vec<(String, Vec<Told>)>,
+    /// Every value a key had, by the revision from which on.
+    pub keys: BTreeMap<String, Vec<(i64, Value)>>,
+    /// Every watch.
+    pub watches: Vec<Watched>,
     /// Who led in each term.
     pub leaders: BTreeMap<u64, u64>,
     /// What was found to be wrong while it happened.
     pub violations: Vec<String>,
+}
+
+impl History {
+    /// What happened at a revision.
+    pub fn note(&mut self, revision: i64, events: Vec<Event>) {
+        for event in &events {
+            let values = self.keys.entry(event.key.clone()).or_default();
+            let at = values.partition_point(|(before, _)| *before <= revision);
+            values.insert(at, (revision, event.value));
+        }
+        self.truth.insert(revision, events);
+    }
+
+    /// The keys from `from` up to `end` that were there at a revision, and their values.
+    pub fn at(&self, revision: i64, from: &str, end: &str) -> Vec<(&str, Value)> {
+        let keys = self
+            .keys
+            .range::<str, _>((Bound::Included(from), Bound::Excluded(end)));
+        keys.filter_map(|(key, values)| {
+            let by_then = values.partition_point(|(before, _)| *before <= revision);
+            let (_, value) = values[..by_then].last()?;
+            (*value != 0).then_some((key.as_str(), *value))
+        })
+        .collect()
+    }
 }

@@ -1,6 +1,7 @@
 //! Clients that hold on to leases: each is granted one, hangs a key on it, renews it for a while and lets it go.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use keelson_proto::etcd::{LeaseGrantRequest, PutRequest};
@@ -15,6 +16,7 @@ use rand::rngs::StdRng;
 use tokio::sync::oneshot;
 
 use crate::member::Running;
+use crate::plan::Plan;
 
 /// Keys that hang on leases begin with this.
 pub const PREFIX: &str = "l/";
@@ -44,6 +46,8 @@ enum Phase {
 /// A client with a lease, at one member.
 pub struct Holder {
     number: i64,
+    renewals: u32,
+    ttls: Range<u64>,
     leases: i64,
     lease: i64,
     ttl: u64,
@@ -60,9 +64,11 @@ pub fn lease_of(key: &str) -> Option<i64> {
 }
 
 impl Holder {
-    pub fn new(number: i64) -> Self {
+    pub fn new(number: i64, plan: &Plan) -> Self {
         Self {
             number,
+            renewals: plan.renewals,
+            ttls: plan.ttl.clone(),
             leases: 0,
             lease: 0,
             ttl: 0,
@@ -109,7 +115,7 @@ impl Holder {
             Phase::Free => {
                 self.leases += 1;
                 self.lease = self.number * 100_000 + self.leases;
-                self.ttl = random.random_range(2..=4);
+                self.ttl = random.random_range(self.ttls.clone());
                 let request = Operation::LeaseGrant(LeaseGrantRequest {
                     id: self.lease,
                     ttl: self.ttl as i64,
@@ -124,7 +130,7 @@ impl Holder {
             Phase::Writing { outcome, since, key } => match outcome.try_recv() {
                 Ok(Ok(_)) if *key => {
                     self.phase = Phase::Holding {
-                        renewals: random.random_range(0..6),
+                        renewals: random.random_range(0..=self.renewals),
                     };
                 }
                 Ok(Ok(_)) => {

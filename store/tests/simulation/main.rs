@@ -1,9 +1,10 @@
 //! The store in simulated time: real Raft core, log, state, persister and watches on simulated disks and a
 //! simulated network, in one thread. A seed makes the same run again, to the last message.
 //!
-//! - [`world`]: time and everything that happens in it; [`member`]: a member on its machine
-//! - [`disk`], [`engine`], [`network`]: what the members run on; [`faults`]: what goes wrong
-//! - [`client`], [`leases`], [`watcher`]: who uses the store; [`history`]: what they saw
+//! - [`plan`]: what a seed makes of a run; [`world`], [`observe`]: time and everything that happens in it
+//! - [`member`]: a member on its machine; [`disk`], [`engine`], [`network`]: what the members run on
+//! - [`faults`]: what goes wrong
+//! - [`users`], [`client`], [`leases`], [`watcher`]: who uses the store; [`history`]: what they saw
 //! - [`invariants`]: what must hold, one file each; [`linearizable`]: the checker behind one of them
 //!
 //! ```sh
@@ -23,16 +24,17 @@ mod leases;
 mod linearizable;
 mod member;
 mod network;
+mod observe;
+mod plan;
+mod users;
 mod watcher;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use faults::Counts;
+use plan::Plan;
 use world::World;
-
-/// Simulated time in which things go wrong.
-const TROUBLE_MICROS: u64 = 60_000_000;
 
 /// What a run came to.
 struct Report {
@@ -47,19 +49,17 @@ struct Report {
 
 /// A whole run: trouble, healing, and the judgement.
 fn run(seed: u64) -> Report {
-    let members = if seed.is_multiple_of(4) { 5 } else { 3 };
-    let mut world = World::new(seed, members);
-    world.run_until(TROUBLE_MICROS);
+    let plan = Plan::draw(seed);
+    let trouble = plan.trouble_micros;
+    let mut world = World::new(plan);
+    world.run_until(trouble);
     let alive = if world.history.violations.is_empty() {
         invariants::live::check(&mut world)
     } else {
         Ok(())
     };
-    let watches = world.watchers.iter().map(|watcher| {
-        let (from, to) = watcher.keys();
-        (format!("{from} {to}"), watcher.told.clone())
-    });
-    world.history.watches = watches.collect();
+    let watched = world.watchers.iter().map(|watcher| watcher.watched(true));
+    world.history.watches.extend(watched);
     let mut wrong = Vec::new();
     if !world.history.violations.is_empty() {
         wrong.clone_from(&world.history.violations);
@@ -122,11 +122,14 @@ fn fixed_seeds_hold_every_invariant() {
     run_all(SEEDS, Instant::now() + Duration::from_secs(3600));
 }
 
+/// A seed whose run has a bit of everything.
+const SWARM: u64 = 5;
+
 #[test]
 fn a_seed_makes_the_same_run_again() {
-    let (first, second) = (run(5), run(5));
+    let (first, second) = (run(SWARM), run(SWARM));
     assert_eq!((first.digest, first.steps), (second.digest, second.steps));
-    assert_ne!(first.digest, run(6).digest);
+    assert_ne!(first.digest, run(SWARM + 8).digest);
 }
 
 #[test]

@@ -18,19 +18,20 @@ use keelson_store::raft::start::{self, Found, Manners, Surroundings};
 use keelson_store::server::Headers;
 use keelson_store::state::{Applied, State, encode_state};
 use keelson_store::time::Time;
-use keelson_store::wal::Wal;
+use keelson_store::wal::{Replay, Wal};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
 
 use crate::disk::SimDisk;
 use crate::engine::SimEngine;
+use crate::invariants::logs::Logs;
+use crate::invariants::pledges::Pledges;
+use crate::plan::Plan;
 
 /// Ticks of silence before an election.
 const ELECTION_TICKS: usize = 10;
 /// A tick, with a clock that goes right.
 pub const TICK_MICROS: u64 = 100_000;
-/// Few, so that members that were away need a snapshot.
-const KEEP_ENTRIES: u64 = 40;
 
 /// A machine that may run a member.
 pub struct Machine {
@@ -49,6 +50,14 @@ pub struct Machine {
     pub founding: bool,
     /// The group has removed it.
     pub removed: bool,
+    /// What has come and was not looked at yet.
+    pub arrived: Vec<Command>,
+    /// It crashes once a snapshot is in place.
+    pub doomed: bool,
+    installed: u32,
+    pub pledges: Pledges,
+    keep_entries: u64,
+    pre_vote: bool,
     snapshots: u32,
 }
 
@@ -98,8 +107,8 @@ pub enum Halt {
 }
 
 impl Machine {
-    pub fn new(member: u64, seed: u64, membership: Membership, founding: bool) -> Self {
-        let disk = SimDisk::new(seed);
+    pub fn new(member: u64, plan: &Plan, membership: Membership, founding: bool) -> Self {
+        let disk = SimDisk::new(plan.seed ^ member << 40, plan.segment_bytes);
         Self {
             member,
             engine: SimEngine::new(disk.clone()),
@@ -111,6 +120,12 @@ impl Machine {
             membership,
             founding,
             removed: false,
+            arrived: Vec::new(),
+            doomed: false,
+            installed: 0,
+            pledges: Pledges::default(),
+            keep_entries: plan.keep_entries,
+            pre_vote: plan.pre_vote,
             snapshots: 0,
         }
     }
@@ -123,11 +138,12 @@ impl Machine {
     }
 
     /// Starts the member from what is on the disk.
-    pub fn start(&mut self, now: u64) -> Result<(), Halt> {
+    pub fn start(&mut self, now: u64, logs: &mut Logs) -> Result<(), Halt> {
+        let torn = self.disk.has_failed();
         self.disk.restart();
         self.engine.restart();
         self.starts += 1;
-        match self.try_start(now) {
+        match self.try_start(now, torn, logs) {
             Ok(running) => {
                 self.running = Some(running);
                 self.step(now, |running| {
@@ -138,7 +154,7 @@ impl Machine {
         }
     }
 
-    fn try_start(&self, now: u64) -> anyhow::Result<Running> {
+    fn try_start(&mut self, now: u64, torn: bool, logs: &mut Logs) -> anyhow::Result<Running> {
         let time = Time::simulated();
         time.set(now);
         let engine: Arc<dyn Engine> = Arc::new(self.engine.clone());
@@ -160,6 +176,9 @@ impl Machine {
         let state = Arc::new(state.with_time(time.clone()));
         let (mut wal, replay) = Wal::open(Box::new(self.disk.clone()))?;
         let replay = start::reconcile(&state, &mut wal, replay)?;
+        let applied = state.read(|inner| inner.shared.applied);
+        self.pledges.kept(&replay, torn).map_err(anyhow::Error::msg)?;
+        logs.found(&replay, applied).map_err(anyhow::Error::msg)?;
         let (commands, inbox) = channel();
         let leadership = Arc::new(Leadership::default());
         let number = (self.starts << 16) | 1;
@@ -181,8 +200,8 @@ impl Machine {
             election_ticks: ELECTION_TICKS,
             election_timeout: Duration::from_millis(1000),
             seed: self.member ^ u64::from(self.starts) << 32,
-            pre_vote: true,
-            keep_entries: KEEP_ENTRIES,
+            pre_vote: self.pre_vote,
+            keep_entries: self.keep_entries,
             strict_reconfig: true,
         };
         let around = Surroundings {
@@ -236,7 +255,7 @@ impl Machine {
                 }
             }
         });
-        self.busy_until = now + self.disk.take_spent();
+        self.busy_until = self.busy_until.max(now + self.disk.take_spent());
         let halt = match done {
             Ok(None) => None,
             Ok(Some(())) => Some(Halt::Removed),
@@ -247,10 +266,23 @@ impl Machine {
     }
 
     /// The messages of the last step.
-    pub fn sent(&self) -> Vec<Sent> {
+    pub fn sent(&mut self) -> Vec<Sent> {
         let sent = self.running.as_ref().map(|running| &running.sent);
-        sent.map(|sent| std::mem::take(&mut *sent.lock()))
-            .unwrap_or_default()
+        let sent = sent
+            .map(|sent| std::mem::take(&mut *sent.lock()))
+            .unwrap_or_default();
+        for sent in &sent {
+            self.pledges.sent(&sent.message);
+        }
+        sent
+    }
+
+    /// Its log, as somebody else would read it.
+    pub fn log(&self) -> Result<Replay, String> {
+        let opened = Wal::open(Box::new(self.disk.copy()));
+        opened
+            .map(|(_, replay)| replay)
+            .map_err(|error| error.to_string())
     }
 
     /// The whole state, as it is sent to another member, with the announcement that says where it is.
@@ -269,12 +301,12 @@ impl Machine {
         Some((message, data))
     }
 
-    /// A state that another member sent has arrived.
-    pub fn receive(&mut self, now: u64, message: Message, data: &[u8]) -> Result<(), Halt> {
+    /// A state that another member sent has arrived: what the core is told of it.
+    pub fn prepare(&mut self, message: Message, data: &[u8]) -> Result<Command, Halt> {
         self.snapshots += 1;
         let path = PathBuf::from(format!("incoming-{}", self.snapshots));
         // It is prepared beside the state; what a crash leaves of it is deleted at the next start.
-        let mut loader = Loader::into_engine(SimEngine::new(SimDisk::new(0)));
+        let mut loader = Loader::into_engine(SimEngine::new(SimDisk::new(0, 0)));
         let loaded = data
             .chunks(1000)
             .try_for_each(|piece| loader.take(piece))
@@ -283,9 +315,20 @@ impl Machine {
             Ok(engine) => self.engine.prepare(&path, engine),
             Err(error) => return Err(Halt::Wrong(format!("a snapshot does not load: {error}"))),
         }
-        self.step(now, |running| {
-            running.core.take(Command::Snapshot(message, path));
-            Ok(())
-        })
+        Ok(Command::Snapshot(message, path))
+    }
+
+    /// Whether it is to crash because a snapshot is in place now.
+    pub fn meets_its_doom(&mut self) -> bool {
+        let installed = self.engine.installed();
+        let fresh = std::mem::replace(&mut self.installed, installed) != installed;
+        fresh && std::mem::take(&mut self.doomed)
+    }
+
+    /// It ends without a warning.
+    pub fn crash(&mut self) {
+        self.running = None;
+        self.arrived.clear();
+        self.doomed = false;
     }
 }

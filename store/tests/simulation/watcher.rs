@@ -4,10 +4,11 @@ use bytes::Bytes;
 use keelson_proto::etcd::watch_request::RequestUnion;
 use keelson_proto::etcd::{WatchCreateRequest, WatchProgressRequest, WatchRequest};
 use keelson_proto::mvcc::event::EventType;
-use keelson_store::watch::watches::Watches;
+use keelson_store::watch::catch_up::{CatchUpError, Piece};
+use keelson_store::watch::watches::{Behind, Watches};
 
 use crate::client::decode;
-use crate::history::{Event, Told};
+use crate::history::{Event, Told, Watched};
 use crate::member::Running;
 
 /// Small, so that responses are split often.
@@ -23,10 +24,37 @@ pub struct Watcher {
     pub told: Vec<Told>,
 }
 
+/// A piece of the history on its way to a watch.
+struct Reading {
+    behind: Behind,
+    read: Option<Result<Piece, CatchUpError>>,
+}
+
 struct Stream {
     watches: Watches,
+    reading: Option<Reading>,
     member: u64,
     starts: u32,
+}
+
+impl Stream {
+    fn read_on(&mut self, running: &Running) {
+        match self.reading.take() {
+            None => {
+                let id = self.watches.behind().first().copied();
+                let behind = id.and_then(|id| self.watches.catch_up(id));
+                self.reading = behind.map(|behind| Reading { behind, read: None });
+            }
+            Some(Reading { behind, read: None }) => {
+                let read = Some(behind.read(&running.state));
+                self.reading = Some(Reading { behind, read });
+            }
+            Some(Reading {
+                behind,
+                read: Some(read),
+            }) => self.watches.caught_up(&behind, read),
+        }
+    }
 }
 
 impl Watcher {
@@ -40,8 +68,22 @@ impl Watcher {
         }
     }
 
-    pub fn keys(&self) -> (String, String) {
-        (self.prefix.clone(), self.end.clone())
+    /// One that begins at a revision, and not at the first.
+    pub fn from_revision(prefix: &str, end: &str, next: i64) -> Self {
+        Self {
+            next,
+            ..Self::new(prefix, end)
+        }
+    }
+
+    /// What became of it.
+    pub fn watched(&self, stayed: bool) -> Watched {
+        Watched {
+            from: self.prefix.clone(),
+            end: self.end.clone(),
+            told: self.told.clone(),
+            stayed,
+        }
     }
 
     /// Where it is connected.
@@ -65,9 +107,14 @@ impl Watcher {
                 ..WatchCreateRequest::default()
             })),
         });
-        self.told.push(Told::Begun { at: self.next });
+        let compacted = running.state.read(|inner| inner.mvcc.compacted);
+        self.told.push(Told::Begun {
+            at: self.next,
+            compacted,
+        });
         self.stream = Some(Stream {
             watches,
+            reading: None,
             member,
             starts,
         });
@@ -86,18 +133,13 @@ impl Watcher {
         }
     }
 
-    /// Takes what has arrived.
+    /// Takes what has arrived. History is read in three steps, between which anything may happen.
     pub fn poll(&mut self, running: &Running) -> Result<(), String> {
         let Some(stream) = &mut self.stream else {
             return Ok(());
         };
         stream.watches.mail();
-        for id in stream.watches.behind() {
-            if let Some(behind) = stream.watches.catch_up(id) {
-                let piece = behind.read(&running.state);
-                stream.watches.caught_up(&behind, piece);
-            }
-        }
+        stream.read_on(running);
         stream.watches.answer_progress();
         while let Some(response) = stream.watches.next_response() {
             if response.created {

@@ -8,31 +8,36 @@ use std::hash::{Hash, Hasher};
 use keelson_proto::store::{LeaseExpiry, StoredMember};
 use keelson_store::cluster::Membership;
 use keelson_store::raft::handle::Command;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::client::Client;
 use crate::faults::{Counts, Faults};
-use crate::history::{Event, History};
-use crate::invariants;
+use crate::history::History;
+use crate::invariants::logs::Logs;
 use crate::leases::{self, Holder, Promises};
-use crate::member::{Halt, Machine};
+use crate::member::Machine;
 use crate::network::Network;
+use crate::plan::{Moments, Plan};
+use crate::users::Visitor;
 use crate::watcher::Watcher;
 
-/// How often the persister looks around.
-const PERSIST_MICROS: u64 = 300_000;
-/// How often members look for leases that have run out.
-const EXPIRY_MICROS: u64 = 500_000;
 const SECOND: u64 = 1_000_000;
 
 /// What can happen.
-enum Happening {
+pub enum Happening {
     Message(Message),
     Snapshot {
         message: Message,
         data: Vec<u8>,
+        starts: u32,
+        /// Its sender has given up already.
+        given_up: bool,
+    },
+    /// A member gets to what has arrived.
+    Wake {
+        member: u64,
         starts: u32,
     },
     SnapshotSent {
@@ -60,12 +65,13 @@ enum Happening {
     Client(usize),
     Holder(usize),
     Watch(usize),
+    Visit(usize),
     Fault,
 }
 
 /// A run.
 pub struct World {
-    pub seed: u64,
+    pub plan: Plan,
     pub now: u64,
     pub random: StdRng,
     pub network: Network,
@@ -73,18 +79,20 @@ pub struct World {
     pub clients: Vec<Client>,
     pub holders: Vec<Holder>,
     /// What holders of leases were promised.
-    promises: Promises,
+    pub(crate) promises: Promises,
     pub watchers: Vec<Watcher>,
+    pub visitors: Vec<Visitor>,
     pub history: History,
+    pub(crate) logs: Logs,
     pub faults: Faults,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     number: u64,
     /// The revision up to which each start of a member was seen to apply changes.
-    seen: BTreeMap<(u64, u32), i64>,
+    pub(crate) seen: BTreeMap<(u64, u32), i64>,
     /// Clients do nothing new.
     pub quiet: bool,
-    digest: DefaultHasher,
+    pub(crate) digest: DefaultHasher,
     pub steps: u64,
 }
 
@@ -99,22 +107,26 @@ fn member(id: u64, learner: bool) -> StoredMember {
 }
 
 impl World {
-    pub fn new(seed: u64, members: u64) -> Self {
+    pub fn new(plan: Plan) -> Self {
+        let members = plan.members;
         let mut world = Self {
-            seed,
             now: 0,
-            random: StdRng::seed_from_u64(seed),
+            random: StdRng::seed_from_u64(plan.seed),
             network: Network::new(),
             machines: BTreeMap::new(),
-            clients: (0..4).map(Client::new).collect(),
-            holders: (1..=2).map(Holder::new).collect(),
+            clients: (0..plan.clients).map(Client::new).collect(),
+            holders: (0..plan.holders)
+                .map(|number| Holder::new(number as i64 + 1, &plan))
+                .collect(),
             promises: Promises::new(),
             watchers: vec![
                 Watcher::new("k/", "k0"),
                 Watcher::new("k/1", "k/3"),
                 Watcher::new("k/0", ""),
             ],
+            visitors: (0..plan.visitors).map(|_| Visitor::default()).collect(),
             history: History::default(),
+            logs: Logs::default(),
             faults: Faults::default(),
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
@@ -123,6 +135,7 @@ impl World {
             quiet: false,
             digest: DefaultHasher::new(),
             steps: 0,
+            plan,
         };
         let founders = Membership::founding((1..=members).map(|id| member(id, false)).collect());
         for id in 1..=members {
@@ -137,13 +150,16 @@ impl World {
         for watcher in 0..world.watchers.len() {
             world.later(SECOND, Happening::Watch(watcher));
         }
+        for visitor in 0..world.visitors.len() {
+            world.later(SECOND, Happening::Visit(visitor));
+        }
         world.later(3 * SECOND, Happening::Fault);
         world
     }
 
     /// A machine comes into being; its member starts at once.
     pub fn add_machine(&mut self, id: u64, membership: Membership, founding: bool) {
-        let mut machine = Machine::new(id, self.seed ^ id << 40, membership, founding);
+        let mut machine = Machine::new(id, &self.plan, membership, founding);
         // No two clocks go alike.
         machine.tick_micros = self
             .random
@@ -161,7 +177,7 @@ impl World {
         self.later(wait, Happening::Start { member: id });
     }
 
-    fn later(&mut self, wait: u64, happening: Happening) {
+    pub(crate) fn later(&mut self, wait: u64, happening: Happening) {
         self.number += 1;
         self.queue.push(Reverse((self.now + wait, self.number)));
         self.happenings.insert(self.number, happening);
@@ -197,8 +213,8 @@ impl World {
     /// How long what happens has to wait for a member that is at work, or stopped.
     fn busy(&self, happening: &Happening) -> Option<u64> {
         let member = match happening {
-            Happening::Message(message) | Happening::Snapshot { message, .. } => message.to,
-            Happening::Tick { member, .. }
+            Happening::Wake { member, .. }
+            | Happening::Tick { member, .. }
             | Happening::Persist { member, .. }
             | Happening::Expire { member, .. }
             | Happening::SnapshotSent { member, .. } => *member,
@@ -212,28 +228,18 @@ impl World {
         match happening {
             Happening::Message(message) => {
                 let to = message.to;
-                self.at(to, None, |running| {
-                    running.core.take(Command::Step(vec![message]));
-                });
+                self.arrive(to, Command::Step(vec![message]));
             }
             Happening::Snapshot {
                 message,
                 data,
                 starts,
+                given_up,
             } => {
                 let (from, to) = (message.from, message.to);
-                let up = self
-                    .machines
-                    .get(&to)
-                    .is_some_and(|machine| machine.running.is_some());
-                if up {
-                    let now = self.now;
-                    self.faults.counts.snapshots += 1;
-                    let result = self
-                        .machines
-                        .get_mut(&to)
-                        .map_or(Ok(()), |machine| machine.receive(now, message, &data));
-                    self.after(to, result);
+                let up = self.take_snapshot(message, &data);
+                if given_up {
+                    return;
                 }
                 let arrived = up && !self.network.journeys(to, from, &mut self.random).is_empty();
                 self.later(
@@ -245,6 +251,20 @@ impl World {
                         arrived,
                     },
                 );
+            }
+            Happening::Wake { member, starts } => {
+                let Some(machine) = self.machines.get_mut(&member) else {
+                    return;
+                };
+                if machine.starts != starts {
+                    return;
+                }
+                let arrived = std::mem::take(&mut machine.arrived);
+                self.at(member, Some(starts), |running| {
+                    for command in arrived {
+                        running.core.take(command);
+                    }
+                });
             }
             Happening::SnapshotSent {
                 member,
@@ -274,8 +294,13 @@ impl World {
                     });
                     self.after(member, result);
                 }
-                if self.running(member, starts).is_some() {
-                    let wait = self.random.random_range(PERSIST_MICROS / 3..PERSIST_MICROS * 2);
+                if let Some(machine) = self.running(member, starts) {
+                    if let Some(running) = &machine.running {
+                        let keep = self.plan.recent_bytes;
+                        running.state.apply(|inner| inner.mvcc.recent.trim(keep));
+                    }
+                    let every = self.plan.persist_micros;
+                    let wait = self.random.random_range(every / 3..every * 2);
                     self.later(wait, Happening::Persist { member, starts });
                 }
             }
@@ -289,7 +314,8 @@ impl World {
                     leases::expire(running, &mut found)
                 });
                 if self.running(member, starts).is_some() {
-                    let wait = self.random.random_range(EXPIRY_MICROS / 2..EXPIRY_MICROS);
+                    let every = self.plan.expiry_micros;
+                    let wait = self.random.random_range(every / 2..every);
                     self.later(
                         wait,
                         Happening::Expire {
@@ -303,6 +329,7 @@ impl World {
             Happening::Client(number) => self.client(number),
             Happening::Holder(number) => self.holder(number),
             Happening::Watch(number) => self.watch(number),
+            Happening::Visit(number) => self.visit(number),
             Happening::Fault => {
                 let wait = crate::faults::next(self);
                 self.later(wait, Happening::Fault);
@@ -310,10 +337,66 @@ impl World {
         }
     }
 
-    fn running(&self, member: u64, starts: u32) -> Option<&Machine> {
+    pub(crate) fn running(&self, member: u64, starts: u32) -> Option<&Machine> {
         self.machines
             .get(&member)
             .filter(|machine| machine.running.is_some() && machine.starts == starts)
+    }
+
+    /// Something has come for a member: it gets to it when it can, and to all that has come by then.
+    fn arrive(&mut self, to: u64, command: Command) {
+        let wait = self.random.random_range(0..=self.plan.wake_micros);
+        let Some(machine) = self.machines.get_mut(&to) else {
+            return;
+        };
+        if machine.running.is_none() {
+            return;
+        }
+        machine.arrived.push(command);
+        let starts = machine.starts;
+        if machine.arrived.len() == 1 {
+            self.later(wait, Happening::Wake { member: to, starts });
+        }
+    }
+
+    /// A snapshot has come, unless nobody is there to take it.
+    fn take_snapshot(&mut self, message: Message, data: &[u8]) -> bool {
+        let to = message.to;
+        let moment = self.moment();
+        let Some(machine) = self.machines.get_mut(&to) else {
+            return false;
+        };
+        if machine.running.is_none() {
+            return false;
+        }
+        self.faults.counts.snapshots += 1;
+        if self.random.random_bool(moment.snapshot_pause) {
+            self.faults.counts.moments += 1;
+            let until = self.now + self.random.random_range(SECOND / 10..3 * SECOND);
+            machine.busy_until = machine.busy_until.max(until);
+        }
+        if self.random.random_bool(moment.snapshot_crash) {
+            self.faults.counts.moments += 1;
+            if self.random.random_bool(0.5) {
+                machine.doomed = true;
+            } else {
+                machine.disk.fail_in(self.random.random_range(1..6));
+            }
+        }
+        match machine.prepare(message, data) {
+            Ok(command) => self.arrive(to, command),
+            Err(halt) => self.after(to, Err(halt)),
+        }
+        true
+    }
+
+    /// The chances of faults that wait for their moment.
+    pub(crate) fn moment(&self) -> Moments {
+        if self.faults.over {
+            Moments::default()
+        } else {
+            self.plan.moments
+        }
     }
 
     /// Does something with a member, if it runs.
@@ -332,156 +415,6 @@ impl World {
         self.after(member, result);
     }
 
-    /// What follows from a member's step: messages on their way, changes seen, perhaps its end.
-    fn after(&mut self, id: u64, result: Result<(), Halt>) {
-        self.route(id);
-        self.observe(id);
-        match result {
-            Ok(()) => {}
-            Err(Halt::Crashed) => {
-                self.faults.counts.crashes_in_writes += 1;
-                self.crash(id);
-            }
-            Err(Halt::Removed) => {
-                if let Some(machine) = self.machines.get_mut(&id) {
-                    machine.running = None;
-                    machine.removed = true;
-                }
-            }
-            Err(Halt::Wrong(error)) => self.history.violations.push(error),
-        }
-        for number in 0..self.clients.len() {
-            if self.clients[number].waits_for() == Some(id) {
-                self.poll_client(number);
-            }
-        }
-    }
-
-    fn route(&mut self, from: u64) {
-        let Some(machine) = self.machines.get(&from) else {
-            return;
-        };
-        let starts = machine.starts;
-        for sent in machine.sent() {
-            let to = sent.message.to;
-            (from, to, sent.message.get_msg_type() as u8).hash(&mut self.digest);
-            let journeys = self.network.journeys(from, to, &mut self.random);
-            if sent.message.get_msg_type() == MessageType::MsgSnapshot {
-                let snapshot = self
-                    .machines
-                    .get(&from)
-                    .and_then(|machine| machine.snapshot(sent.message.clone()));
-                match (journeys.first(), snapshot) {
-                    (Some(journey), Some((message, data))) => {
-                        let wait = sent.after + journey * 20;
-                        self.later(
-                            wait,
-                            Happening::Snapshot {
-                                message,
-                                data,
-                                starts,
-                            },
-                        );
-                    }
-                    _ => self.later(
-                        sent.after + 100_000,
-                        Happening::SnapshotSent {
-                            member: from,
-                            starts,
-                            to,
-                            arrived: false,
-                        },
-                    ),
-                }
-                continue;
-            }
-            // The transport sends a message at most once. For all but one kind that does not matter; a proposal
-            // that came twice would be two.
-            let copies = match sent.message.get_msg_type() {
-                MessageType::MsgPropose => 1,
-                _ => journeys.len(),
-            };
-            for journey in journeys.into_iter().take(copies) {
-                self.later(sent.after + journey, Happening::Message(sent.message.clone()));
-            }
-        }
-    }
-
-    /// Notes what a member has applied since it was last looked at, and who leads.
-    fn observe(&mut self, id: u64) {
-        let Some(machine) = self.machines.get(&id) else {
-            return;
-        };
-        let Some(running) = &machine.running else {
-            return;
-        };
-        let (term, leader) = (running.leadership.term(), running.leadership.leader());
-        if leader == id
-            && let Some(other) = self.history.leaders.insert(term, id)
-            && other != id
-        {
-            let violation = format!("both {other} and {id} lead in term {term}");
-            self.history.violations.push(violation);
-        }
-        let key = (id, machine.starts);
-        let newest = running.state.revision();
-        let seen = *self.seen.get(&key).unwrap_or(&0);
-        if seen == newest {
-            return;
-        }
-        let changes: Vec<_> = running
-            .state
-            .read(|inner| inner.mvcc.recent.since(seen + 1).cloned().collect());
-        self.seen.insert(key, newest);
-        for change in changes {
-            let events: Vec<Event> = change
-                .records
-                .iter()
-                .map(|record| Event {
-                    key: String::from_utf8_lossy(&record.key).into_owned(),
-                    value: if record.deleted {
-                        0
-                    } else {
-                        crate::client::decode(&record.value)
-                    },
-                    version: record.life.version,
-                    created: record.life.created,
-                })
-                .collect();
-            match self.history.truth.get(&change.revision) {
-                None => {
-                    (change.revision, events.len()).hash(&mut self.digest);
-                    for event in events.iter().filter(|event| event.value == 0) {
-                        if let Err(error) = invariants::leases::ended(&self.promises, &event.key, self.now) {
-                            self.history.violations.push(format!("leases: {error}"));
-                        }
-                    }
-                    self.history.truth.insert(change.revision, events);
-                }
-                Some(truth) if *truth == events => {}
-                Some(truth) => {
-                    let violation = format!(
-                        "member {id} has {events:?} as revision {}, another has {truth:?}",
-                        change.revision
-                    );
-                    self.history.violations.push(violation);
-                }
-            }
-        }
-    }
-
-    /// A member ends without a warning.
-    pub fn crash(&mut self, id: u64) {
-        let wait = self.random.random_range(50_000..4 * SECOND);
-        let Some(machine) = self.machines.get_mut(&id) else {
-            return;
-        };
-        machine.running = None;
-        if !machine.removed {
-            self.start_later(id, wait);
-        }
-    }
-
     fn start(&mut self, id: u64) {
         let now = self.now;
         let Some(machine) = self.machines.get_mut(&id) else {
@@ -490,7 +423,7 @@ impl World {
         if machine.running.is_some() || machine.removed {
             return;
         }
-        let result = machine.start(now);
+        let result = machine.start(now, &mut self.logs);
         let starts = machine.starts;
         let failed = result.is_err();
         self.after(id, result);
@@ -507,125 +440,6 @@ impl World {
                 },
             );
         }
-    }
-
-    /// A member that runs, by chance.
-    pub fn any_running(&mut self) -> Option<u64> {
-        let running: Vec<u64> = self
-            .machines
-            .values()
-            .filter(|machine| machine.running.is_some() && machine.busy_until <= self.now)
-            .map(|machine| machine.member)
-            .collect();
-        if running.is_empty() {
-            return None;
-        }
-        Some(running[self.random.random_range(0..running.len())])
-    }
-
-    fn client(&mut self, number: usize) {
-        self.poll_client(number);
-        if !self.clients[number].is_waiting()
-            && !self.quiet
-            && let Some(id) = self.any_running()
-            && let Some(machine) = self.machines.get_mut(&id)
-        {
-            let now = self.now;
-            let starts = machine.starts;
-            let client = &mut self.clients[number];
-            let random = &mut self.random;
-            let operations = &mut self.history.operations;
-            let result = machine.step(now, |running| {
-                client.begin(running, (id, starts), now, random, operations);
-                Ok(())
-            });
-            self.after(id, result);
-        }
-        let wait = self.random.random_range(1_000..120_000);
-        self.later(wait, Happening::Client(number));
-    }
-
-    fn holder(&mut self, number: usize) {
-        if let Some(id) = self.holder_member()
-            && !self.quiet
-            && let Some(machine) = self.machines.get_mut(&id)
-        {
-            let now = self.now;
-            let starts = machine.starts;
-            let holder = &mut self.holders[number];
-            let (random, promises) = (&mut self.random, &mut self.promises);
-            let result = machine.step(now, |running| {
-                holder.step(running, (id, starts), now, random, promises);
-                Ok(())
-            });
-            self.after(id, result);
-        }
-        let wait = self.random.random_range(1_000..400_000);
-        self.later(wait, Happening::Holder(number));
-    }
-
-    /// Holders of leases talk to the leader as long as there is one: who else renews?
-    fn holder_member(&mut self) -> Option<u64> {
-        let leads = |machine: &&Machine| {
-            machine.busy_until <= self.now
-                && machine
-                    .running
-                    .as_ref()
-                    .is_some_and(|running| running.leadership.leader() == machine.member)
-        };
-        let leader = self.machines.values().find(leads).map(|machine| machine.member);
-        leader.or_else(|| self.any_running())
-    }
-
-    fn poll_client(&mut self, number: usize) {
-        let client = &mut self.clients[number];
-        let running = client.waits_for().and_then(|id| {
-            let machine = self.machines.get(&id)?;
-            Some((machine.running.as_ref()?, machine.starts))
-        });
-        if let Err(error) = client.poll(running, self.now, &mut self.history.operations) {
-            self.history.violations.push(error);
-        }
-    }
-
-    fn watch(&mut self, number: usize) {
-        let connected = self.watchers[number].member();
-        // Who was removed from the group and never told so has no leader, and nothing new to say.
-        let gone = connected.is_some_and(|(id, starts)| {
-            let running = self
-                .running(id, starts)
-                .and_then(|machine| machine.running.as_ref());
-            running.is_none_or(|running| self.faults.over && running.leadership.leader() == 0)
-        });
-        if gone || (connected.is_some() && !self.quiet && self.random.random_bool(0.01)) {
-            self.watchers[number].disconnect();
-        }
-        match self.watchers[number].member() {
-            None => {
-                if let Some(id) = self.any_running()
-                    && let Some(machine) = self.machines.get(&id)
-                    && let Some(running) = &machine.running
-                {
-                    self.watchers[number].connect(running, id, machine.starts);
-                }
-            }
-            Some((id, _)) => {
-                let ask = self.random.random_bool(0.5);
-                if self.random.random_bool(0.2) {
-                    self.watchers[number].progress(ask);
-                }
-                if let Some(running) = self
-                    .machines
-                    .get(&id)
-                    .and_then(|machine| machine.running.as_ref())
-                    && let Err(error) = self.watchers[number].poll(running)
-                {
-                    self.history.violations.push(error);
-                }
-            }
-        }
-        let wait = self.random.random_range(5_000..150_000);
-        self.later(wait, Happening::Watch(number));
     }
 
     /// What happened in numbers.

@@ -85,6 +85,13 @@ impl Fuzz {
         self
     }
 
+    /// For a decoder of long inputs: mutations are not longer than this.
+    #[must_use]
+    pub fn longest(mut self, bytes: usize) -> Self {
+        self.mutator.longest = bytes;
+        self
+    }
+
     /// For a decoder that takes longer than others: fewer mutations in an ordinary test run.
     #[must_use]
     pub fn rounds(mut self, rounds: u64) -> Self {

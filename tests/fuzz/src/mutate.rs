@@ -28,7 +28,8 @@ const NUMBERS: [u64; 16] = [
 
 /// Changes inputs.
 pub struct Mutator {
-    longest: usize,
+    /// Longer inputs are not made.
+    pub longest: usize,
     words: Vec<Vec<u8>>,
 }
 

@@ -12,8 +12,11 @@ const QUIET: u64 = 15 * SECOND;
 pub fn check(world: &mut World) -> Result<(), String> {
     faults::heal(world);
     let before: Vec<u64> = world.clients.iter().map(|client| client.answered).collect();
-    let end = world.now + RECOVERY;
-    world.run_until(end);
+    let answered = |world: &World| {
+        let mut clients = world.clients.iter().zip(&before);
+        clients.all(|(client, before)| client.answered > before + 2)
+    };
+    wait(world, RECOVERY, |world| answered(world) && all_run(world));
     for (number, answered) in before.iter().enumerate() {
         if world.clients[number].answered == *answered {
             return Err(format!(
@@ -22,9 +25,34 @@ pub fn check(world: &mut World) -> Result<(), String> {
         }
     }
     world.quiet = true;
-    let end = world.now + QUIET;
+    // Whoever has something to say says it.
+    let end = world.now + 3 * SECOND;
     world.run_until(end);
+    wait(world, QUIET, |world| {
+        super::leases::all_gone(world).is_ok() && come_to_one_end(world).is_ok()
+    });
     super::leases::all_gone(world)?;
+    come_to_one_end(world)
+}
+
+/// Waits until something is so, or it has been long enough.
+fn wait(world: &mut World, longest: u64, until: impl Fn(&World) -> bool) {
+    let end = world.now + longest;
+    while world.now < end && world.history.violations.is_empty() && !until(world) {
+        let next = world.now + SECOND;
+        world.run_until(next);
+    }
+}
+
+fn all_run(world: &World) -> bool {
+    world
+        .machines
+        .values()
+        .all(|machine| machine.removed || machine.running.is_some())
+}
+
+/// All members have the same state.
+fn come_to_one_end(world: &World) -> Result<(), String> {
     let mut states = Vec::new();
     for machine in world.machines.values() {
         let Some(running) = &machine.running else {

@@ -3,9 +3,10 @@
 use crate::history::{History, Told};
 
 pub fn check(history: &History) -> Result<(), String> {
-    for (prefix, told) in &history.watches {
+    for watch in &history.watches {
+        let name = watch.name();
         let mut last = 0;
-        for told in told {
+        for told in &watch.told {
             let Told::Events(events) = told else {
                 continue;
             };
@@ -13,7 +14,7 @@ pub fn check(history: &History) -> Result<(), String> {
                 && *first == last
             {
                 return Err(format!(
-                    "watch {prefix}: revision {first} is split before {event:?}"
+                    "watch {name}: revision {first} is split before {event:?}"
                 ));
             }
             last = events.last().map_or(last, |(revision, _)| *revision);

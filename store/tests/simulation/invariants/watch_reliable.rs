@@ -1,10 +1,10 @@
 //! A watch misses nothing, and hears nothing that did not happen; but for history that was compacted away.
 
-use crate::history::{Event, History, Told};
+use crate::history::{Event, History, Told, Watched};
 
-/// What a watch of `[from, to)`, or of one key, should have been told in `(after, until]`.
-pub fn expected<'h>(history: &'h History, prefix: &str, after: i64, until: i64) -> Vec<(i64, &'h Event)> {
-    let (from, to) = prefix.split_once(' ').unwrap_or((prefix, ""));
+/// What a watch should have been told in `(after, until]`.
+pub fn expected<'h>(history: &'h History, watch: &Watched, after: i64, until: i64) -> Vec<(i64, &'h Event)> {
+    let (from, to) = (watch.from.as_str(), watch.end.as_str());
     history
         .truth
         .range(after + 1..until.max(after) + 1)
@@ -13,21 +13,30 @@ pub fn expected<'h>(history: &'h History, prefix: &str, after: i64, until: i64) 
             if to.is_empty() {
                 event.key == from
             } else {
-                event.key.as_str() >= from && event.key.as_str() < to
+                event.key.as_str() >= from && (to == "\0" || event.key.as_str() < to)
             }
         })
         .collect()
 }
 
+/// The last revision before the watch's first.
+pub fn begun_after(watch: &Watched) -> i64 {
+    match watch.told.first() {
+        Some(Told::Begun { at, .. }) => at - 1,
+        _ => 0,
+    }
+}
+
 pub fn check(history: &History) -> Result<(), String> {
-    for (prefix, told) in &history.watches {
+    for watch in &history.watches {
+        let name = watch.name();
         // Everything up to here is accounted for.
-        let mut seen = 0;
-        for told in told {
+        let mut seen = begun_after(watch);
+        for told in &watch.told {
             match told {
                 Told::Events(events) => {
                     let last = events.last().map_or(seen, |(revision, _)| *revision);
-                    let expected = expected(history, prefix, seen, last);
+                    let expected = expected(history, watch, seen, last);
                     let same = expected.len() == events.len()
                         && expected
                             .iter()
@@ -41,7 +50,7 @@ pub fn check(history: &History) -> Result<(), String> {
                             });
                     if !same {
                         return Err(format!(
-                            "watch {prefix}: after {seen} came {events:?}, not {expected:?}"
+                            "watch {name}: after {seen} came {events:?}, not {expected:?}"
                         ));
                     }
                     seen = last;
@@ -51,15 +60,18 @@ pub fn check(history: &History) -> Result<(), String> {
             }
         }
         // The run ended quietly: by then it must have heard of everything.
+        if !watch.stayed {
+            continue;
+        }
         let newest = history
             .truth
             .last_key_value()
             .map_or(0, |(revision, _)| *revision);
-        let missed = expected(history, prefix, seen, newest);
+        let missed = expected(history, watch, seen, newest);
         if let Some((revision, event)) = missed.first() {
             return Err(format!(
-                "watch {prefix} was never told of {event:?} of revision {revision}; at last it was told {:?}",
-                told.last_chunk::<3>()
+                "watch {name} was never told of {event:?} of revision {revision}; at last it was told {:?}",
+                watch.told.last_chunk::<3>()
             ));
         }
     }

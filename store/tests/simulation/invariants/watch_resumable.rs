@@ -4,23 +4,24 @@ use super::watch_reliable::expected;
 use crate::history::{History, Told};
 
 pub fn check(history: &History) -> Result<(), String> {
-    for (prefix, told) in &history.watches {
+    for watch in &history.watches {
+        let name = watch.name();
         let mut begun = None;
-        for told in told {
+        for told in &watch.told {
             match told {
-                Told::Begun { at } => begun = Some(*at),
+                Told::Begun { at, .. } => begun = Some(*at),
                 Told::Compacted(_) => begun = None,
                 Told::Progress(_) => {}
                 Told::Events(events) => {
                     let Some((at, (first, event))) = begun.take().zip(events.first()) else {
                         continue;
                     };
-                    let wanted = expected(history, prefix, at - 1, *first);
+                    let wanted = expected(history, watch, at - 1, *first);
                     if wanted.first().is_none_or(|(revision, truth)| {
                         revision != first || truth.key != event.key || truth.value != event.value
                     }) {
                         return Err(format!(
-                            "watch {prefix} begun at {at} was first told of {event:?} at {first}, not of {:?}",
+                            "watch {name} begun at {at} was first told of {event:?} at {first}, not of {:?}",
                             wanted.first()
                         ));
                     }

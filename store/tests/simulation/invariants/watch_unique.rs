@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use crate::history::{History, Told};
 
 pub fn check(history: &History) -> Result<(), String> {
-    for (prefix, told) in &history.watches {
+    for watch in &history.watches {
+        let name = watch.name();
         let mut seen = BTreeSet::new();
-        for told in told {
+        for told in &watch.told {
             let Told::Events(events) = told else {
                 continue;
             };
             for (revision, event) in events {
                 if !seen.insert((*revision, &event.key)) {
-                    return Err(format!("watch {prefix}: {event:?} of revision {revision} twice"));
+                    return Err(format!("watch {name}: {event:?} of revision {revision} twice"));
                 }
             }
         }
