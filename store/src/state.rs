@@ -32,6 +32,9 @@ use crate::mvcc::schema;
 use crate::time::Time;
 use crate::watch::hub::Hub;
 
+/// How often a read is tried again without history having been dropped meanwhile.
+const MOST_IN_VAIN: u32 = 3;
+
 /// What a proposal came to.
 #[derive(Debug, Clone)]
 pub enum Outcome {
@@ -189,6 +192,7 @@ impl State {
     /// # Errors
     /// When its revision is not there, or the engine fails.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        let (mut dropped, mut in_vain) = (self.dropped_through(), 0);
         loop {
             match self.try_range(request) {
                 Ok(response) => return Ok(response),
@@ -218,6 +222,13 @@ impl State {
                 Ok(response) => return Ok(response),
                 Err(ReadError::Gone) => {}
                 Err(ReadError::Store(error)) => return Err(error),
+            }
+            // Nobody drops anything, and still it is not there: it never comes.
+            let now = self.dropped_through();
+            in_vain = if now == dropped { in_vain + 1 } else { 0 };
+            dropped = now;
+            if in_vain > MOST_IN_VAIN {
+                return Err(StoreError::Corrupt);
             }
         }
     }

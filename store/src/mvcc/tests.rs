@@ -379,3 +379,26 @@ fn compact_to(mvcc: &mut Mvcc, done: i64, until: i64) -> Outcome {
     mvcc.engine.commit(compact::removal(&gone, step.through))?;
     Ok(())
 }
+
+/// As after damage that no checksum saw: the reader is told, and does not try for ever.
+#[test]
+fn a_value_that_is_not_there_is_damage() -> Outcome {
+    let mut mvcc = store();
+    mvcc.put(put("a", "1"))?;
+    store_all(&mut mvcc)?;
+    let engine = mvcc.engine.clone();
+    let mut batch = crate::engine::Batch::default();
+    let head = keelson_proto::store::StoredState {
+        revision: mvcc.current,
+        ..Default::default()
+    };
+    batch.put(
+        schema::STATE_KEY.to_vec(),
+        prost::Message::encode_to_vec(&head).into(),
+    );
+    batch.remove(schema::value_key(super::revision::Revision { main: 2, sub: 0 }));
+    engine.commit(batch)?;
+    let state = crate::state::State::load(engine)?.ok_or(StoreError::Corrupt)?;
+    assert_eq!(state.range(&range("a", "")).map(|_| ()), Err(StoreError::Corrupt));
+    Ok(())
+}

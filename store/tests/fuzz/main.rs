@@ -6,6 +6,7 @@
 //! `keelson_fuzz` says how to make long runs and what becomes of an input that fails.
 
 #[path = "../simulation/disk.rs"]
+#[allow(dead_code, reason = "crashes and slowness are the simulation's")]
 mod disk;
 mod log;
 mod requests;

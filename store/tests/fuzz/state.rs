@@ -90,7 +90,7 @@ fn load_dump(bytes: &[u8], piece: usize) -> Option<MemoryEngine> {
 #[test]
 fn snapshot() {
     let example = dumped(&example()).expect("a dump");
-    fuzz("snapshot").examples([example]).run(|bytes| {
+    fuzz("snapshot").examples([example]).rounds(600).run(|bytes| {
         let small = load_dump(bytes, 7);
         assert_eq!(small.is_some(), load_dump(bytes, 1000).is_some());
         if let Some(engine) = small {

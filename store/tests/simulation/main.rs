@@ -114,8 +114,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
         .unwrap_or(otherwise)
 }
 
-/// Seeds of the ordinary test run; each takes some seconds in a debug build.
-const SEEDS: std::ops::Range<u64> = 0..12;
+/// Seeds of the ordinary test run; each takes about half a second in a debug build.
+const SEEDS: std::ops::Range<u64> = 0..56;
 
 #[test]
 fn fixed_seeds_hold_every_invariant() {
