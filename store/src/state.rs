@@ -192,15 +192,7 @@ impl State {
     /// # Errors
     /// When its revision is not there, or the engine fails.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        let (mut dropped, mut in_vain) = (self.dropped_through(), 0);
-        loop {
-            match self.try_range(request) {
-                Ok(response) => return Ok(response),
-                // Dropped between two steps: it is not the newest any more, or is compacted.
-                Err(ReadError::Gone) => {}
-                Err(ReadError::Store(error)) => return Err(error),
-            }
-        }
+        self.try_while_dropping(|| self.try_range(request))
     }
 
     fn try_range(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
@@ -216,9 +208,17 @@ impl State {
     /// # Errors
     /// When a revision it asks for is not there, or the engine fails.
     pub fn txn_read(&self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
-        loop {
+        self.try_while_dropping(|| {
             let selection = self.inner.read().mvcc.select_txn(request)?;
-            match selection.complete(self.engine.as_ref()) {
+            selection.complete(self.engine.as_ref())
+        })
+    }
+
+    /// Reads again when a record was dropped between two steps: it is not the newest any more, or is compacted.
+    fn try_while_dropping<T>(&self, read: impl Fn() -> Result<T, ReadError>) -> Result<T, StoreError> {
+        let (mut dropped, mut in_vain) = (self.dropped_through(), 0);
+        loop {
+            match read() {
                 Ok(response) => return Ok(response),
                 Err(ReadError::Gone) => {}
                 Err(ReadError::Store(error)) => return Err(error),
