@@ -3,6 +3,7 @@
 //!
 //! Each story has a store and an apiserver of its own on free ports of the loopback address.
 
+mod conformity;
 mod fairness;
 mod media;
 mod moments;

@@ -1,5 +1,5 @@
-//! Client libraries that others wrote, each driving a real cluster: Rust's kube, Python's kubernetes, and
-//! JavaScript's @kubernetes/client-node.
+//! Client libraries that others wrote, each driving a real cluster: Rust's kube, Python's kubernetes, JavaScript's
+//! @kubernetes/client-node, and Go's client-go, which speaks protobuf.
 //!
 //! Every story runs in a namespace of its own.
 
@@ -32,6 +32,7 @@ fn stories() -> Vec<Story> {
         .into_iter()
         .chain(scripts::python())
         .chain(scripts::node())
+        .chain(scripts::operator())
         .collect()
 }
 
@@ -66,6 +67,7 @@ fn main() -> Result<ExitCode> {
     }
     // The namespaces that follow have no way out to a registry of packages.
     scripts::fetch_packages()?;
+    scripts::build_operator()?;
     isolate()?;
     arguments.test_threads.get_or_insert(4);
     let cluster = Arc::new(Cluster::up()?);

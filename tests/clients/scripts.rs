@@ -1,4 +1,4 @@
-//! The libraries of other languages: their stories are scripts beside this file.
+//! The libraries of other languages: their stories are scripts and programs beside this file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,17 +34,29 @@ const NODE_STORIES: &[&str] = &[
     "leases",
 ];
 
+const OPERATOR_STORIES: &[&str] = &[
+    "reconciling",
+    "electing",
+    "patching",
+    "statuses",
+    "paging",
+    "kinds",
+    "refusals",
+];
+
 fn beside(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(file)
 }
 
+/// A folder for what is downloaded and built once.
+fn kept(name: &str) -> Result<PathBuf> {
+    let programs = binaries()?;
+    Ok(programs.parent().context("the build's folder")?.join(name))
+}
+
 /// Where the packages of JavaScript's library are kept.
 fn packages() -> Result<PathBuf> {
-    let programs = binaries()?;
-    Ok(programs
-        .parent()
-        .context("the build's folder")?
-        .join("client-node"))
+    kept("client-node")
 }
 
 pub fn python() -> Vec<Story> {
@@ -72,6 +84,16 @@ pub fn node() -> Vec<Story> {
         succeed(command, None).map(drop)
     };
     of("node", NODE_STORIES, tell)
+}
+
+/// An operator written with client-go that speaks protobuf.
+pub fn operator() -> Vec<Story> {
+    let tell = |story: &str, stage: &Stage| {
+        let mut command = Command::new(kept("client-go")?.join("operator"));
+        command.args([story, &stage.namespace]).arg(&stage.kubeconfig);
+        succeed(command, None).map(drop)
+    };
+    of("operator", OPERATOR_STORIES, tell)
 }
 
 fn of(
@@ -118,4 +140,13 @@ pub fn fetch_packages() -> Result<()> {
         .context("installing JavaScript's library with npm (Debian packages nodejs, npm)")?;
     std::fs::write(folder.join("installed-lock.json"), lock)?;
     Ok(())
+}
+
+/// Builds the operator. Its libraries are those of Debian's source package of Kubernetes.
+pub fn build_operator() -> Result<()> {
+    let mut command = Command::new(beside("operator/build"));
+    command.arg(kept("client-go")?);
+    succeed(command, None)
+        .map(drop)
+        .context("building the operator with Go (Debian package golang-go)")
 }

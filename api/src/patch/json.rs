@@ -99,17 +99,16 @@ fn step(document: &mut Value, operation: &Operation, copied: &mut usize) -> Resu
             add(document, path, value, "move")
         }
         Operation::Copy { from, path } => {
-            let value = document
-                .pointer(from)
-                .ok_or_else(|| missing("copy", from))?
-                .clone();
-            *copied += weight(&value);
+            let value = document.pointer(from).ok_or_else(|| missing("copy", from))?;
+            // Before there are two of it.
+            *copied += weight(value);
             if *copied > MAX_COPY_BYTES {
                 return Err(PatchError::DoesNotApply(format!(
                     "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the \
                      limit {MAX_COPY_BYTES}"
                 )));
             }
+            let value = value.clone();
             add(document, path, value, "copy")
         }
         Operation::Test { path, value } => {

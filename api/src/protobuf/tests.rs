@@ -28,6 +28,19 @@ fn bytes_are_those_of_go() {
 }
 
 #[test]
+fn what_has_no_version_of_its_own_is_written_and_read() {
+    for object in [
+        json!({"apiVersion": "", "kind": "APIVersions", "versions": ["v1"]}),
+        json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "a"}}),
+    ] {
+        let read = round(object.clone());
+        for (field, value) in object.as_object().expect("an object") {
+            assert_eq!(&read[field], value, "{field}");
+        }
+    }
+}
+
+#[test]
 fn pods_come_back_whole() {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",

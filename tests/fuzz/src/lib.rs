@@ -2,6 +2,7 @@
 //!
 //! - [`Fuzz`]: one decoder, its corpus, and the runs
 //! - [`corpus`]: inputs that are kept; [`mutate`]: how others are made of them
+//! - [`bounds`]: what an input may take; [`memory`]: counting it
 //! - [`coverage`]: which inputs took a way through the code that none before took, in builds that count it
 //!
 //! A target is an ordinary test. It feeds the files of its folder and a fixed number of mutations of them, the same
@@ -23,13 +24,18 @@
 //!   KEELSON_FUZZ_SECONDS=600 cargo test --target x86_64-unknown-linux-gnu -p keelson-store --test fuzz wal_record
 //! ```
 
+pub mod bounds;
 pub mod corpus;
 pub mod coverage;
+pub mod memory;
 pub mod mutate;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
+
+pub use bounds::{bounded, bounded_to};
+pub use memory::Counted;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

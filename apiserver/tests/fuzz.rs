@@ -1,0 +1,462 @@
+//! The decoders of kube-apiserver, fed with what nobody should send.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use keelson_api::field::Path;
+use keelson_api::schema;
+use keelson_apiserver::audit::policy::Policy;
+use keelson_apiserver::authentication::token_file::TokenFile;
+use keelson_apiserver::cel::check::Names;
+use keelson_apiserver::cel::eval::Budget;
+use keelson_apiserver::cel::types::of_definition;
+use keelson_apiserver::cel::value::Value as Computed;
+use keelson_apiserver::cel::{Program, json};
+use keelson_apiserver::custom::definition::{Definition, schema_of};
+use keelson_apiserver::custom::schema::{Schema, check, defaults, formats, pattern_of, prune, rules};
+use keelson_apiserver::handlers::options::{ListOptions, Query, parse_delete_options, resource_version};
+use keelson_apiserver::http::negotiate;
+use keelson_apiserver::outbound::kubeconfig::Webhook;
+use keelson_apiserver::request_info::RequestInfo;
+use keelson_apiserver::storage::encryption::config::EncryptionConfiguration;
+use keelson_apiserver::storage::paging::Position;
+use keelson_fuzz::{Counted, Fuzz, bounded};
+use serde_json::Value;
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+
+fn fuzz(name: &str) -> Fuzz {
+    Fuzz::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus"), name)
+}
+
+fn text(input: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(input)
+}
+
+const CEL: &[&str] = &[
+    "self",
+    "object",
+    "oldObject",
+    "has(",
+    "all(",
+    "exists(",
+    "exists_one(",
+    "map(",
+    "filter(",
+    "cel.bind(",
+    "size(",
+    "matches(",
+    ".split(",
+    ".join(",
+    ".replace(",
+    ".format([",
+    "%s",
+    "%.3f",
+    "%e",
+    "%x",
+    "duration('",
+    "timestamp('",
+    "quantity('",
+    "ip('",
+    "cidr('",
+    "url('",
+    "semver('",
+    "optional.of(",
+    "?.",
+    "[?",
+    "orValue(",
+    "optMap(",
+    "in",
+    "&&",
+    "||",
+    "!",
+    "?",
+    ":",
+    "==",
+    "<=",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ".",
+    "'",
+    "\"",
+    "'''",
+    "r'",
+    "b'",
+    "\\u00e9",
+    "\\x41",
+    "\\101",
+    "1u",
+    "0x7f",
+    "1e9",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "null",
+    "true",
+    "x, x",
+    "sets.contains(",
+    "lists.range(",
+    ".lowerAscii()",
+    ".substring(",
+    ".charAt(",
+    ".find(",
+    ".findAll(",
+    "string(",
+    "int(",
+    "double(",
+    "bytes(",
+    "base64.encode(",
+    "Object{",
+    "JSONPatch{",
+    "__if__",
+    ".sort()",
+    ".flatten()",
+    ".reverse()",
+    ".slice(",
+    ".sum()",
+    ".indexOf(",
+    ".isSorted()",
+    "math.greatest(",
+    ".metadata",
+    ".spec",
+    ".containers",
+    ".labels",
+    "format.dns1123Label()",
+    "type(",
+    "dyn(",
+    "// ",
+    "\n",
+];
+
+#[test]
+fn expressions() {
+    let definition = schema::by_kind("", "v1", "Pod").expect("pods");
+    let declared = of_definition(definition);
+    let pod: Value = serde_json::from_str(include_str!("corpus/cel-object.json")).expect("a pod");
+    let run = |input: &[u8]| {
+        let Ok(program) = Program::parse(&text(input)) else {
+            return;
+        };
+        let names = vec![("object", Arc::clone(&declared)), ("self", Arc::clone(&declared))];
+        let _ = program.check(Names::new(names).with_patches());
+        // What the checker refuses is computed all the same: rules over unknown fields are.
+        let names = ["object", "self"].map(|name| (name, Computed::json(&pod, None)));
+        if let Ok(value) = program.run(names.into(), &mut Budget::new(200_000)) {
+            let _ = json::of(&value);
+            let _ = (value.equals(&value), value.compare(&value));
+        }
+    };
+    fuzz("cel").words(CEL).rounds(8_000).run(bounded(run));
+}
+
+#[test]
+fn definitions_and_their_schemas() {
+    let objects: [Value; 2] = [
+        serde_json::json!({"apiVersion": "example.com/v1", "kind": "W", "metadata": {"name": "a"},
+            "spec": {"size": 3, "tags": ["a", "b"], "deep": {"x": {"y": [1, null]}}, "port": "http", "when": "1h"}}),
+        serde_json::json!({"spec": {"items": [{"name": "a"}, {"name": "a"}], "unknown": {"a": 1}}}),
+    ];
+    let read = |input: &[u8]| {
+        if let Ok(definition) = serde_json::from_slice::<CustomResourceDefinition>(input) {
+            let _ = serde_json::to_vec(&definition);
+        }
+        let Ok(definition) = Definition::read(&Bytes::copy_from_slice(input)) else {
+            return;
+        };
+        for version in 0..definition.versions.len() {
+            let schema = Schema::compile(&schema_of(&definition.spec, version));
+            let _ = rules::check(&schema, &Path::new("schema"), false);
+            for object in &objects {
+                let mut object = object.clone();
+                prune::object(&mut object, &schema, &mut Vec::new());
+                defaults::apply(&mut object, &schema);
+                let _ = check::object(&object, Some(&objects[0]), &schema);
+                let _ = rules::run(&object, Some(&objects[0]), &schema);
+            }
+        }
+    };
+    let words = [
+        "\"type\":\"object\"",
+        "\"type\":\"array\"",
+        "\"type\":\"integer\"",
+        "\"type\":\"string\"",
+        "\"properties\":",
+        "\"items\":",
+        "\"additionalProperties\":",
+        "\"default\":",
+        "\"enum\":",
+        "\"pattern\":",
+        "\"format\":",
+        "\"x-kubernetes-validations\":",
+        "\"rule\":",
+        "\"messageExpression\":",
+        "\"x-kubernetes-list-type\":\"map\"",
+        "\"x-kubernetes-list-type\":\"set\"",
+        "\"x-kubernetes-list-map-keys\":",
+        "\"x-kubernetes-int-or-string\":true",
+        "\"x-kubernetes-embedded-resource\":true",
+        "\"x-kubernetes-preserve-unknown-fields\":true",
+        "\"nullable\":true",
+        "\"maxLength\":",
+        "\"multipleOf\":",
+        "\"allOf\":",
+        "\"not\":",
+        "\"$ref\":",
+        "\"(a*)*\"",
+        "\"date-time\"",
+        "{}",
+        "[]",
+        "null",
+        "-1",
+        "0",
+        "1e999",
+        "oldSelf",
+    ];
+    fuzz("definition").words(&words).rounds(2_000).run(bounded(read));
+}
+
+#[test]
+fn formats_and_patterns() {
+    let known = [
+        "date-time",
+        "date",
+        "duration",
+        "uuid",
+        "ipv4",
+        "ipv6",
+        "cidr",
+        "email",
+        "hostname",
+        "uri",
+        "mac",
+        "byte",
+        "isbn10",
+        "isbn13",
+        "creditcard",
+        "ssn",
+        "hexcolor",
+        "rgbcolor",
+        "bsonobjectid",
+        "password",
+    ];
+    let holds = |input: &[u8]| {
+        let input = text(input);
+        for format in known {
+            let _ = formats::holds(format, &input);
+        }
+        let _ = formats::go_duration(&input);
+        if let Ok(pattern) = pattern_of(&input) {
+            let _ = pattern.is_match("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab");
+        }
+    };
+    let words = [
+        "-",
+        ":",
+        "T",
+        "Z",
+        ".",
+        "h",
+        "m",
+        "ms",
+        "µs",
+        "@",
+        "://",
+        "%",
+        "(",
+        ")",
+        "[",
+        "]",
+        "*",
+        "+",
+        "?",
+        "{1000}",
+        "{1,}",
+        "\\d",
+        "\\p{L}",
+        "(?i)",
+        "|",
+        "^",
+        "$",
+        "[[:alpha:]]",
+        "(?P<n>",
+    ];
+    fuzz("format").words(&words).rounds(1_000).run(bounded(holds));
+}
+
+#[test]
+fn paths_queries_and_tokens() {
+    let read = |input: &[u8]| {
+        let input = text(input);
+        let (path, query) = input.split_once('?').unwrap_or((&input, ""));
+        let _ = RequestInfo::parse(path);
+        let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        if let Ok(options) = ListOptions::parse(Query(&pairs)) {
+            let _ = (options.validate(true), options.validate(false), options.moment());
+            let _ = Position::decode(&options.continue_token);
+        }
+        let _ = resource_version(&input);
+        if let Ok(position) = Position::decode(&input) {
+            assert_eq!(Position::decode(&position.encode()).ok(), Some(position));
+        }
+    };
+    let words = [
+        "/api/v1",
+        "/apis/",
+        "/namespaces/",
+        "/watch",
+        "/pods",
+        "/status",
+        "/proxy/",
+        "/%2F",
+        "%",
+        "%00",
+        "//",
+        "?",
+        "&",
+        "=",
+        "limit=",
+        "continue=",
+        "resourceVersion=",
+        "resourceVersionMatch=",
+        "NotOlderThan",
+        "Exact",
+        "sendInitialEvents=true",
+        "timeoutSeconds=",
+        "watch=1",
+        "labelSelector=",
+        "-1",
+        "9223372036854775808",
+    ];
+    fuzz("request").words(&words).run(bounded(read));
+}
+
+#[test]
+fn media_types() {
+    let read = |input: &[u8]| {
+        let Ok(value) = HeaderValue::from_bytes(input) else {
+            return;
+        };
+        let mut headers = HeaderMap::new();
+        for name in [ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE] {
+            headers.insert(name, value.clone());
+        }
+        let _ = negotiate::accepted(&headers);
+        let _ = (negotiate::form(&headers, true), negotiate::form(&headers, false));
+        let _ = (
+            negotiate::body_encoding(&headers),
+            negotiate::accepts_gzip(&headers),
+        );
+    };
+    let words = [
+        "application/json",
+        "application/yaml",
+        "application/vnd.kubernetes.protobuf",
+        "*/*",
+        "application/*",
+        ";",
+        "as=Table",
+        "v=v1",
+        "g=meta.k8s.io",
+        "q=0.1",
+        "q=",
+        ",",
+        "=",
+        "\"",
+        "gzip",
+        "stream=watch",
+        "charset=utf-8",
+    ];
+    fuzz("media-type").words(&words).run(bounded(read));
+}
+
+#[test]
+fn options_of_deletes() {
+    let read = |input: &[u8]| drop(parse_delete_options(input));
+    let words = [
+        "\"propagationPolicy\":",
+        "\"Orphan\"",
+        "\"gracePeriodSeconds\":",
+        "\"preconditions\":",
+        "\"uid\":",
+        "\"dryRun\":",
+        "[\"All\"]",
+        "-1",
+        "null",
+        "\"kind\":\"DeleteOptions\"",
+        "\"apiVersion\":\"v1\"",
+    ];
+    fuzz("delete-options").words(&words).run(bounded(read));
+}
+
+const FILES: &[&str] = &[
+    "apiVersion: ",
+    "kind: ",
+    "rules:\n",
+    "- level: ",
+    "resources:\n",
+    "providers:\n",
+    "- identity: {}\n",
+    "aescbc:\n",
+    "keys:\n",
+    "secret: ",
+    "&a",
+    "*a",
+    "<<: *a",
+    "~",
+    "[]",
+    "{}",
+    "\n  ",
+    "-1",
+    "!!binary ",
+    "clusters:\n",
+    "users:\n",
+    "\"",
+    ",",
+    "\r\n",
+    "#",
+];
+
+/// A decoder that reads files, fed with them.
+fn file<T>(name: &str, load: impl Fn(&FilePath) -> T) {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}-{}", std::process::id()));
+    let read = |input: &[u8]| {
+        std::fs::write(&path, input).expect("the file");
+        drop(load(&path));
+    };
+    fuzz(name).words(FILES).rounds(2_000).run(bounded(read));
+    let _ = std::fs::remove_file(&path);
+}
+
+#[test]
+fn audit_policies() {
+    file("audit-policy", Policy::load);
+}
+
+#[test]
+fn files_of_keys() {
+    file("encryption", EncryptionConfiguration::load);
+}
+
+#[test]
+fn files_of_tokens() {
+    file("token-file", TokenFile::load);
+}
+
+#[test]
+fn kubeconfigs_of_webhooks() {
+    file("webhook-kubeconfig", Webhook::load);
+}
