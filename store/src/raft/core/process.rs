@@ -22,8 +22,10 @@ const APPLY_BATCH: usize = 256;
 const READ_RETRY: Duration = Duration::from_millis(500);
 /// Size of the changes in memory from which on every round of the loop is slowed down.
 const SLOW_BYTES: usize = 32 << 20;
-/// By how much.
+/// By how much, for every so many bytes: a round may take in thousands of changes.
 const SLOW_DOWN: Duration = Duration::from_millis(10);
+/// The most; the other members must hear of a leader in time.
+const SLOWEST: Duration = Duration::from_millis(200);
 
 impl Core {
     /// Does everything there is to do.
@@ -100,8 +102,8 @@ impl Core {
         if bytes >= STORE_BYTES {
             self.persister.nudge();
         }
-        if bytes >= SLOW_BYTES {
-            std::thread::sleep(SLOW_DOWN);
+        if let Some(time) = slow_down(bytes) {
+            std::thread::sleep(time);
         }
     }
 
@@ -218,5 +220,25 @@ impl Core {
         tracing::info!(index, term, "installed a snapshot");
         self.tell_members();
         Ok(())
+    }
+}
+
+/// How long a round waits when so many bytes of changes are only in memory.
+fn slow_down(bytes: usize) -> Option<Duration> {
+    let times = u32::try_from(bytes / SLOW_BYTES).unwrap_or(u32::MAX);
+    (times > 0).then(|| SLOW_DOWN.saturating_mul(times).min(SLOWEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same little time, whatever waited, once let writers outrun the engine by gigabytes.
+    #[test]
+    fn writers_are_slowed_down_the_more_the_more_waits() {
+        assert_eq!(slow_down(SLOW_BYTES - 1), None);
+        assert_eq!(slow_down(SLOW_BYTES), Some(SLOW_DOWN));
+        assert_eq!(slow_down(5 * SLOW_BYTES), Some(SLOW_DOWN * 5));
+        assert_eq!(slow_down(usize::MAX), Some(SLOWEST));
     }
 }
