@@ -113,6 +113,11 @@ pub fn v2_protobuf(resources: &[Resource]) -> Vec<u8> {
     gnostic::encode(&v2::document(resources))
 }
 
+/// An OpenAPI v2 document as protobuf, in the fields that this server's own documents use.
+pub fn v2_as_protobuf(document: &serde_json::Value) -> Vec<u8> {
+    gnostic::encode(document)
+}
+
 /// The OpenAPI v3 document of one group and version, as JSON. Resources of others are left out.
 pub fn v3_document(group: &str, version: &str, resources: &[Resource]) -> Vec<u8> {
     encode(&v3::document(group, version, resources))

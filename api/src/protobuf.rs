@@ -13,7 +13,7 @@ mod decode;
 mod encode;
 pub(crate) mod wire;
 
-use crate::schema::{self, Definition};
+use crate::schema::{self, Definition, Type};
 use crate::status::{ApiError, ApiResult};
 use wire::{Reader, Wire, Writer};
 
@@ -51,17 +51,91 @@ fn encode_object(object: &Map<String, Value>) -> ApiResult<Vec<u8>> {
         .ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))?;
     let mut raw = Writer::default();
     encode::message(definition, object, &mut raw);
+    let mut whole = unknown(api_version, kind, raw.len());
+    whole.message(2, &raw);
+    end_unknown(&mut whole);
+    Ok(whole.into_bytes())
+}
+
+/// A list that is made item by item.
+#[derive(Debug)]
+pub struct ListForm {
+    definition: &'static Definition,
+    item: &'static Definition,
+    /// The number of the field `items`.
+    tag: u32,
+    api_version: String,
+    kind: String,
+}
+
+impl ListForm {
+    /// Of a list's kind.
+    ///
+    /// # Errors
+    /// 406 when it has no protobuf form.
+    pub fn of(api_version: &str, kind: &str) -> ApiResult<Self> {
+        let form = definition_of(api_version, kind).and_then(|definition| {
+            let items = definition.field("items")?;
+            let Type::List(element) = items.ty() else {
+                return None;
+            };
+            let Type::Named(item) = element.as_ref() else {
+                return None;
+            };
+            Some(Self {
+                definition,
+                item: item.get(),
+                tag: items.tags().next()?,
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+            })
+        });
+        form.ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))
+    }
+
+    /// One item as it stands in the list.
+    ///
+    /// # Errors
+    /// When the JSON is not an object's.
+    pub fn item(&self, json: &[u8]) -> ApiResult<Vec<u8>> {
+        let object: Map<String, Value> = serde_json::from_slice(json)
+            .map_err(|e| ApiError::internal(format_args!("cannot read the object to encode: {e}")))?;
+        let mut item = Writer::default();
+        encode::message(self.item, &object, &mut item);
+        let mut field = Writer::with_capacity(item.len() + 8);
+        field.message(self.tag, &item);
+        Ok(field.into_bytes())
+    }
+
+    /// What comes before and after items of so many bytes, in a list with that metadata.
+    pub fn around(&self, metadata: &Value, items: usize) -> (Vec<u8>, Vec<u8>) {
+        let rest = Map::from_iter([("metadata".to_owned(), metadata.clone())]);
+        let mut own = Writer::default();
+        encode::message(self.definition, &rest, &mut own);
+        let mut head = unknown(&self.api_version, &self.kind, own.len());
+        head.opening(2, own.len() + items);
+        head.raw(&own.into_bytes());
+        let mut tail = Writer::default();
+        end_unknown(&mut tail);
+        (head.into_bytes(), tail.into_bytes())
+    }
+}
+
+/// The beginning of an `Unknown`, up to the object's own message.
+fn unknown(api_version: &str, kind: &str, capacity: usize) -> Writer {
     let mut type_meta = Writer::default();
     type_meta.string(1, api_version);
     type_meta.string(2, kind);
-    let mut unknown = Writer::with_capacity(raw.len() + 64);
+    let mut unknown = Writer::with_capacity(capacity + 64);
     unknown.raw(MAGIC);
     unknown.message(1, &type_meta);
-    unknown.message(2, &raw);
-    // Encoding and type of the contents: always written, always empty.
+    unknown
+}
+
+/// Encoding and type of the contents: always written, always empty.
+fn end_unknown(unknown: &mut Writer) {
     unknown.bytes(3, b"");
     unknown.bytes(4, b"");
-    Ok(unknown.into_bytes())
 }
 
 /// Turns an object in protobuf into its JSON.

@@ -33,7 +33,7 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// `/openapi/v2`, as JSON or in protobuf. What other servers serve is part of the JSON alone.
+    /// `/openapi/v2`, as JSON or in protobuf, with what other servers serve.
     pub fn v2(&self, catalog: &Catalog, others: &Table, protobuf: bool) -> Tagged<'_> {
         let resources = resources(catalog);
         let path = if protobuf { "v2.pb" } else { "v2" };
@@ -44,8 +44,15 @@ impl Documents {
             .filter_map(|r| r.openapi_v2.clone())
             .collect();
         let build = move || match protobuf {
-            true => openapi::v2_protobuf(&resources),
-            false => published::with_parts(openapi::v2_document(&resources), &parts),
+            true if parts.is_empty() => openapi::v2_protobuf(&resources),
+            false if parts.is_empty() => openapi::v2_document(&resources),
+            _ => {
+                let whole = published::with_parts(&openapi::v2_document(&resources), &parts);
+                match protobuf {
+                    true => openapi::v2_as_protobuf(&whole),
+                    false => whole.to_string().into_bytes(),
+                }
+            }
         };
         Tagged {
             documents: self,

@@ -66,7 +66,8 @@ fn columns(strategy: &dyn ErasedStrategy) -> Value {
         .collect()
 }
 
-fn row(
+/// The row of an object.
+pub fn row(
     strategy: &dyn ErasedStrategy,
     object: &[u8],
     include: IncludeObject,
@@ -115,27 +116,13 @@ pub fn of_object(
     )))
 }
 
-/// A table of a list.
-pub fn of_list(
-    strategy: &dyn ErasedStrategy,
-    list: &ListAnswer,
-    include: IncludeObject,
-    present: &dyn Fn(Bytes) -> Bytes,
-) -> ApiResult<Bytes> {
-    let now = Timestamp::now();
-    let mut text = format!(
+/// What a table of a list begins with, before its rows.
+pub fn list_head(strategy: &dyn ErasedStrategy, list: &ListAnswer) -> String {
+    format!(
         r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":{},"rows":["#,
         list_meta(list),
         columns(strategy)
-    );
-    for (index, entry) in list.items.iter().enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        text.push_str(&row(strategy, &entry.object(), include, now, present)?);
-    }
-    text.push_str("]}");
-    Ok(Bytes::from(text))
+    )
 }
 
 /// The metadata of a list.

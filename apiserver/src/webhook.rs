@@ -85,13 +85,8 @@ async fn find(server: &Arc<Server>, config: &WebhookClientConfig) -> ApiResult<P
         ));
     };
     let port = service.port.unwrap_or(HTTPS.into());
-    let (host, target) = proxy::service_endpoint(
-        server.as_ref(),
-        &service.namespace,
-        &service.name,
-        &port.to_string(),
-    )
-    .await?;
+    let (host, target) =
+        proxy::extension_endpoint(server.as_ref(), &service.namespace, &service.name, port).await?;
     let path = match service.path.as_deref().unwrap_or("") {
         path if path.starts_with('/') => path.to_owned(),
         path => format!("/{path}"),

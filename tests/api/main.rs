@@ -1,9 +1,11 @@
 //! What clients see of the API that stock ones do not show: answers under load, moments of the past and to come, the
-//! bytes of watches, media types, and what is behind `proxy`.
+//! bytes of watches, media types, what is behind `proxy`, and other API servers behind this one.
 //!
 //! Each story has a store and an apiserver of its own on free ports of the loopback address.
 
+mod aggregation;
 mod conformity;
+mod crowds;
 mod fairness;
 mod media;
 mod moments;

@@ -224,7 +224,7 @@ fn no_number_is_given_twice() -> Result<()> {
             scope.spawn(move || -> Result<()> {
                 for one in 0..10 {
                     let name = format!("s-{lane}-{one}");
-                    let server = if lane % 2 == 0 { 1 } else { 2 };
+                    let server = if lane.is_multiple_of(2) { 1 } else { 2 };
                     let (code, said) = masters.ask(server, "POST", SERVICES, Some(&service(&name)))?;
                     ensure!(code == 201, "{said}");
                 }

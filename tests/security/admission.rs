@@ -441,7 +441,8 @@ fn two_servers_spend_a_quota_to_the_last_and_no_further() -> Result<()> {
     let there = admin.get("/api/v1/namespaces/a/secrets")?;
     ensure!(there["items"].as_array().map(Vec::len) == Some(ROOM), "{there}");
     let used = admin.get(&format!("{quotas}/q"))?;
-    ensure!(used["status"]["used"]["secrets"] == ROOM.to_string(), "{used}");
+    let secrets = &used["status"]["used"]["secrets"];
+    ensure!(secrets.as_str() == Some(&ROOM.to_string()), "{used}");
     // A trial run costs nothing and is refused all the same.
     ensure!(make(port, "more", "?dryRun=All")?.code == 403);
     Ok(())

@@ -44,6 +44,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// Its resident memory in KiB: now, and the most there was since it started or since [`Daemon::forget_peak`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let field = |name: &str| -> Result<u64> {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let number = line.and_then(|line| line.split_whitespace().nth(1));
+            Ok(number.context("a figure")?.parse()?)
+        };
+        Ok((field("VmRSS:")?, field("VmHWM:")?))
+    }
+
+    /// Counts the most memory from now on.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn forget_peak(&self) -> Result<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5")?)
+    }
+
     /// The CPU it has used since it started, in its own code and in the kernel, in seconds.
     ///
     /// # Errors

@@ -96,9 +96,26 @@ impl Wire {
     /// # Errors
     /// When there is no answer.
     pub async fn begin(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Response<Incoming>> {
+        self.begin_with(method, path, &[], body).await
+    }
+
+    /// The same with headers.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn begin_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("https://127.0.0.1{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }

@@ -92,6 +92,33 @@ fn other_shapes_come_back_too() {
 }
 
 #[test]
+fn a_list_made_item_by_item_is_the_list() {
+    let items = [
+        json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"containers": [{"name": "c"}]}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "b"}, "status": {"phase": "Running"}}),
+    ];
+    let metadata = json!({"resourceVersion": "5", "continue": "more", "remainingItemCount": 7});
+    for count in 0..=2 {
+        let list =
+            json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": items[..count]});
+        let whole = encode(list.to_string().as_bytes()).expect("a list");
+        let form = ListForm::of("v1", "PodList").expect("a form");
+        let made: Vec<u8> = items[..count]
+            .iter()
+            .flat_map(|item| form.item(item.to_string().as_bytes()).expect("an item"))
+            .collect();
+        let (head, tail) = form.around(&metadata, made.len());
+        assert_eq!([head, made, tail].concat(), whole, "{count}");
+    }
+    assert_eq!(
+        ListForm::of("meta.k8s.io/v1", "Table")
+            .expect_err("no form")
+            .code(),
+        406
+    );
+}
+
+#[test]
 fn what_has_no_form_is_refused() {
     assert_eq!(
         encode(br#"{"apiVersion":"x.io/v1","kind":"Thing"}"#)

@@ -34,9 +34,14 @@ impl Writer {
         self.varint(u64::from(field) << 3 | kind);
     }
 
-    pub(crate) fn bytes(&mut self, field: u32, bytes: &[u8]) {
+    /// What a field of so many bytes begins with.
+    pub(crate) fn opening(&mut self, field: u32, length: usize) {
         self.tag(field, 2);
-        self.varint(bytes.len() as u64);
+        self.varint(length as u64);
+    }
+
+    pub(crate) fn bytes(&mut self, field: u32, bytes: &[u8]) {
+        self.opening(field, bytes.len());
         self.0.extend_from_slice(bytes);
     }
 

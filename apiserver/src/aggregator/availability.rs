@@ -185,7 +185,8 @@ async fn reachable(server: &Arc<Server>, remote: &Remote) -> Result<(), Verdict>
         ));
     };
     let spec = service.spec.as_ref();
-    if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+    // Of other types it shows when the server is asked.
+    if spec.and_then(|spec| spec.type_.as_deref()) != Some("ClusterIP") {
         return Ok(());
     }
     let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
@@ -239,10 +240,8 @@ fn somebody(slice: &EndpointSlice, port_name: &str) -> bool {
 
 /// What the server says it serves.
 async fn discovered(server: &Arc<Server>, remote: &Remote) -> Result<Known, Verdict> {
-    let (_, _, port) = remote.service();
-    let (namespace, name, _) = remote.service();
     let path = format!("/apis/{}/{}", remote.group(), remote.version());
-    let url = format!("https://{name}.{namespace}.svc:{port}{path}");
+    let url = format!("https://{}{path}", shown(server, remote));
     let failed = |why: String| {
         Verdict::no(
             "FailedDiscoveryCheck",
@@ -273,6 +272,24 @@ async fn discovered(server: &Arc<Server>, remote: &Remote) -> Result<Known, Verd
         openapi_v2: v2.map(|v2| Arc::new(published::part_of_v2(&v2, &path))),
         openapi_v3,
     })
+}
+
+/// Where conditions say a server is: at its service's address, or at what the service names.
+fn shown(server: &Arc<Server>, remote: &Remote) -> String {
+    let (namespace, name, port) = remote.service();
+    let service = server.cached::<Service>(namespace, name);
+    let spec = service
+        .and_then(|service| service.spec.clone())
+        .unwrap_or_default();
+    let host = match spec.type_.as_deref() {
+        Some("ExternalName") => spec.external_name,
+        _ => spec.cluster_ip.filter(|address| address != "None"),
+    };
+    match host {
+        Some(address) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(host) => format!("{host}:{port}"),
+        None => format!("{name}.{namespace}.svc:{port}"),
+    }
 }
 
 /// The name this server asks in for itself.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Aggregator;
 use crate::connect::forward::{Backend, Transport, fetch};
-use crate::connect::proxy::service_endpoint;
+use crate::connect::proxy::extension_endpoint;
 use crate::state::Server;
 use crate::webhook;
 
@@ -87,14 +87,14 @@ impl Remote {
         )
     }
 
-    /// A ready endpoint of the service.
+    /// A ready endpoint of the service, or the host outside of the cluster that it names.
     ///
     /// # Errors
     /// When there is none, or the authority it is to be known by cannot be read.
     pub async fn backend(&self, server: &Server) -> ApiResult<Backend> {
         let (namespace, name, port) = self.service();
         let tls = self.tls.clone().map_err(keelson_api::ApiError::internal)?;
-        let (host, port) = service_endpoint(server, namespace, name, &port.to_string()).await?;
+        let (host, port) = extension_endpoint(server, namespace, name, port).await?;
         Ok(Backend {
             host,
             port,

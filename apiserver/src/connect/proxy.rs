@@ -128,6 +128,24 @@ pub async fn service_endpoint(
         .ok_or_else(unavailable)
 }
 
+/// Where a webhook or another API server behind a service is: a ready endpoint, or what an `ExternalName` service names.
+///
+/// # Errors
+/// 404 when there is no such service, 503 when nothing is behind it.
+pub async fn extension_endpoint(
+    lookup: &dyn Lookup,
+    namespace: &str,
+    name: &str,
+    port: i32,
+) -> ApiResult<(String, u16)> {
+    let service = lookup.service(namespace, name).await?;
+    let spec = service.spec.unwrap_or_default();
+    match (spec.type_.as_deref(), spec.external_name, u16::try_from(port)) {
+        (Some("ExternalName"), Some(host), Ok(port)) => Ok((host, port)),
+        _ => service_endpoint(lookup, namespace, name, &port.to_string()).await,
+    }
+}
+
 /// The name of the service port that a proxy name's port part means: its name, its number, or the only one.
 fn service_port<'a>(service: &'a Service, wanted: &str) -> Option<&'a str> {
     let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();

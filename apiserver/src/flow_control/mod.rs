@@ -211,14 +211,22 @@ impl Place {
     /// The place of an answer that is being sent. A caller that does not read it loses the place when a request's time
     /// is over.
     pub fn while_sending(self) -> Sending {
-        self.sending_within(REQUEST_TIME)
+        self.while_sending_or(|| ())
     }
 
-    fn sending_within(self, time: Duration) -> Sending {
+    /// The same with something to be done about such a caller.
+    pub fn while_sending_or(self, late: impl FnOnce() + Send + 'static) -> Sending {
+        self.sending_within(REQUEST_TIME, late)
+    }
+
+    fn sending_within(self, time: Duration, late: impl FnOnce() + Send + 'static) -> Sending {
         let (end, ended) = oneshot::channel();
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(time, ended).await;
+            let in_time = tokio::time::timeout(time, ended).await;
             drop(self);
+            if in_time.is_err() {
+                late();
+            }
         });
         Sending { _end: end }
     }
@@ -292,10 +300,12 @@ mod tests {
         let asked = (&jane, &path);
         let none = Flow::default();
         let place = flow.enter(&none, asked, Pool::Reading, 1).await.expect("a place");
-        let _sending = place.sending_within(Duration::from_millis(10));
+        let (late, told) = oneshot::channel::<()>();
+        let _sending = place.sending_within(Duration::from_millis(10), move || drop(late));
         assert!(flow.enter(&none, asked, Pool::Reading, 1).await.is_err());
         while flow.enter(&none, asked, Pool::Reading, 1).await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        assert!(told.await.is_err());
     }
 }

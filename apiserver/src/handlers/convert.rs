@@ -7,7 +7,6 @@ use bytes::Bytes;
 use keelson_api::status::{ApiError, ApiResult};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::Call;
 use crate::custom::conversion::version_of;
@@ -16,6 +15,7 @@ use crate::state::Server;
 use crate::storage::cache::{Entries, Event, Signal, Watching, select};
 use crate::storage::entry::{Entry, EventType};
 use crate::storage::filter::Filter;
+use crate::storage::queue::{Queue, Room, Teller, queue};
 
 /// Objects in one question to a webhook, at most.
 const CHUNK: usize = 500;
@@ -23,6 +23,11 @@ const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Signals converted together.
 const SIGNALS: usize = 64;
+/// What may wait in its converted form.
+const ROOM: Room = Room {
+    signals: SIGNALS,
+    bytes: 4 << 20,
+};
 
 /// What an entry looks like in other versions, kept beside it for as long as it is.
 #[derive(Default)]
@@ -194,18 +199,12 @@ pub async fn watching(
     let mut initial = entries(server, served, watching.initial).await?;
     initial.retain(|entry| filter.matches(entry));
     let backlog = signals(server, served, &filter, watching.backlog).await?;
-    let (sender, queue) = mpsc::channel(SIGNALS);
-    let forward = forward(
-        server.clone(),
-        served.clone(),
-        filter,
-        watching.queue,
-        sender.clone(),
-    );
+    let (teller, queue) = queue(ROOM);
+    let (server, served, from) = (server.clone(), served.clone(), watching.queue);
     tokio::spawn(async move {
         tokio::select! {
-            () = sender.closed() => {}
-            () = forward => {}
+            () = teller.left() => {}
+            () = forward(&server, &served, &filter, from, &teller) => {}
         }
     });
     Ok(Watching {
@@ -217,29 +216,23 @@ pub async fn watching(
 }
 
 /// Converts what comes and hands it on until somebody stops.
-async fn forward(
-    server: Arc<Server>,
-    served: Served,
-    filter: Arc<Filter>,
-    mut from: mpsc::Receiver<Signal>,
-    to: mpsc::Sender<Signal>,
-) {
+async fn forward(server: &Arc<Server>, served: &Served, filter: &Filter, mut from: Queue, to: &Teller) {
     loop {
         let mut batch = Vec::new();
         if from.recv_many(&mut batch, SIGNALS).await == 0 {
             return;
         }
-        match signals(&server, &served, &filter, batch).await {
+        match signals(server, served, filter, batch).await {
             Ok(signals) => {
                 for signal in signals {
-                    if to.send(signal).await.is_err() {
+                    if !to.tell(signal).await {
                         return;
                     }
                 }
             }
             Err(error) => {
                 // Nobody to tell is as good as told.
-                let _ = to.send(Signal::Failed(Arc::new(error))).await;
+                let _told = to.tell(Signal::Failed(Arc::new(error))).await;
                 return;
             }
         }

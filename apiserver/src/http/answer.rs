@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -12,14 +14,15 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::negotiate::Encoding;
 pub use crate::connect::Body;
-use crate::flow_control::Place;
+use crate::flow_control::{Place, Sending};
 
 /// Answers larger than this are compressed for callers that accept it.
 pub const GZIP_THRESHOLD: usize = 128 << 10;
@@ -31,6 +34,9 @@ const GZIP_LEVEL: Compression = Compression::new(1);
 /// A stream of pieces.
 pub type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
+/// A stream of parts that may end with a mistake, which cuts the answer off.
+pub type Parts = Pin<Box<dyn Stream<Item = ApiResult<Bytes>> + Send>>;
+
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
@@ -41,6 +47,15 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// A body that is made while it is sent.
 pub fn streamed(pieces: Pieces) -> Body {
     StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+/// The same of parts that may not all be had.
+pub fn made(parts: Parts) -> Body {
+    let frames = parts.map(|part| match part {
+        Ok(part) => Ok(Frame::data(part)),
+        Err(error) => Err(Box::<dyn std::error::Error + Send + Sync>::from(error.message())),
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// An answer of one content type.
@@ -92,20 +107,58 @@ pub fn too_many_requests(error: &ApiError) -> Response<Body> {
     response
 }
 
-/// The same answer, with the place its request has until it is sent. A short one is as good as sent.
+/// The same answer, with the place its request has until it is sent. A short one is as good as sent; of a long one that
+/// is not read in time the rest is forgotten.
 pub fn sending(response: Response<Body>, place: Place) -> Response<Body> {
     let length = hyper::body::Body::size_hint(response.body()).exact();
     if length.is_some_and(|length| length <= SHORT) {
         return response;
     }
-    let sending = place.while_sending();
     response.map(|body| {
-        let held = move |frame| {
-            let _ = &sending;
-            frame
-        };
-        body.map_frame(held).boxed_unsync()
+        let body = Arc::new(Mutex::new(Some(body)));
+        let late = body.clone();
+        let sending = place.while_sending_or(move || drop(late.lock().take()));
+        Unread {
+            body,
+            _sending: sending,
+        }
+        .boxed_unsync()
     })
+}
+
+/// A body that may be taken away when nobody reads it.
+struct Unread {
+    body: Arc<Mutex<Option<Body>>>,
+    _sending: Sending,
+}
+
+impl hyper::body::Body for Unread {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.body.lock().as_mut() {
+            Some(body) => hyper::body::Body::poll_frame(Pin::new(body), context),
+            None => Poll::Ready(Some(Err("the answer was not read in time".into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body
+            .lock()
+            .as_ref()
+            .is_some_and(hyper::body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .lock()
+            .as_ref()
+            .map_or_else(SizeHint::default, hyper::body::Body::size_hint)
+    }
 }
 
 /// Adds what the caller is to be told besides the answer.
@@ -159,24 +212,30 @@ pub fn maybe_gzip(response: &mut Response<Body>, body: Bytes, accepted: bool) ->
     }
 }
 
-/// Compresses pieces as they come.
-pub fn gzip_pieces(response: &mut Response<Body>, pieces: Pieces) -> Pieces {
+/// Compresses parts as they come.
+pub fn gzip_parts(response: &mut Response<Body>, parts: Parts) -> Parts {
     mark_gzip(response);
     let encoder = Some(GzEncoder::new(Vec::new(), GZIP_LEVEL));
     Box::pin(futures::stream::unfold(
-        (pieces, encoder),
-        |(mut pieces, encoder)| async move {
+        (parts, encoder),
+        |(mut parts, encoder)| async move {
             let mut encoder = encoder?;
             loop {
-                match pieces.next().await {
-                    Some(piece) => {
-                        encoder.write_all(&piece).ok()?;
-                        let packed = std::mem::take(encoder.get_mut());
-                        if !packed.is_empty() {
-                            return Some((Bytes::from(packed), (pieces, Some(encoder))));
-                        }
+                let packed = match parts.next().await {
+                    Some(Ok(part)) => encoder.write_all(&part).map_err(ApiError::internal),
+                    // What ends early must not look whole.
+                    Some(Err(error)) => Err(error),
+                    None => {
+                        let rest = encoder.finish().map(Bytes::from).map_err(ApiError::internal);
+                        return Some((rest, (parts, None)));
                     }
-                    None => return Some((Bytes::from(encoder.finish().ok()?), (pieces, None))),
+                };
+                if let Err(error) = packed {
+                    return Some((Err(error), (parts, None)));
+                }
+                let packed = std::mem::take(encoder.get_mut());
+                if !packed.is_empty() {
+                    return Some((Ok(Bytes::from(packed)), (parts, Some(encoder))));
                 }
             }
         },

@@ -1,13 +1,23 @@
-//! Lists: stored bytes between a head and a tail, made while they are sent.
+//! Lists: items between a head and a tail, made while they are sent.
+//!
+//! Stored bytes are sent as they are. Other forms, tables and protobuf among them, are made item by item: a list costs
+//! what is on its way to its reader, not what it is long. YAML and indented JSON, which people read, are made at once.
 
+use std::iter::Peekable;
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, stream};
 use http::Response;
 use http::header::{CONTENT_LENGTH, HeaderValue};
+use jiff::Timestamp;
+use keelson_api::protobuf::ListForm;
 use keelson_api::status::ApiResult;
 
-use super::answer::{Body, Pieces, answer, encode, full, gzip_pieces, maybe_gzip, streamed, with_warnings};
+use super::answer::{
+    Body, GZIP_THRESHOLD, Parts, answer, encode, full, gzip_parts, made, maybe_gzip, with_warnings,
+};
 use super::negotiate::{Encoding, Shape};
 use super::resources::{Wish, present};
 use crate::audit;
@@ -18,42 +28,25 @@ use crate::table;
 
 /// Pieces are about this large: small enough to begin soon, large enough that each costs little.
 const PIECE: usize = 64 << 10;
+/// What is made before an answer begins: up to here, whatever is wrong with an item can still be said.
+const AT_FIRST: usize = 256 << 10;
+const TAIL: &[u8] = b"]}\n";
 
 /// The answer to a list.
 pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response<Body>> {
     if audit::wants_response() {
-        let head = head(&call.served.list_kind(), &call.served.api_version(), &list);
-        let whole = joined(&head, &list, |object| {
-            Ok(present(call.served, Bytes::copy_from_slice(object)))
-        })?;
-        audit::response_body(&whole);
+        audit::response_body(&objects(call, &list)?.all()?);
     }
-    let content_type = wish.form.encoding.content_type();
-    let response = match (wish.form.shape, wish.form.encoding) {
+    let encoding = wish.form.encoding;
+    let response = match (wish.form.shape, encoding) {
         (Shape::Whole, Encoding::Json) if !wish.pretty && shown_as_stored(call, &list) => {
-            whole(call, list, wish.gzip)
+            stored(call, list, wish.gzip)?
         }
+        (_, Encoding::Json) if !wish.pretty => json(shaped(call, list, wish)?, wish.gzip)?,
+        (_, Encoding::Protobuf) => protobuf(call, list, wish)?,
         _ => {
-            let json = match wish.form.shape {
-                Shape::Table => table::of_list(call.strategy(), &list, wish.include, &|json| {
-                    present(call.served, json)
-                })?,
-                Shape::Metadata => {
-                    let head = head("PartialObjectMetadataList", "meta.k8s.io/v1", &list);
-                    joined(&head, &list, table::partial)?
-                }
-                Shape::Whole => {
-                    let head = head(&call.served.list_kind(), &call.served.api_version(), &list);
-                    joined(&head, &list, |object| {
-                        Ok(present(call.served, Bytes::copy_from_slice(object)))
-                    })?
-                }
-            };
-            let body = encode(json, wish.form.encoding, wish.pretty)?;
-            let mut response = answer(200, content_type, full(Bytes::new()));
-            let body = maybe_gzip(&mut response, body, wish.gzip);
-            *response.body_mut() = body;
-            response
+            let body = encode(shaped(call, list, wish)?.all()?, encoding, wish.pretty)?;
+            whole(body, encoding, wish.gzip)
         }
     };
     Ok(with_warnings(response, &call.warnings()))
@@ -75,62 +68,217 @@ fn head(kind: &str, api_version: &str, list: &ListAnswer) -> String {
     )
 }
 
-const TAIL: &[u8] = b"]}\n";
+/// What an item looks like in an answer.
+type Each = Box<dyn Fn(&Entry) -> ApiResult<Bytes> + Send>;
 
-fn joined(head: &str, list: &ListAnswer, each: impl Fn(&[u8]) -> ApiResult<Bytes>) -> ApiResult<Bytes> {
-    let mut out = BytesMut::from(head.as_bytes());
-    for (index, entry) in list.items.iter().enumerate() {
-        if index > 0 {
-            out.extend_from_slice(b",");
+/// A list on its way.
+struct Making {
+    head: Bytes,
+    items: Peekable<IntoIter<Arc<Entry>>>,
+    each: Each,
+    /// Between items.
+    separator: &'static [u8],
+    tail: Bytes,
+    /// Whether there was an item.
+    begun: bool,
+}
+
+impl Making {
+    fn json(head: String, items: Vec<Arc<Entry>>, each: Each) -> Self {
+        Self {
+            head: head.into(),
+            items: items.into_iter().peekable(),
+            each,
+            separator: b",",
+            tail: Bytes::from_static(TAIL),
+            begun: false,
         }
-        out.extend_from_slice(&each(&entry.object())?);
     }
-    out.extend_from_slice(TAIL);
-    Ok(out.freeze())
+
+    /// Adds a piece to `out`; false when there is no more.
+    fn piece(&mut self, out: &mut BytesMut) -> ApiResult<bool> {
+        if self.tail.is_empty() {
+            return Ok(false);
+        }
+        let enough = out.len() + PIECE;
+        out.extend_from_slice(&std::mem::take(&mut self.head));
+        while out.len() < enough {
+            let Some(entry) = self.items.next() else { break };
+            if self.begun {
+                out.extend_from_slice(self.separator);
+            }
+            self.begun = true;
+            out.extend_from_slice(&(self.each)(&entry)?);
+        }
+        if self.items.peek().is_none() {
+            out.extend_from_slice(&std::mem::take(&mut self.tail));
+        }
+        Ok(true)
+    }
+
+    /// The whole list.
+    fn all(mut self) -> ApiResult<Bytes> {
+        let mut out = BytesMut::new();
+        while self.piece(&mut out)? {}
+        Ok(out.freeze())
+    }
+
+    /// What is left, while it is sent.
+    fn parts(self) -> Parts {
+        let making = stream::unfold(Some(self), |making| async move {
+            let mut making = making?;
+            let mut piece = BytesMut::with_capacity(PIECE + PIECE / 4);
+            match making.piece(&mut piece) {
+                Ok(false) => None,
+                Ok(true) => Some((Ok(piece.freeze()), Some(making))),
+                Err(error) => {
+                    tracing::error!(%error, "a list ends where an item cannot be shown");
+                    Some((Err(error), None))
+                }
+            }
+        });
+        Box::pin(making)
+    }
+}
+
+/// The objects of a list as JSON.
+fn objects(call: &Call<'_>, list: &ListAnswer) -> ApiResult<Making> {
+    let head = head(&call.served.list_kind(), &call.served.api_version(), list);
+    let served = call.served.clone();
+    let each: Each = Box::new(move |entry| Ok(present(&served, entry.object())));
+    Ok(Making::json(head, list.items.clone(), each))
+}
+
+/// A list as JSON of the shape wanted.
+fn shaped(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Making> {
+    match wish.form.shape {
+        Shape::Whole => objects(call, &list),
+        Shape::Metadata => {
+            let head = head("PartialObjectMetadataList", "meta.k8s.io/v1", &list);
+            let each: Each = Box::new(|entry| table::partial(&entry.object()));
+            Ok(Making::json(head, list.items, each))
+        }
+        Shape::Table => {
+            let head = table::list_head(call.strategy(), &list);
+            let (served, now) = (call.served.clone(), Timestamp::now());
+            let each: Each = Box::new(move |entry| {
+                let whole = |json| present(&served, json);
+                table::row(served.strategy(), &entry.object(), wish.include, now, &whole).map(Bytes::from)
+            });
+            Ok(Making::json(head, list.items, each))
+        }
+    }
 }
 
 /// Stored bytes as they are.
-fn whole(call: &Call<'_>, list: ListAnswer, gzip: bool) -> Response<Body> {
+fn stored(call: &Call<'_>, list: ListAnswer, gzip: bool) -> ApiResult<Response<Body>> {
     let head = head(&call.served.list_kind(), &call.served.api_version(), &list);
     let commas = list.items.len().saturating_sub(1);
     let length = head.len() + list.items.iter().map(|e| e.size()).sum::<usize>() + commas + TAIL.len();
-    let pieces = pieces(head, list.items);
-    let mut response = answer(200, "application/json", full(Bytes::new()));
-    if gzip && length >= super::answer::GZIP_THRESHOLD {
-        let packed = gzip_pieces(&mut response, pieces);
-        *response.body_mut() = streamed(packed);
-    } else {
-        response
-            .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from(length));
-        *response.body_mut() = streamed(pieces);
+    let making = Making::json(head, list.items, Box::new(|entry| Ok(entry.object())));
+    if length <= PIECE {
+        return Ok(whole(making.all()?, Encoding::Json, gzip));
     }
+    Ok(send(making.parts(), Encoding::Json, Some(length), gzip))
+}
+
+/// JSON that is made for this answer.
+fn json(mut making: Making, gzip: bool) -> ApiResult<Response<Body>> {
+    let (mut first, mut length) = (Vec::new(), 0);
+    while length < AT_FIRST {
+        let mut piece = BytesMut::new();
+        if !making.piece(&mut piece)? {
+            let all: Vec<Bytes> = first;
+            return Ok(whole(all.concat().into(), Encoding::Json, gzip));
+        }
+        length += piece.len();
+        first.push(piece.freeze());
+    }
+    let parts = stream::iter(first.into_iter().map(Ok)).chain(making.parts());
+    Ok(send(Box::pin(parts), Encoding::Json, None, gzip))
+}
+
+/// Protobuf says how long a list is before its items come. Those of a short list are at hand then; those of a long one
+/// are made again when they are sent, but measured only once for as long as they stay what they are.
+fn protobuf(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response<Body>> {
+    let served = call.served.clone();
+    let shape = wish.form.shape;
+    let (api_version, kind) = match shape {
+        Shape::Whole => (served.api_version(), served.list_kind().into_owned()),
+        Shape::Metadata => (
+            "meta.k8s.io/v1".to_owned(),
+            "PartialObjectMetadataList".to_owned(),
+        ),
+        Shape::Table => ("meta.k8s.io/v1".to_owned(), "Table".to_owned()),
+    };
+    let form = Arc::new(ListForm::of(&api_version, &kind)?);
+    let as_stored = shape == Shape::Whole && served.as_stored();
+    let items = form.clone();
+    let each = move |entry: &Entry| {
+        let item = match shape {
+            Shape::Metadata => table::partial(&entry.object())?,
+            _ => present(&served, entry.object()),
+        };
+        items.item(&item).map(Bytes::from)
+    };
+    let (mut at_hand, mut length) = (Some(BytesMut::new()), 0);
+    for entry in &list.items {
+        if let Some(known) = entry.protobuf_length().filter(|_| as_stored) {
+            length += known;
+            at_hand = None;
+            continue;
+        }
+        let item = each(entry)?;
+        length += item.len();
+        if as_stored {
+            entry.keep_protobuf_length(item.len());
+        }
+        at_hand = at_hand.filter(|items| items.len() + item.len() <= AT_FIRST);
+        if let Some(items) = &mut at_hand {
+            items.extend_from_slice(&item);
+        }
+    }
+    let (head, tail) = form.around(&table::list_meta(&list), length);
+    if let Some(items) = at_hand {
+        let body = [head.as_slice(), &items, &tail].concat();
+        return Ok(whole(body.into(), Encoding::Protobuf, wish.gzip));
+    }
+    let length = head.len() + length + tail.len();
+    let making = Making {
+        head: head.into(),
+        items: list.items.into_iter().peekable(),
+        each: Box::new(each),
+        separator: b"",
+        tail: tail.into(),
+        begun: false,
+    };
+    if length <= PIECE {
+        return Ok(whole(making.all()?, Encoding::Protobuf, wish.gzip));
+    }
+    Ok(send(making.parts(), Encoding::Protobuf, Some(length), wish.gzip))
+}
+
+/// An answer that is there already.
+fn whole(body: Bytes, encoding: Encoding, gzip: bool) -> Response<Body> {
+    let mut response = answer(200, encoding.content_type(), full(Bytes::new()));
+    let body = maybe_gzip(&mut response, body, gzip);
+    *response.body_mut() = body;
     response
 }
 
-/// Head, items and tail, gathered into pieces.
-fn pieces(head: String, items: Vec<Arc<Entry>>) -> Pieces {
-    let state = (Some(head), items.into_iter().peekable(), false);
-    let stream = futures::stream::unfold(state, |(head, mut items, mut begun)| async move {
-        if head.is_none() && items.peek().is_none() {
-            return None;
-        }
-        let mut piece = BytesMut::with_capacity(PIECE + PIECE / 4);
-        if let Some(head) = head {
-            piece.extend_from_slice(head.as_bytes());
-        }
-        while piece.len() < PIECE {
-            let Some(entry) = items.next() else { break };
-            if begun {
-                piece.extend_from_slice(b",");
-            }
-            begun = true;
-            piece.extend_from_slice(&entry.object());
-        }
-        if items.peek().is_none() {
-            piece.extend_from_slice(TAIL);
-        }
-        Some((piece.freeze(), (None, items, begun)))
-    });
-    Box::pin(stream)
+/// An answer of parts, whose length may be known.
+fn send(parts: Parts, encoding: Encoding, length: Option<usize>, gzip: bool) -> Response<Body> {
+    let mut response = answer(200, encoding.content_type(), full(Bytes::new()));
+    if gzip && length.is_none_or(|length| length >= GZIP_THRESHOLD) {
+        let packed = gzip_parts(&mut response, parts);
+        *response.body_mut() = made(packed);
+        return response;
+    }
+    if let Some(length) = length {
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *response.body_mut() = made(parts);
+    response
 }

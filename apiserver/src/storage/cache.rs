@@ -14,10 +14,10 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use keelson_api::status::{ApiError, ApiResult};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use super::entry::{Entry, EventType};
 use super::filter::Filter;
+use super::queue::{Queue, Refused, Remains, Room, Teller, queue};
 use crate::registry::info::ResourceInfo;
 use crate::registry::strategy::ErasedStrategy;
 
@@ -25,8 +25,14 @@ use crate::registry::strategy::ErasedStrategy;
 const RING_EVENTS: usize = 16 * 1024;
 /// The same in bytes: a ring of large objects must not outgrow the objects.
 const RING_BYTES: usize = 16 << 20;
-/// Events a watcher may lag behind before it is dropped and has to start again.
-const WATCHER_QUEUE: usize = 4096;
+/// What a watcher may lag behind before it is dropped and has to start again: no further in bytes than the ring reaches,
+/// so that it can.
+const LAG: Room = Room {
+    signals: 4096,
+    bytes: RING_BYTES,
+};
+/// What a dropped watcher has not read by then is thrown away: it would keep alive what is long gone.
+const UNREAD: Duration = Duration::from_secs(30);
 /// How often a watcher that wants bookmarks gets one.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Snapshots kept so that a list cut into pages shows one moment.
@@ -96,9 +102,19 @@ pub enum Signal {
     Failed(Arc<ApiError>),
 }
 
+impl Signal {
+    /// Bytes of the object it is about.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Event(_, event) => event.entry.size(),
+            Self::Bookmark(_) | Self::Failed(_) => 0,
+        }
+    }
+}
+
 struct Watcher {
     filter: Arc<Filter>,
-    queue: mpsc::Sender<Signal>,
+    queue: Teller,
     /// What happened until then is none of its business; it may be yet to come.
     after: i64,
     next_bookmark: Option<Instant>,
@@ -122,7 +138,7 @@ pub struct Watching {
     /// The revision the initial objects show.
     pub revision: i64,
     /// What happens from now on; closed when the watcher is too slow or the cache starts anew.
-    pub queue: mpsc::Receiver<Signal>,
+    pub queue: Queue,
 }
 
 /// The history asked for is no longer known.
@@ -141,6 +157,8 @@ struct Inner {
     /// The revision of the last event that concerned this resource, or of the last load.
     last_change: i64,
     watchers: Vec<Watcher>,
+    /// What dropped watchers have not read yet, and since when.
+    unread: Vec<(Instant, Remains)>,
     snapshots: VecDeque<(i64, Instant, Entries)>,
 }
 
@@ -163,6 +181,7 @@ impl ResourceCache {
             floor: 0,
             last_change: 0,
             watchers: Vec::new(),
+            unread: Vec::new(),
             snapshots: VecDeque::new(),
         };
         Self {
@@ -185,7 +204,7 @@ impl ResourceCache {
     /// start again, and is refused until everything has been loaded.
     pub fn fail(&self, why: String) {
         self.unreadable.store(Some(Arc::new(why)));
-        self.inner.lock().watchers.clear();
+        self.inner.lock().end_watches();
     }
 
     /// Whether what is here is everything there is.
@@ -212,7 +231,7 @@ impl ResourceCache {
         inner.ring.clear();
         inner.ring_bytes = 0;
         inner.floor = inner.last_change;
-        inner.watchers.clear();
+        inner.end_watches();
     }
 
     /// Forgets everything; whoever watches has seen all there will be.
@@ -221,7 +240,7 @@ impl ResourceCache {
         inner.entries = Entries::new();
         inner.ring.clear();
         inner.ring_bytes = 0;
-        inner.watchers.clear();
+        inner.end_watches();
         inner.snapshots.clear();
     }
 
@@ -291,7 +310,7 @@ impl ResourceCache {
         inner.ring_bytes = 0;
         inner.floor = revision;
         inner.last_change = revision;
-        inner.watchers.clear();
+        inner.end_watches();
         inner.snapshots.clear();
         self.unreadable.store(None);
     }
@@ -352,10 +371,17 @@ impl ResourceCache {
             if watcher.after <= revision && watcher.next_bookmark.is_some_and(|due| due <= now) {
                 watcher.next_bookmark = Some(now + BOOKMARK_INTERVAL);
                 // A full queue gets its bookmark the next time.
-                let _ = watcher.queue.try_send(Signal::Bookmark(revision));
+                let _ = watcher.queue.try_tell(Signal::Bookmark(revision));
             }
         }
-        inner.watchers.retain(|w| !w.queue.is_closed());
+        inner.watchers.retain(|w| !w.queue.is_left());
+        inner.unread.retain(|(since, remains)| {
+            let keep = now.saturating_duration_since(*since) < UNREAD && !remains.is_empty();
+            if !keep {
+                remains.throw_away();
+            }
+            keep
+        });
     }
 
     /// Starts a watch. `reached` is the revision the feed has reached.
@@ -385,11 +411,11 @@ impl ResourceCache {
                 }
             }
         }
-        let (sender, queue) = mpsc::channel(WATCHER_QUEUE);
+        let (teller, queue) = queue(LAG);
         let next_bookmark = wants_bookmarks.then(|| Instant::now() + BOOKMARK_INTERVAL);
         inner.watchers.push(Watcher {
             filter,
-            queue: sender,
+            queue: teller,
             after: match start {
                 Start::Present => 0,
                 Start::After(revision) => revision,
@@ -406,6 +432,12 @@ impl ResourceCache {
 }
 
 impl Inner {
+    fn end_watches(&mut self) {
+        let now = Instant::now();
+        let ended = self.watchers.drain(..).map(|watcher| (now, watcher.queue.end()));
+        self.unread.extend(ended);
+    }
+
     fn tell(&mut self, event: Event, revision: i64) {
         self.last_change = revision;
         let event = Arc::new(event);
@@ -417,7 +449,14 @@ impl Inner {
                 // A watcher that is gone is noticed at its next event or bookmark.
                 None => true,
                 // One that cannot keep up is dropped: it starts again from where it is.
-                Some(kind) => watcher.queue.try_send(Signal::Event(kind, event.clone())).is_ok(),
+                Some(kind) => match watcher.queue.try_tell(Signal::Event(kind, event.clone())) {
+                    Ok(()) => true,
+                    Err(Refused::Gone) => false,
+                    Err(Refused::Full) => {
+                        self.unread.push((Instant::now(), watcher.queue.end()));
+                        false
+                    }
+                },
             }
         });
         self.ring_bytes += event.entry.size();
@@ -488,7 +527,7 @@ mod tests {
 
     fn told(watching: &mut Watching) -> Vec<(&'static str, i64)> {
         let mut signals = std::mem::take(&mut watching.backlog);
-        while let Ok(signal) = watching.queue.try_recv() {
+        while let Some(signal) = watching.queue.try_recv() {
             signals.push(signal);
         }
         signals
@@ -536,7 +575,7 @@ mod tests {
         put(&cache, "a/x", 11, "red");
         put(&cache, "a/x", 12, "blue");
         let _added = watching.queue.try_recv().expect("added");
-        let Ok(Signal::Event(kind, event)) = watching.queue.try_recv() else {
+        let Some(Signal::Event(kind, event)) = watching.queue.try_recv() else {
             panic!("an event")
         };
         let line = String::from_utf8(event.line(kind).to_vec()).expect("text");
@@ -579,15 +618,32 @@ mod tests {
         let mut slow = cache
             .watch(all.clone(), Start::Present, false, || 10)
             .expect("a watch");
-        for revision in 11..12 + i64::try_from(WATCHER_QUEUE).expect("small") {
+        for revision in 11..12 + i64::try_from(LAG.signals).expect("small") {
             put(&cache, "a/x", revision, "red");
         }
         let mut fresh = cache.watch(all, Start::Present, true, || 10).expect("a watch");
         put(&cache, "a/x", 99_999, "red");
         cache.bookmark(100_000, Instant::now() + BOOKMARK_INTERVAL * 2);
-        assert_eq!(told(&mut slow).len(), WATCHER_QUEUE);
+        assert_eq!(told(&mut slow).len(), LAG.signals);
         assert!(slow.queue.is_closed());
         assert_eq!(told(&mut fresh), [("MODIFIED", 99_999), ("BOOKMARK", 100_000)]);
+    }
+
+    #[test]
+    fn large_objects_fill_a_watchers_room_too() {
+        let cache = cache();
+        let all = filter(&cache, "");
+        let mut slow = cache.watch(all, Start::Present, false, || 10).expect("a watch");
+        let large = "x".repeat(LAG.bytes / 8);
+        for revision in 11..40 {
+            put(&cache, "a/x", revision, &large);
+        }
+        assert!(slow.queue.is_closed());
+        // Half a minute later nobody waits for it to read the rest.
+        cache.bookmark(40, Instant::now() + UNREAD / 2);
+        assert!(slow.queue.try_recv().is_some());
+        cache.bookmark(40, Instant::now() + UNREAD * 2);
+        assert!(told(&mut slow).is_empty());
     }
 
     #[test]

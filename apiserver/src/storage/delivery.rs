@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::cache::Signal;
+use super::queue::Queue;
 
 /// How long events gather for a watcher that was told something just now.
 const GATHER: Duration = Duration::from_millis(5);
@@ -18,14 +18,14 @@ const BATCH: usize = 256;
 /// The end of a watch where its signals come out.
 #[derive(Debug)]
 pub struct Delivery {
-    queue: mpsc::Receiver<Signal>,
+    queue: Queue,
     /// Not before this is the watcher told anything.
     quiet_until: Option<Instant>,
 }
 
 impl Delivery {
     /// Delivers what comes through `queue`.
-    pub fn new(queue: mpsc::Receiver<Signal>) -> Self {
+    pub fn new(queue: Queue) -> Self {
         Self {
             queue,
             quiet_until: None,
@@ -48,20 +48,21 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::queue::{Room, queue};
 
     #[tokio::test]
     async fn what_follows_closely_comes_together() {
-        let (sender, queue) = mpsc::channel(8);
+        let (sender, queue) = queue(Room { signals: 8, bytes: 0 });
         let mut delivery = Delivery::new(queue);
         let mut batch = Vec::new();
-        sender.try_send(Signal::Bookmark(1)).expect("room");
+        sender.try_tell(Signal::Bookmark(1)).expect("room");
         let told = Instant::now();
         assert_eq!(delivery.next(&mut batch).await, 1);
 
-        sender.try_send(Signal::Bookmark(2)).expect("room");
+        sender.try_tell(Signal::Bookmark(2)).expect("room");
         // Looked at and given up, as a watch with a deadline does: nothing is lost.
         assert!(futures::poll!(std::pin::pin!(delivery.next(&mut batch))).is_pending());
-        sender.try_send(Signal::Bookmark(3)).expect("room");
+        sender.try_tell(Signal::Bookmark(3)).expect("room");
         assert_eq!(delivery.next(&mut batch).await, 2);
         assert!(told.elapsed() >= GATHER);
 

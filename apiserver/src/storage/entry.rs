@@ -1,6 +1,7 @@
 //! One object as the server keeps it: the bytes it serves, and what selectors look at.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
@@ -58,6 +59,8 @@ pub struct Entry {
     fields: Box<[(&'static str, Box<str>)]>,
     /// Whether the store holds other bytes than those shown: of an older version, or from before a default.
     revised: bool,
+    /// Length of its field in a list in protobuf, 0 while nobody has asked.
+    protobuf_length: AtomicU32,
     /// Filled only for what the server itself looks at again and again.
     decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -86,6 +89,7 @@ impl Entry {
                 .map(|(name, value)| (name, value.into()))
                 .collect(),
             revised: revised.is_some(),
+            protobuf_length: AtomicU32::new(0),
             decoded: OnceLock::new(),
         })
     }
@@ -111,6 +115,7 @@ impl Entry {
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             revised: self.revised,
+            protobuf_length: AtomicU32::new(0),
             decoded: OnceLock::new(),
         }
     }
@@ -138,6 +143,18 @@ impl Entry {
     /// Length of [`Entry::object`].
     pub fn size(&self) -> usize {
         self.line.len() - self.kind.opening().len() - CLOSING.len()
+    }
+
+    /// What [`Entry::keep_protobuf_length`] was told.
+    pub fn protobuf_length(&self) -> Option<usize> {
+        let length = self.protobuf_length.load(Ordering::Relaxed);
+        usize::try_from(length).ok().filter(|length| *length > 0)
+    }
+
+    /// Remembers how long the object is as an item of a list in protobuf, in the version that is stored.
+    pub fn keep_protobuf_length(&self, length: usize) {
+        self.protobuf_length
+            .store(u32::try_from(length).unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// The object's line in a watch.
@@ -304,6 +321,7 @@ mod tests {
             labels: Box::default(),
             fields: Box::default(),
             revised: false,
+            protobuf_length: AtomicU32::new(0),
             decoded: OnceLock::new(),
         };
         let text = String::from_utf8(entry.object().to_vec()).expect("text");

@@ -13,6 +13,7 @@
 //! | [`delivery`] | what a watcher gets, and how much of it at a time |
 //! | [`filter`] | which entries a caller wants |
 //! | [`paging`] | continue tokens |
+//! | [`queue`] | what waits for a watcher, in bounds |
 
 pub mod cache;
 pub mod changes;
@@ -24,4 +25,5 @@ pub mod feed;
 pub mod filter;
 pub mod freshness;
 pub mod paging;
+pub mod queue;
 pub mod store;
