@@ -623,9 +623,9 @@ mod tests {
         }
         let mut fresh = cache.watch(all, Start::Present, true, || 10).expect("a watch");
         put(&cache, "a/x", 99_999, "red");
-        cache.bookmark(100_000, Instant::now() + BOOKMARK_INTERVAL * 2);
         assert_eq!(told(&mut slow).len(), LAG.signals);
         assert!(slow.queue.is_closed());
+        cache.bookmark(100_000, Instant::now() + BOOKMARK_INTERVAL * 2);
         assert_eq!(told(&mut fresh), [("MODIFIED", 99_999), ("BOOKMARK", 100_000)]);
     }
 
