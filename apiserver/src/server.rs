@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::grpc::GrpcDoor;
+use crate::http::arriving::Arriving;
 use crate::http::{Connection, serve};
 use crate::state::Server;
 
@@ -96,8 +99,9 @@ async fn connection(
         proxy: tls.proxy(&stream).map(Into::into),
         address,
     };
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let (server, grpc, connection) = (server.clone(), grpc.clone(), connection.clone());
+        let request = Arriving::of(request);
         async move { Ok::<_, std::convert::Infallible>(serve(server, grpc, connection, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -37,6 +37,9 @@ enum Command {
     },
 }
 
+/// These warn whenever the program `sync` is not found, see [`hide_programs`].
+const ERRORS_ONLY: &str = "sled::heap=error,sled::metadata_store=error";
+
 fn main() -> ExitCode {
     hide_programs();
     match tokio::runtime::Runtime::new() {
@@ -77,7 +80,9 @@ async fn run() -> ExitCode {
         }
         None => (arguments.config, None),
     };
-    keelson_daemon::logging::init(&config.logging);
+    let mut logging = config.logging.clone();
+    logging.level = format!("{ERRORS_ONLY},{}", logging.level);
+    keelson_daemon::logging::init(&logging);
     let ended = match restore {
         Some((snapshot, bump)) => keelson_store::folder::restore(&config, &snapshot, bump),
         None => match keelson_daemon::signals::shutdown_token() {

@@ -181,7 +181,7 @@ async fn slow_watchers(admin: &Wire, clients: &[Wire]) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_clients_cost_what_is_on_its_way_to_them() -> Result<()> {
-    crowd(2_000).await
+    crowd(1_000).await
 }
 
 /// The size that is promised: run it with binaries of a release build.

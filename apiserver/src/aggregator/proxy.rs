@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::remote::Remote;
 use crate::authentication::User;
 use crate::connect::forward::forward;
 use crate::http::answer::{Body, text};
+use crate::http::arriving::Arriving;
 use crate::state::Server;
 
 const USER: HeaderName = HeaderName::from_static("x-remote-user");
@@ -24,7 +24,7 @@ pub async fn serve(
     server: &Arc<Server>,
     user: &User,
     remote: &Remote,
-    mut request: Request<Incoming>,
+    mut request: Request<Arriving>,
 ) -> Response<Body> {
     if !remote.available {
         return text(503, "service unavailable\n");

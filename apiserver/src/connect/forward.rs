@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::Body;
+use crate::http::arriving::Arriving;
 
 /// How long a backend may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,7 +94,7 @@ impl Backend {
 pub async fn forward(
     backend: &Backend,
     path_and_query: &str,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> ApiResult<Response<Body>> {
     let dial_error = |error: &dyn std::fmt::Display| {
         ApiError::internal(format_args!(

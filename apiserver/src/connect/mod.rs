@@ -18,11 +18,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use keelson_api::names::GroupResource;
 use keelson_api::status::{ApiError, ApiResult};
+
+use crate::http::arriving::Arriving;
 
 pub use kubelet::KubeletAccess;
 
@@ -75,7 +76,7 @@ pub async fn serve(
     access: &KubeletAccess,
     lookup: &dyn Lookup,
     target: Target<'_>,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> ApiResult<Response<Body>> {
     match (target.resource, target.subresource) {
         ("pods", "log") => pod::log(access, lookup, target, request).await,

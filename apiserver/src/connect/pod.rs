@@ -4,7 +4,6 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected, Limited};
-use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Pod;
 use keelson_api::field::{self, Path};
 use keelson_api::names::GroupKind;
@@ -12,6 +11,7 @@ use keelson_api::status::{ApiError, ApiResult};
 
 use super::forward::{empty_body, forward};
 use super::{Body, KubeletAccess, Lookup, Target};
+use crate::http::arriving::Arriving;
 
 /// How much of a kubelet's error text is passed on.
 const MAX_ERROR_BYTES: usize = 10 * 1024;
@@ -21,7 +21,7 @@ pub(super) async fn log(
     access: &KubeletAccess,
     lookup: &dyn Lookup,
     target: Target<'_>,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> ApiResult<Response<Body>> {
     let query = Query::parse(request.uri().query());
     query.check_log(target.name)?;
@@ -61,7 +61,7 @@ pub(super) async fn stream(
     access: &KubeletAccess,
     lookup: &dyn Lookup,
     target: Target<'_>,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> ApiResult<Response<Body>> {
     let query = Query::parse(request.uri().query());
     let pod = lookup.pod(target.namespace, target.name).await?;

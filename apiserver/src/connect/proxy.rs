@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{LOCATION, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use keelson_api::status::{ApiError, ApiResult};
@@ -14,13 +13,14 @@ use keelson_daemon::tls::client_config;
 use super::forward::{Backend, Transport, forward};
 use super::{Body, KubeletAccess, Lookup, Target};
 use crate::http::answer::full;
+use crate::http::arriving::Arriving;
 
 /// Carries a request to the pod, the service's endpoint or the node's kubelet.
 pub(super) async fn serve(
     access: &KubeletAccess,
     lookup: &dyn Lookup,
     target: Target<'_>,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> ApiResult<Response<Body>> {
     if let Some(elsewhere) = below(&target, &request) {
         return Ok(elsewhere);
@@ -41,7 +41,7 @@ pub(super) async fn serve(
 }
 
 /// Whoever reads the root without its slash is sent there: the links of a page are relative to it.
-fn below(target: &Target<'_>, request: &Request<Incoming>) -> Option<Response<Body>> {
+fn below(target: &Target<'_>, request: &Request<Arriving>) -> Option<Response<Body>> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if !reads || !target.rest.is_empty() || request.headers().contains_key(UPGRADE) {
         return None;

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_proto::resources as proto;
 use keelson_proto::resources::resources_server::{Resources, ResourcesServer};
@@ -33,6 +32,7 @@ use crate::flow_control::Pool;
 use crate::handlers;
 use crate::handlers::options::{ListOptions, parse_delete_options};
 use crate::http::answer::Body;
+use crate::http::arriving::Arriving;
 use crate::http::resources::present;
 use crate::registry::info::{SubresourceForm, Verb};
 use crate::state::Server;
@@ -65,7 +65,7 @@ impl GrpcDoor {
     }
 
     /// Serves one call.
-    pub async fn call(mut self, request: http::Request<Incoming>) -> http::Response<Body> {
+    pub async fn call(mut self, request: http::Request<Arriving>) -> http::Response<Body> {
         let Ok(response) = self.0.call(request).await;
         response.map(|body| body.map_err(|status| Box::new(status) as Box<_>).boxed_unsync())
     }

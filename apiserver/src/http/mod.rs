@@ -10,6 +10,7 @@
 //! | [`answer`] | bodies and headers of answers |
 
 pub mod answer;
+pub mod arriving;
 pub mod list;
 pub mod negotiate;
 pub mod paths;
@@ -27,10 +28,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_daemon::tls::Peer;
 
+use self::arriving::Arriving;
 use crate::aggregator;
 use crate::audit;
 use crate::audit::event::Origin;
@@ -69,7 +71,7 @@ pub struct Asked {
     /// Query parameters.
     pub query: Vec<(String, String)>,
     /// The request itself, its body unread.
-    pub request: Request<Incoming>,
+    pub request: Request<Arriving>,
     /// What it has while it is served.
     pub place: Place,
 }
@@ -79,7 +81,7 @@ pub async fn serve(
     server: Arc<Server>,
     grpc: GrpcDoor,
     connection: Connection,
-    mut request: Request<Incoming>,
+    mut request: Request<Arriving>,
 ) -> Response<Body> {
     let id = (!is_grpc(&request))
         .then(|| HeaderValue::from_str(&audit::id_of(request.headers())).ok())
@@ -109,7 +111,7 @@ async fn staircase(
     server: Arc<Server>,
     grpc: GrpcDoor,
     connection: Connection,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> Response<Body> {
     let begun = Instant::now();
     let encoding = negotiate::form(request.headers(), false).map_or(Encoding::Json, |form| form.encoding);
@@ -257,7 +259,7 @@ async fn call(
     grpc: GrpcDoor,
     user: User,
     origin: Option<Arc<Origin>>,
-    mut request: Request<Incoming>,
+    mut request: Request<Arriving>,
 ) -> Response<Body> {
     let user = match impersonation::act_as(&server.authorizer, request.headers(), &user).await {
         Ok(acting) => acting.unwrap_or(user),
@@ -323,7 +325,7 @@ async fn resource(
     resources::serve(server, wanted, verb, asked).await
 }
 
-fn is_grpc(request: &Request<Incoming>) -> bool {
+fn is_grpc(request: &Request<Arriving>) -> bool {
     negotiate::media_type(request.headers()).starts_with("application/grpc")
 }
 
@@ -359,7 +361,7 @@ fn subject(wanted: &ResourceRequest, verb: Option<Verb>, method: &Method) -> Sub
 /// The whole body, or the 413 for it.
 ///
 /// What is too large is read on for a while and thrown away: a client that is still writing does not see an answer.
-pub async fn read_body(mut body: Incoming) -> ApiResult<Bytes> {
+pub async fn read_body(mut body: Arriving) -> ApiResult<Bytes> {
     let announced = hyper::body::Body::size_hint(&body).lower();
     let mut whole = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(BODY_LIMIT).min(BODY_LIMIT));
     let mut size = 0;

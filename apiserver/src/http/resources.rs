@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use keelson_api::names::GroupResource;
 use keelson_api::protobuf;
@@ -13,6 +13,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
 use super::answer::{self, Body, answer, encode, full, maybe_gzip, with_warnings};
+use super::arriving::Arriving;
 use super::negotiate::{self, Encoding, Form, Shape};
 use super::{Asked, list, read_body, watch, websocket};
 use crate::audit;
@@ -130,7 +131,7 @@ pub async fn serve(
 async fn object(
     call: Call<'_>,
     verb: Verb,
-    (request, place): (Request<Incoming>, Place),
+    (request, place): (Request<Arriving>, Place),
     query: &[(String, String)],
     wish: Wish,
 ) -> ApiResult<Response<Body>> {
@@ -211,7 +212,7 @@ fn deleting(options: &DeleteOptions) -> WriteOptions {
 async fn own_kind(
     call: Call<'_>,
     verb: Verb,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
     query: &[(String, String)],
     wish: Wish,
 ) -> ApiResult<Response<Body>> {
@@ -244,7 +245,7 @@ fn agent(headers: &http::HeaderMap) -> &str {
 }
 
 /// The body as JSON, whatever it came as.
-async fn json_body(headers: &http::HeaderMap, body: Incoming) -> ApiResult<Bytes> {
+async fn json_body(headers: &http::HeaderMap, body: Arriving) -> ApiResult<Bytes> {
     if hyper::body::Body::is_end_stream(&body) {
         return Ok(Bytes::new());
     }

@@ -2,14 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
 use http::Response;
 use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -162,7 +159,7 @@ struct State {
     /// The server stops: what watches it may go on elsewhere at once.
     shutdown: CancellationToken,
     _running: Running,
-    /// Until the initial objects, or what has happened by now, are sent.
+    /// Until the initial objects are sent.
     beginning: Option<Sending>,
 }
 
@@ -179,17 +176,7 @@ fn stream(
             return Box::pin(futures::stream::once(async move { line }));
         }
     };
-    // What a watch begins with may be long: whoever does not read it in time has no watch any more.
-    let slot: Arc<Mutex<Option<Pieces>>> = Arc::default();
-    let late = Arc::downgrade(&slot);
-    let beginning = (!watching.initial.is_empty() || !watching.backlog.is_empty()).then(|| {
-        place.while_sending_or(move || {
-            if let Some(slot) = late.upgrade() {
-                drop(slot.lock().take());
-            }
-        })
-    });
-    let is_long = beginning.is_some();
+    let beginning = (!watching.initial.is_empty()).then(|| place.while_sending());
     let state = State {
         lines,
         initial: watching.initial.into_iter(),
@@ -202,19 +189,9 @@ fn stream(
         _running: running,
         beginning,
     };
-    let pieces: Pieces = Box::pin(futures::stream::unfold(state, |mut state| async move {
+    Box::pin(futures::stream::unfold(state, |mut state| async move {
         let piece = state.next().await?;
         Some((piece, state))
-    }));
-    if !is_long {
-        return pieces;
-    }
-    *slot.lock() = Some(pieces);
-    Box::pin(futures::stream::poll_fn(move |context| {
-        match slot.lock().as_mut() {
-            Some(pieces) => pieces.poll_next_unpin(context),
-            None => Poll::Ready(None),
-        }
     }))
 }
 
@@ -239,8 +216,8 @@ impl State {
         if !piece.is_empty() {
             return Some(piece.freeze());
         }
+        self.beginning = None;
         if self.backlog.is_empty() {
-            self.beginning = None;
             let mut batch = Vec::new();
             tokio::select! {
                 biased;

@@ -8,6 +8,7 @@ use keelson_api::names::GroupResource;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::{conditions, pods, time};
+use serde_json::Value;
 
 use crate::admission::Operation;
 use crate::registry::common::scale::{decode, success};
@@ -19,6 +20,16 @@ const REMEMBERED_MAX: usize = 2000;
 /// Seconds after which an eviction is worth another try while the budget's figures are old.
 const RETRY_SECONDS: i32 = 10;
 
+/// An eviction of either version; the older one has the same fields.
+fn read(body: &Value) -> ApiResult<Eviction> {
+    if body["apiVersion"] != "policy/v1beta1" {
+        return decode(body);
+    }
+    let mut body = body.clone();
+    body["apiVersion"] = "policy/v1".into();
+    decode(&body)
+}
+
 /// The subresource.
 pub struct PodEviction;
 
@@ -26,7 +37,7 @@ pub struct PodEviction;
 impl Subresource for PodEviction {
     async fn create(&self, call: SubresourceCall<'_>) -> ApiResult<Answer> {
         let ctx = &call.ctx;
-        let eviction: Eviction = decode(&call.body)?;
+        let eviction = read(&call.body)?;
         let given = eviction.metadata.name.as_deref().unwrap_or("");
         if !given.is_empty() && given != ctx.name {
             return Err(ApiError::bad_request(
