@@ -5,6 +5,7 @@
 
 mod aggregation;
 mod conformity;
+mod connections;
 mod crowds;
 mod fairness;
 mod media;
