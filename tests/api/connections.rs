@@ -39,7 +39,9 @@ fn a_request_refused_before_its_body_was_read_leaves_the_connection_usable() -> 
                 .arg(&plane.authority.certificate)
                 .args(plane.certificate("admin"));
             if method != "GET" {
-                command.arg("--data-binary").arg(format!("@{}", body.display()));
+                command
+                    .args(["-H", "Content-Type: application/json", "--data-binary"])
+                    .arg(format!("@{}", body.display()));
             }
             command.arg(format!("https://127.0.0.1:{}{path}", plane.port));
         }

@@ -146,7 +146,9 @@ async fn crowd(objects: usize) -> Result<()> {
 
 /// Of many watchers one reads: it misses nothing, and the others are told to start again.
 async fn slow_watchers(admin: &Wire, clients: &[Wire]) -> Result<()> {
-    let path = format!("{SECRETS}?watch=true&resourceVersion=0&sendInitialEvents=false");
+    let list = admin.get(SECRETS).await?.json()?;
+    let now = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    let path = format!("{SECRETS}?watch=true&resourceVersion={now}");
     let slow = all(clients, |client| {
         let path = path.clone();
         async move { client.watch(&path).await }
