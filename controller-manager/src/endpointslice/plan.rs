@@ -14,26 +14,16 @@ use keelson_api::object::Object as _;
 use keelson_api::owners::{is_controlled_by, new_controller_ref};
 
 use super::desired::{self, Ports, identity};
+use super::slices::Plan;
 use crate::common::services::{self, Family};
 
 /// The value of the label `endpointslice.kubernetes.io/managed-by` on this controller's slices.
-pub const MANAGER: &str = "endpointslice-controller.k8s.io";
-
-/// Slices to write.
-#[derive(Debug, Default)]
-pub struct Plan {
-    /// New ones.
-    pub create: Vec<EndpointSlice>,
-    /// Changed ones.
-    pub update: Vec<EndpointSlice>,
-    /// Ones that go.
-    pub delete: Vec<Arc<EndpointSlice>>,
-}
+pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 
 /// Plans for one service. `existing` are the slices of this controller for it; `capacity` is how many endpoints go
 /// into a slice.
 #[must_use]
-pub fn plan(
+pub(super) fn plan(
     service: &Service,
     pods: &[Arc<Pod>],
     existing: &[Arc<EndpointSlice>],

@@ -12,27 +12,17 @@ use keelson_api::owners::{is_controlled_by, new_controller_ref};
 
 use crate::common::services::Family;
 use crate::endpointslice::desired::{Ports, key_of, ports_from};
+use crate::endpointslice::slices::Plan;
 
 /// The value of the label `endpointslice.kubernetes.io/managed-by` on this controller's slices.
-pub const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
+pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 /// When the pods behind the addresses last changed: of the Endpoints object alone.
 const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-
-/// Slices to write.
-#[derive(Debug, Default)]
-pub struct Plan {
-    /// New ones.
-    pub create: Vec<EndpointSlice>,
-    /// Changed ones.
-    pub update: Vec<EndpointSlice>,
-    /// Ones that go.
-    pub delete: Vec<Arc<EndpointSlice>>,
-}
 
 /// Plans for one Endpoints object. `existing` are the mirror's slices for it, `capacity` is how many endpoints go into
 /// one.
 #[must_use]
-pub fn plan(
+pub(super) fn plan(
     owner: &Endpoints,
     wanted: BTreeMap<(Family, Ports), Vec<Endpoint>>,
     existing: &[Arc<EndpointSlice>],
