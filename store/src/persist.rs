@@ -172,20 +172,13 @@ impl Worker {
         let mut more = true;
         while more && !self.stopping.load(Ordering::Acquire) && self.has_room() {
             more = self.state.compact_step()?;
-            self.room.prepare_segment();
-            if self.is_due() {
-                self.store()?;
-            }
+            self.keep_up()?;
         }
         while !self.stopping.load(Ordering::Acquire)
             && self.has_room_to_collect()
             && self.state.engine().collect()?
         {
-            // This may go on for long, and who writes should find the next segment of the log.
-            self.room.prepare_segment();
-            if self.is_due() && self.has_room() {
-                self.store()?;
-            }
+            self.keep_up()?;
         }
         if self.state.read(|inner| inner.is_full()) {
             self.check_quota();
@@ -197,6 +190,16 @@ impl Worker {
         };
         self.state.engine().trim(pressure)?;
         Ok(())
+    }
+
+    /// Between two steps of what may go on for long: who writes should find the next segment of the log, and neither
+    /// changes nor leaves of the engine may pile up in memory.
+    fn keep_up(&mut self) -> Result<(), StoreError> {
+        self.room.prepare_segment();
+        if self.is_due() && self.has_room() {
+            self.store()?;
+        }
+        Ok(self.state.engine().trim(Pressure::Busy)?)
     }
 
     fn is_due(&self) -> bool {

@@ -23,6 +23,7 @@ use crate::error::StoreError;
 use crate::history::History;
 use crate::lease::{self, LeaseClock};
 use crate::mvcc::Mvcc;
+use crate::mvcc::compact;
 use crate::mvcc::hash::{self, HistoryHash};
 use crate::mvcc::index::Stamp;
 use crate::mvcc::read::ReadError;
@@ -273,12 +274,7 @@ impl State {
                 None => batch.remove(key),
             }
         }
-        for record in changes.iter().flat_map(|change| &change.records) {
-            batch.put(schema::meta_key(record.revision), schema::encode_meta(record));
-            if !record.deleted {
-                batch.put(schema::value_key(record.revision), record.value.clone());
-            }
-        }
+        schema::add_records(&mut batch, || changes.iter().flat_map(|change| &change.records));
         batch.put(schema::STATE_KEY.to_vec(), stored);
         Unstored {
             batch,
@@ -316,12 +312,29 @@ impl State {
         if done >= until {
             return Ok(false);
         }
-        let step = crate::mvcc::compact::next_step(self.engine.as_ref(), done, until)?;
-        let gone = self.inner.write().mvcc.drop_history(&step, until);
-        self.engine
-            .commit(crate::mvcc::compact::removal(&gone, step.through))?;
-        self.compaction_done.send_replace(step.through);
-        Ok(step.through < until)
+        let (mut gone, mut through) = (Vec::new(), done);
+        for _ in 0..compact::STEPS_TOGETHER {
+            if through >= until || gone.len() >= compact::REMOVED_TOGETHER {
+                break;
+            }
+            let step = compact::next_step(self.engine.as_ref(), through, until)?;
+            through = step.through;
+            gone.extend(self.inner.write().mvcc.drop_history(&step, until));
+        }
+        gone.sort_unstable();
+        // One key may have had very many changes.
+        let mut parts = gone.chunks(compact::REMOVED_TOGETHER).peekable();
+        loop {
+            let part = parts.next().unwrap_or_default();
+            let last = parts.peek().is_none();
+            self.engine
+                .commit(compact::removal(part, last.then_some(through)))?;
+            if last {
+                break;
+            }
+        }
+        self.compaction_done.send_replace(through);
+        Ok(through < until)
     }
 
     /// Revision up to which history has been dropped from the engine.

@@ -7,7 +7,21 @@ use std::path::Path;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Engine, EngineError, Pressure, Visitor};
+use super::{Batch, Engine, EngineError, Pressure, Visitor, Write};
+
+/// What a batch makes of a map. In a debug build it panics if a key is added that is there.
+pub fn carry_out(batch: Batch, map: &mut BTreeMap<Vec<u8>, Bytes>) {
+    for (key, write) in batch.writes {
+        match write {
+            Write::Add(value) => {
+                let before = map.insert(key, value);
+                debug_assert!(before.is_none(), "a key is added that is there");
+            }
+            Write::Put(value) => drop(map.insert(key, value)),
+            Write::Remove => drop(map.remove(&key)),
+        }
+    }
+}
 
 /// An ordered map behind a lock.
 #[derive(Debug, Default)]
@@ -34,13 +48,7 @@ impl Engine for MemoryEngine {
     }
 
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
-        let mut map = self.map.write();
-        for (key, value) in batch.writes {
-            match value {
-                Some(value) => map.insert(key, value),
-                None => map.remove(&key),
-            };
-        }
+        carry_out(batch, &mut self.map.write());
         Ok(())
     }
 

@@ -31,25 +31,54 @@ impl From<EngineError> for crate::error::StoreError {
     }
 }
 
-/// Changes that happen together or not at all; `None` removes the key.
+/// What becomes of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// It is not there yet and gets this value.
+    Add(Bytes),
+    /// It has this value from now on, whatever it had.
+    Put(Bytes),
+    /// It is gone.
+    Remove,
+}
+
+impl Write {
+    /// The value the key has then.
+    #[must_use]
+    pub fn value(&self) -> Option<&Bytes> {
+        match self {
+            Self::Add(value) | Self::Put(value) => Some(value),
+            Self::Remove => None,
+        }
+    }
+}
+
+/// Changes that happen together or not at all.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The changes; a later one wins over an earlier one of the same key.
-    pub writes: Vec<(Vec<u8>, Option<Bytes>)>,
+    pub writes: Vec<(Vec<u8>, Write)>,
     bytes: usize,
 }
 
 impl Batch {
+    /// Sets a key that is not there yet. It costs less than [`Self::put`]: nothing is looked for that has to be given up.
+    /// Keys of one kind in their order cost the least.
+    pub fn add(&mut self, key: Vec<u8>, value: Bytes) {
+        self.bytes += key.len() + value.len();
+        self.writes.push((key, Write::Add(value)));
+    }
+
     /// Sets a key.
     pub fn put(&mut self, key: Vec<u8>, value: Bytes) {
         self.bytes += key.len() + value.len();
-        self.writes.push((key, Some(value)));
+        self.writes.push((key, Write::Put(value)));
     }
 
     /// Removes a key.
     pub fn remove(&mut self, key: Vec<u8>) {
         self.bytes += key.len();
-        self.writes.push((key, None));
+        self.writes.push((key, Write::Remove));
     }
 
     /// Size of the keys and values.

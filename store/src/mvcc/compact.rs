@@ -15,8 +15,14 @@ use super::schema;
 use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
 
-/// Changes looked at in one step.
+/// Changes looked at in one step, and dropped from the index under one lock.
 pub const STEP_CHANGES: usize = 512;
+
+/// Records that are removed from the engine together: it rewrites whole leaves and waits for the disk.
+pub const REMOVED_TOGETHER: usize = 16 << 10;
+
+/// Most steps until then.
+pub const STEPS_TOGETHER: usize = 32;
 
 /// Changes of one step.
 pub struct Step {
@@ -77,17 +83,21 @@ impl Mvcc {
     }
 }
 
-/// The removal of records from the engine.
+/// The removal of records from the engine, and how far history has been dropped with it.
 #[must_use]
-pub fn removal(gone: &[Revision], through: i64) -> Batch {
+pub fn removal(gone: &[Revision], done: Option<i64>) -> Batch {
     let mut batch = Batch::default();
     for revision in gone {
         batch.remove(schema::meta_key(*revision));
+    }
+    for revision in gone {
         batch.remove(schema::value_key(*revision));
     }
-    batch.put(
-        schema::COMPACTION_DONE_KEY.to_vec(),
-        bytes::Bytes::copy_from_slice(&through.to_be_bytes()),
-    );
+    if let Some(done) = done {
+        batch.put(
+            schema::COMPACTION_DONE_KEY.to_vec(),
+            bytes::Bytes::copy_from_slice(&done.to_be_bytes()),
+        );
+    }
     batch
 }

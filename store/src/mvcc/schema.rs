@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::index::{Life, Stamp};
 use super::recent::Record;
 use super::revision::Revision;
+use crate::engine::Batch;
 
 const META: u8 = b'm';
 const VALUE: u8 = b'v';
@@ -111,6 +112,16 @@ pub fn decode_meta(key: &[u8], value: &[u8]) -> Option<Meta> {
         },
         key: Bytes::copy_from_slice(value.get(META_FIXED..)?),
     })
+}
+
+/// Adds records to what goes to the engine, in the order in which that takes them best. `records` are gone through twice.
+pub fn add_records<'r, R: Iterator<Item = &'r Record>>(batch: &mut Batch, records: impl Fn() -> R) {
+    for record in records() {
+        batch.add(meta_key(record.revision), encode_meta(record));
+    }
+    for record in records().filter(|record| !record.deleted) {
+        batch.add(value_key(record.revision), record.value.clone());
+    }
 }
 
 fn parse_revision(key: &[u8]) -> Option<Revision> {

@@ -86,14 +86,8 @@ fn op(request: Request) -> RequestOp {
 /// Brings everything to the engine and forgets it in memory, as the persister does in time.
 fn store_all(mvcc: &mut Mvcc) -> Outcome {
     let mut batch = Batch::default();
-    for change in mvcc.recent.unstored() {
-        for record in &change.records {
-            batch.put(schema::meta_key(record.revision), schema::encode_meta(record));
-            if !record.deleted {
-                batch.put(schema::value_key(record.revision), record.value.clone());
-            }
-        }
-    }
+    let changes = mvcc.recent.unstored();
+    schema::add_records(&mut batch, || changes.iter().flat_map(|change| &change.records));
     mvcc.engine.commit(batch)?;
     mvcc.recent.mark_stored(mvcc.current, usize::MAX);
     mvcc.recent.trim(0);
@@ -376,7 +370,7 @@ fn compact_to(mvcc: &mut Mvcc, done: i64, until: i64) -> Outcome {
     let step = compact::next_step(mvcc.engine.as_ref(), done, until)?;
     assert_eq!(step.through, until);
     let gone = mvcc.drop_history(&step, until);
-    mvcc.engine.commit(compact::removal(&gone, step.through))?;
+    mvcc.engine.commit(compact::removal(&gone, Some(step.through)))?;
     Ok(())
 }
 

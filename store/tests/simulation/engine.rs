@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use keelson_store::engine::memory::carry_out;
 use keelson_store::engine::{Batch, Engine, EngineError, Pressure, Visitor};
 use parking_lot::Mutex;
 
@@ -90,13 +91,7 @@ impl Engine for SimEngine {
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
         let moment = self.disk.moment();
         if !matches!(moment, Moment::Before) {
-            let mut map = self.map.lock();
-            for (key, value) in batch.writes {
-                match value {
-                    Some(value) => map.insert(key, value),
-                    None => map.remove(&key),
-                };
-            }
+            carry_out(batch, &mut self.map.lock());
         }
         self.crashed(&moment)
     }

@@ -23,12 +23,13 @@ use parking_lot::{Mutex, RwLock};
 use super::values::append::Append;
 use super::values::record::{self, Place, Stored};
 use super::values::{TALLIES, Tally, Values};
-use super::{Batch, Engine, EngineError, Pressure, Visitor};
+use super::{Batch, Engine, EngineError, Pressure, Visitor, Write};
 use generations::Generation;
 
-/// Records in a leaf, sled's unit of reading and writing. With values elsewhere a leaf is some KiB. sled's cache keeps
-/// at least one leaf in each of its 256 shards, so this also bounds what reading costs in memory.
-const LEAF_FANOUT: usize = 64;
+/// Records in a leaf, sled's unit of reading and writing. With values elsewhere a leaf is some KiB; what compressing one
+/// costs beside its bytes counts for more than they do. sled's cache keeps at least one leaf in each of its 256 shards,
+/// so this also bounds what reading costs in memory.
+const LEAF_FANOUT: usize = 128;
 
 /// In the state's folder, beside sled's: the files of values.
 const VALUES_FOLDER: &str = "values";
@@ -334,14 +335,20 @@ impl Engine for SledEngine {
         {
             let _turn = self.changing.lock();
             let handles = self.handles(ATTEMPT)?;
-            // A later change of a key wins, so the last is the one whose value is wanted.
-            let writes: BTreeMap<Vec<u8>, Option<Bytes>> = batch.writes.into_iter().collect();
+            let mut writes = batch.writes;
+            writes.sort_by(|(one, _), (other, _)| one.cmp(other));
             self.write(&handles, ATTEMPT, &mut |db, append, change| {
-                for (key, value) in &writes {
-                    if let Some(place) = place_of(db, key)? {
+                for (position, (key, write)) in writes.iter().enumerate() {
+                    // A later change of a key wins, so the last is the one whose value is wanted.
+                    if writes.get(position + 1).is_some_and(|(next, _)| next == key) {
+                        continue;
+                    }
+                    if !matches!(write, Write::Add(_))
+                        && let Some(place) = place_of(db, key)?
+                    {
                         append.release(place);
                     }
-                    let stored = match value {
+                    let stored = match write.value() {
                         Some(value) if value.len() > record::INLINE_BYTES => {
                             Some(record::apart(append.add(key, value)?))
                         }
