@@ -93,7 +93,8 @@ fn bodies_in_json() {
     fuzz("body").words(FIELDS).rounds(2_000).run(bounded(decode));
 }
 
-/// An object of a type with something in every field, to a depth.
+/// An object of a type with something in every field, to a depth. Fields without anything in them are left out: in
+/// protobuf an empty message is the same as none.
 fn sample(definition: &Definition, depth: usize) -> Value {
     match definition.shape() {
         Shape::Any => json!({"any": [1, "x", null]}),
@@ -120,7 +121,10 @@ fn of_type(ty: &Type, depth: usize) -> Option<Value> {
         Type::List(of) => Value::from(vec![of_type(of, depth)?]),
         Type::Map(of) => json!({"key": of_type(of, depth)?}),
         Type::Named(_) if depth == 0 => return None,
-        Type::Named(id) => sample(id.get(), depth - 1),
+        Type::Named(id) => {
+            let inside = sample(id.get(), depth - 1);
+            return (inside != json!({})).then_some(inside);
+        }
     })
 }
 
@@ -149,15 +153,19 @@ fn bodies_in_protobuf() {
     assert!(kinds.len() > 60, "only {} kinds were written", kinds.len());
     for object in &kinds {
         let read = protobuf::decode(object).expect("what was written is read");
-        let again = protobuf::encode(&read).and_then(|again| protobuf::decode(&again));
-        assert_eq!(again.as_ref(), Ok(&read), "{}", text(&read));
+        assert_eq!(protobuf::encode(&read).as_ref(), Ok(object), "{}", text(&read));
     }
     let decode = |input: &[u8]| {
         let mut framed = b"k8s\0".to_vec();
         framed.extend_from_slice(input.strip_prefix(b"k8s\0").unwrap_or(input));
         if let Ok(read) = protobuf::decode(&framed) {
             serde_json::from_slice::<Value>(&read).expect("JSON is what comes out");
-            let _ = protobuf::encode(&read);
+            // What was read is written in one way only, which is read and written the same.
+            let Ok(written) = protobuf::encode(&read) else {
+                return;
+            };
+            let again = protobuf::decode(&written).and_then(|again| protobuf::encode(&again));
+            assert_eq!(again.as_ref(), Ok(&written), "{}", text(&read));
         }
     };
     let words = [
@@ -211,8 +219,8 @@ fn patches_in_json() {
         "[]",
         "{}",
     ];
-    // Copies may add 3 MiB of text, which is more in memory.
-    fuzz("json-patch").words(&words).run(bounded_to(128 << 20, apply));
+    // Copies may take 32 MiB.
+    fuzz("json-patch").words(&words).run(bounded_to(40 << 20, apply));
 }
 
 #[test]

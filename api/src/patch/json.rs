@@ -7,6 +7,12 @@ use super::{MAX_OPERATIONS, PatchError};
 
 /// The most bytes that copy operations may add: 3 MiB.
 const MAX_COPY_BYTES: usize = 3 << 20;
+/// The most memory that copies may take: short values take much more of it than their text. Ordinary objects, with the
+/// half dozen fields a level has, come to their text's limit first.
+const MAX_COPY_MEMORY: usize = 32 << 20;
+/// Maps are trees whose nodes have room for eleven fields and are half empty at worst.
+const FIELDS_OF_A_NODE: usize = 6;
+const NODE: usize = 11 * size_of::<(String, Value)>() + 16;
 
 /// One step of a patch.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -70,14 +76,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Operation>, PatchError> {
 
 /// Applies a patch, one operation after the other.
 pub fn apply(document: &mut Value, operations: &[Operation]) -> Result<(), PatchError> {
-    let mut copied = 0;
+    let mut copied = Copied::default();
     for operation in operations {
         step(document, operation, &mut copied)?;
     }
     Ok(())
 }
 
-fn step(document: &mut Value, operation: &Operation, copied: &mut usize) -> Result<(), PatchError> {
+fn step(document: &mut Value, operation: &Operation, copied: &mut Copied) -> Result<(), PatchError> {
     match operation {
         Operation::Add { path, value } => add(document, path, value.clone(), "add"),
         Operation::Remove { path } => remove(document, path, "remove").map(|_| ()),
@@ -101,13 +107,7 @@ fn step(document: &mut Value, operation: &Operation, copied: &mut usize) -> Resu
         Operation::Copy { from, path } => {
             let value = document.pointer(from).ok_or_else(|| missing("copy", from))?;
             // Before there are two of it.
-            *copied += weight(value);
-            if *copied > MAX_COPY_BYTES {
-                return Err(PatchError::DoesNotApply(format!(
-                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the \
-                     limit {MAX_COPY_BYTES}"
-                )));
-            }
+            copied.add(value)?;
             let value = value.clone();
             add(document, path, value, "copy")
         }
@@ -126,6 +126,44 @@ fn missing(operation: &str, path: &str) -> PatchError {
     PatchError::DoesNotApply(format!(
         "{operation} operation does not apply: doc is missing path: {path}: missing value"
     ))
+}
+
+/// What copy operations have added.
+#[derive(Default)]
+struct Copied {
+    text: usize,
+    memory: usize,
+}
+
+impl Copied {
+    fn add(&mut self, value: &Value) -> Result<(), PatchError> {
+        self.text += weight(value);
+        self.memory += memory(value);
+        for (size, limit) in [(self.text, MAX_COPY_BYTES), (self.memory, MAX_COPY_MEMORY)] {
+            if size > limit {
+                return Err(PatchError::DoesNotApply(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {size}, exceeding the \
+                     limit {limit}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// About how many bytes a value takes where it is worked on.
+fn memory(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(memory).sum(),
+        Value::Object(map) => {
+            let nodes = NODE * map.len().div_ceil(FIELDS_OF_A_NODE);
+            let fields = map.iter().map(|(key, value)| key.len() + memory(value));
+            nodes + fields.sum::<usize>()
+        }
+        _ => 0,
+    };
+    size_of::<Value>() + inside
 }
 
 /// About how many bytes a value takes as text.
@@ -205,6 +243,25 @@ mod tests {
         let mut document = document;
         apply(&mut document, &operations)?;
         Ok(document)
+    }
+
+    #[test]
+    fn copies_are_bounded_in_text_and_in_memory() {
+        let copies = |document: &Value, times: usize| {
+            let copy = json!({"op": "copy", "from": "/a", "path": "/b/-"});
+            patched(document.clone(), vec![copy; times].into()).map(drop)
+        };
+        let refused = |result: Result<(), PatchError>, limit: usize| match result {
+            Err(PatchError::DoesNotApply(why)) => assert!(why.ends_with(&format!("limit {limit}")), "{why}"),
+            other => panic!("{other:?}"),
+        };
+        let text = json!({"a": "x".repeat(1 << 20), "b": []});
+        assert_eq!(copies(&text, 2), Ok(()));
+        refused(copies(&text, 3), MAX_COPY_BYTES);
+        // Few bytes each, and a hundred times that in memory.
+        let maps = json!({"a": vec![json!({"": 0}); 15_000], "b": []});
+        assert_eq!(copies(&maps, 2), Ok(()));
+        refused(copies(&maps, 4), MAX_COPY_MEMORY);
     }
 
     #[test]
