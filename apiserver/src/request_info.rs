@@ -124,6 +124,7 @@ pub fn percent_decode(text: &str) -> String {
         let escaped = (bytes[at] == b'%')
             .then(|| text.get(at + 1..at + 3))
             .flatten()
+            .filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()))
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match escaped {
             Some(byte) => {
@@ -156,6 +157,12 @@ pub fn query_pairs(query: Option<&str>) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_two_digits_are_an_escape() {
+        assert_eq!(percent_decode("a%2Fb%c3%a9"), "a/b\u{e9}");
+        assert_eq!(percent_decode("%+f%-1%f%"), "%+f%-1%f%");
+    }
 
     fn parse(path: &str) -> ResourceRequest {
         match RequestInfo::parse(path) {

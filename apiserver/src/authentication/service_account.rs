@@ -196,10 +196,10 @@ impl ServiceAccountTokens {
         if !self.issuers.contains(&claims.iss) {
             return Err(format!("unknown issuer {:?}", claims.iss));
         }
-        if claims.exp.is_some_and(|exp| exp + LEEWAY < now) {
+        if claims.exp.is_some_and(|exp| exp.saturating_add(LEEWAY) < now) {
             return Err("the token has expired".into());
         }
-        if claims.nbf.is_some_and(|nbf| nbf - LEEWAY > now) {
+        if claims.nbf.is_some_and(|nbf| nbf.saturating_sub(LEEWAY) > now) {
             return Err("the token is not valid yet".into());
         }
         let common: Vec<String> = claims

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use keelson_api::deletion::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
 use keelson_api::object::Object;
@@ -190,7 +191,7 @@ fn judge(call: &Call<'_>, options: &DeleteOptions, object: &dyn Object) -> ApiRe
             None => Verdict::Pending,
             Some(0) if !held => Verdict::Remove,
             Some(seconds) => {
-                let moment = deleted_at.0 - Duration::from_secs((pending - seconds).unsigned_abs());
+                let moment = hurried(deleted_at.0, pending, seconds, call.now);
                 let meta = marked.meta_mut();
                 meta.deletion_timestamp = Some(Time(moment));
                 meta.deletion_grace_period_seconds = Some(seconds);
@@ -217,6 +218,16 @@ fn judge(call: &Call<'_>, options: &DeleteOptions, object: &dyn Object) -> ApiRe
     }
     strategy.begin_delete(&call.context(call.name), marked.as_mut())?;
     Ok(Verdict::Mark(marked))
+}
+
+/// When an object is to be gone that was to be gone at `deleted_at` after `pending` seconds, and now after fewer. Graces
+/// beyond the end of time began counting at no moment that is known: they begin now.
+fn hurried(deleted_at: Timestamp, pending: i64, seconds: i64, now: Timestamp) -> Timestamp {
+    let earlier = pending.saturating_sub(seconds).unsigned_abs();
+    deleted_at
+        .checked_sub(Duration::from_secs(earlier))
+        .or_else(|_| now.checked_add(Duration::from_secs(seconds.unsigned_abs())))
+        .unwrap_or(now)
 }
 
 /// Whether dependents stay when the caller does not say what is to become of them, as it was before anybody could say so.
@@ -319,5 +330,19 @@ pub async fn delete_collection(
     match failure {
         Some(error) => Err(error),
         None => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_hurried_goes_earlier_even_from_the_end_of_time() {
+        let at = |second: i64| Timestamp::from_second(second).expect("a moment");
+        assert_eq!(hurried(at(130), 30, 10, at(105)), at(110));
+        assert_eq!(hurried(at(100), i64::MAX, 30, at(105)), at(135));
+        assert_eq!(hurried(at(100), i64::MAX, 1 << 62, at(105)), at(105));
+        assert_eq!(hurried(Timestamp::MIN, 30, 0, at(105)), at(105));
     }
 }

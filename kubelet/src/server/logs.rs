@@ -24,6 +24,14 @@ use crate::pods::host_processes;
 use crate::pods::runtime::Activity;
 use crate::pods::worker::Mailbox;
 
+/// What the parameters of a request for a log ask for.
+///
+/// # Errors
+/// A text that says what is wrong with them.
+pub fn asked(query: &str) -> Result<Options, String> {
+    options(&Query::of(query))
+}
+
 fn options(query: &Query) -> Result<Options, String> {
     let count = |key: &str, least: i64| match query.get(key).filter(|text| !text.is_empty()) {
         None => Ok(None),
@@ -32,8 +40,11 @@ fn options(query: &Query) -> Result<Options, String> {
             _ => Err(format!("{{\"message\": \"Invalid request.\"}} {key}: {text:?}")),
         },
     };
-    let since_seconds = count("sinceSeconds", 1)?
-        .map(|seconds| Timestamp::now() - Duration::from_secs(seconds.unsigned_abs()));
+    // Longer ago than there is time means from the beginning.
+    let since_seconds = count("sinceSeconds", 1)?.map(|seconds| {
+        let ago = Duration::from_secs(seconds.unsigned_abs());
+        Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::MIN)
+    });
     let since_time = match query.get("sinceTime").filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => Some(
@@ -193,4 +204,20 @@ fn stream(
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_before_all_time_is_since_the_beginning() {
+        let since = |query: &str| asked(query).map(|options| options.since);
+        assert_eq!(
+            since("sinceSeconds=9223372036854775807"),
+            Ok(Some(Timestamp::MIN))
+        );
+        assert!(since("sinceSeconds=5").is_ok_and(|since| since < Some(Timestamp::now())));
+        assert!(since("sinceSeconds=0").is_err());
+    }
 }

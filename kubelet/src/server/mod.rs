@@ -5,7 +5,7 @@
 //! - [`streaming`]: exec, attach and port-forward, handed on to the runtime
 //! - [`stats`]: what pods use
 
-mod logs;
+pub mod logs;
 mod reply;
 mod routes;
 mod stats;

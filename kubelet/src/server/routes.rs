@@ -20,7 +20,7 @@ const APISERVER: &str = "kube-apiserver-kubelet-client";
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(key), decode(value))
@@ -60,6 +60,7 @@ fn decode(text: &str) -> String {
         let hex = |range: std::ops::Range<usize>| {
             bytes
                 .get(range)
+                .filter(|pair| pair.iter().all(u8::is_ascii_hexdigit))
                 .and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
         };
         match bytes[at] {
