@@ -50,6 +50,8 @@ const LONGEST: usize = 8 << 10;
 const KEEP_BYTES: usize = 2 << 10;
 /// How often a shorter input is tried that fails, too.
 const SHORTENINGS: u32 = 4_000;
+/// And for how long: one that fails for taking too long does so every time.
+const SHORTENING: Duration = Duration::from_secs(60);
 
 /// A decoder and what it is fed with.
 pub struct Fuzz {
@@ -191,7 +193,9 @@ impl Fuzz {
         // Thousands of panics are wanted now; one was told of.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let short = mutate::shorten(input, SHORTENINGS, &fails);
+        let begun = Instant::now();
+        let fails_still = |input: &[u8]| begun.elapsed() < SHORTENING && fails(input);
+        let short = mutate::shorten(input, SHORTENINGS, &fails_still);
         std::panic::set_hook(hook);
         let path = corpus::keep(&self.folder, "found", &short);
         panic!(
