@@ -10,7 +10,9 @@ use std::path::Path;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use serde_yaml::Value;
+use serde_json::Value;
+
+use crate::yaml;
 
 /// Why a `--config` file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -97,18 +99,14 @@ fn file_arguments(path: &Path, given: &HashSet<String>) -> Result<Vec<OsString>,
         path: display.clone(),
         reason,
     };
-    let document: Value = serde_yaml::from_str(&text).map_err(|error| format(error.to_string()))?;
+    let document: Value = yaml::from_str(&text).map_err(|error| format(error.to_string()))?;
     let mapping = match document {
         Value::Null => return Ok(Vec::new()),
-        Value::Mapping(mapping) => mapping,
+        Value::Object(mapping) => mapping,
         _ => return Err(format("want a mapping from flag names to values".into())),
     };
     let mut arguments = Vec::new();
     for (key, value) in mapping {
-        let key = key
-            .as_str()
-            .ok_or_else(|| format("a key is not a string".into()))?
-            .to_owned();
         if key == "config" {
             return Err(format("\"config\" cannot name another file".into()));
         }
@@ -116,7 +114,7 @@ fn file_arguments(path: &Path, given: &HashSet<String>) -> Result<Vec<OsString>,
             continue;
         }
         let values = match value {
-            Value::Sequence(items) => items,
+            Value::Array(items) => items,
             single => vec![single],
         };
         for value in values {

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use serde::Deserialize;
 
 use crate::tls::PemSource;
+use crate::yaml;
 
 /// A bearer token: given, or in a file that is read again when it changes.
 #[derive(Clone)]
@@ -55,7 +56,7 @@ pub enum KubeconfigError {
         /// The file.
         path: PathBuf,
         /// What the parser said.
-        source: serde_yaml::Error,
+        source: yaml::Unread,
     },
     /// It names a context, cluster or user that it does not define.
     #[error("kubeconfig {path}: {what} {name:?} is not defined")]
@@ -85,11 +86,11 @@ impl CurrentContext {
     /// # Errors
     /// What is wrong with it.
     pub fn read(path: &Path) -> Result<Self, KubeconfigError> {
-        let text = std::fs::read(path).map_err(|source| KubeconfigError::Read {
+        let text = std::fs::read_to_string(path).map_err(|source| KubeconfigError::Read {
             path: path.into(),
             source,
         })?;
-        let file: Kubeconfig = serde_yaml::from_slice(&text).map_err(|source| KubeconfigError::Parse {
+        let file: Kubeconfig = yaml::from_str(&text).map_err(|source| KubeconfigError::Parse {
             path: path.into(),
             source,
         })?;
@@ -271,7 +272,7 @@ contexts:
 "#;
 
     fn resolve(text: &str, path: &str) -> Result<CurrentContext, KubeconfigError> {
-        let file: Kubeconfig = serde_yaml::from_str(text).unwrap();
+        let file: Kubeconfig = yaml::from_str(text).unwrap();
         file.resolve(Path::new(path))
     }
 

@@ -3,6 +3,7 @@
 //! - [`config`]: flags, and a `--config` file of the same names, into one `clap` struct
 //! - [`duration`]: durations as Go writes them
 //! - [`kubeconfig`]: where a server is, and who we are to it
+//! - [`yaml`]: bounded reading of YAML
 //! - [`logging`]: `tracing` as text or JSON
 //! - [`signals`], [`notify`]: clean stop on SIGTERM, readiness told to systemd
 //! - [`tls`]: server and client TLS with certificates that are read again when their files change
@@ -22,3 +23,4 @@ pub mod metrics;
 pub mod notify;
 pub mod signals;
 pub mod tls;
+pub mod yaml;

@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use keelson_daemon::yaml;
 use serde::Deserialize;
-use serde_yaml::Value;
+use serde_json::Value;
 
 use super::pod_security::config::PodSecurityConfiguration;
 
@@ -51,7 +52,7 @@ impl AdmissionConfig {
     }
 
     fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
-        let file: File = serde_yaml::from_str(text).context("cannot be decoded")?;
+        let file: File = yaml::from_str(text).context("cannot be decoded")?;
         let known = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1"];
         if !known.contains(&file.api_version.as_str()) || file.kind != "AdmissionConfiguration" {
             bail!(
@@ -72,7 +73,7 @@ impl AdmissionConfig {
                     // Beside the file that names it, unless said otherwise.
                     let path = folder.join(&plugin.path);
                     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-                    serde_yaml::from_str(&text).with_context(|| path.display().to_string())?
+                    yaml::from_str(&text).with_context(|| path.display().to_string())?
                 }
             };
             config.pod_security = PodSecurityConfiguration::read(given).context("PodSecurity")?;

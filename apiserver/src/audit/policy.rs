@@ -4,6 +4,7 @@ use std::path::Path as FilePath;
 
 use anyhow::{Context as _, bail};
 use keelson_api::field::{Error, Path, aggregate};
+use keelson_daemon::yaml;
 use serde::{Deserialize, Serialize};
 
 use super::event::Stage;
@@ -100,7 +101,7 @@ impl Policy {
     }
 
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
-        let policy: Self = serde_yaml::from_str(text).context("failed decoding")?;
+        let policy: Self = yaml::from_str(text).context("failed decoding")?;
         if policy.api_version != "audit.k8s.io/v1" || policy.kind != "Policy" {
             bail!(
                 "failed decoding: no kind {:?} is registered for version {:?}",

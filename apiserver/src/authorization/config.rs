@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use keelson_api::field::{Error, Path, aggregate};
+use keelson_daemon::yaml;
 use serde::Deserialize;
 
 use super::conditions::Conditions;
@@ -215,7 +216,7 @@ pub fn steps_of(text: &str) -> anyhow::Result<Vec<Step>> {
 
 impl AuthorizationConfiguration {
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let config: Self = serde_yaml::from_str(text).context("cannot be decoded")?;
+        let config: Self = yaml::from_str(text).context("cannot be decoded")?;
         let known = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
         if !known.contains(&config.api_version.as_str()) || config.kind != "AuthorizationConfiguration" {
             bail!(

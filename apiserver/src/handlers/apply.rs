@@ -5,9 +5,8 @@ use keelson_api::names::Gvk;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult, MODIFIED};
 use keelson_api::strict::{self, FieldValidation};
-use keelson_api::text::quote;
+use keelson_daemon::yaml::{self, Twice, Unread};
 use serde_json::{Value, json};
-use serde_saphyr::{DuplicateKeyPolicy, Error};
 
 use super::managers::{self, Forms};
 use super::update::{Base, update_with};
@@ -101,27 +100,13 @@ fn lenient(body: &[u8]) -> Result<(Value, Option<String>), String> {
         return Ok((value, None));
     }
     let text = std::str::from_utf8(body).map_err(|e| e.to_string())?;
-    let options = |duplicate_keys| {
-        serde_saphyr::options! {
-            duplicate_keys: duplicate_keys,
-            with_snippet: false,
-        }
-    };
-    match serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::Error)) {
+    match yaml::read(text, Twice::Refused) {
         Ok(value) => Ok((value, None)),
-        Err(error) => {
-            let Error::DuplicateMappingKey { key, location } = error.without_snippet() else {
-                return Err(format!("error converting YAML to JSON: {error}"));
-            };
-            let why = format!(
-                "error converting YAML to JSON: yaml: unmarshal errors:\n  line {}: key {} already set in map",
-                location.line(),
-                quote(key.as_deref().unwrap_or_default())
-            );
-            let value = serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::LastWins))
-                .map_err(|e| e.to_string())?;
-            Ok((value, Some(why)))
+        Err(why @ Unread::Duplicate { .. }) => {
+            let value = yaml::read(text, Twice::Last).map_err(|e| e.to_string())?;
+            Ok((value, Some(format!("error converting YAML to JSON: {why}"))))
         }
+        Err(why) => Err(format!("error converting YAML to JSON: {why}")),
     }
 }
 

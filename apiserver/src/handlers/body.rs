@@ -5,6 +5,7 @@ use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::strict::FieldValidation;
 use keelson_api::{schema, strict};
+use keelson_daemon::yaml;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -160,6 +161,6 @@ pub fn yaml_to_json(yaml: &[u8]) -> ApiResult<Bytes> {
     let bad =
         |e: &dyn std::fmt::Display| ApiError::bad_request(format!("error converting YAML to JSON: {e}"));
     let text = std::str::from_utf8(yaml).map_err(|e| bad(&e))?;
-    let value: Value = serde_saphyr::from_str(text).map_err(|e| bad(&e))?;
+    let value: Value = yaml::from_str(text).map_err(|e| bad(&e))?;
     serde_json::to_vec(&value).map(Bytes::from).map_err(|e| bad(&e))
 }

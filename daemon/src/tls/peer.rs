@@ -25,7 +25,11 @@ pub struct CertificateIdentity {
 }
 
 impl CertificateIdentity {
-    pub(super) fn from_der(certificate: &[u8]) -> Result<Self, String> {
+    /// The names in this certificate.
+    ///
+    /// # Errors
+    /// When it is none, or its names are no text.
+    pub fn from_der(certificate: &[u8]) -> Result<Self, String> {
         let (_, certificate) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
         let subject = certificate.subject();
         let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, OwnerReference, Preconditions};
 use keelson_api::ObjectKey;
 use keelson_client::Informer;
+use keelson_daemon::yaml;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -46,7 +47,7 @@ pub fn is_mirror(pod: &Pod) -> bool {
 /// # Errors
 /// A text that says what is wrong with it.
 pub fn read(text: &str, file: &str, node: &str) -> Result<Pod, String> {
-    let mut pod: Pod = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+    let mut pod: Pod = yaml::from_str(text).map_err(|error| error.to_string())?;
     let name = pod
         .metadata
         .name

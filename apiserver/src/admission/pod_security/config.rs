@@ -4,7 +4,7 @@
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
-use serde_yaml::Value;
+use serde_json::Value;
 
 use super::policy::{Bar, Level, Policy, Version};
 
@@ -68,7 +68,7 @@ impl PodSecurityConfiguration {
     /// # Errors
     /// When it makes no sense.
     pub fn read(given: Value) -> anyhow::Result<Self> {
-        let file: File = serde_yaml::from_value(given).context("cannot be decoded")?;
+        let file: File = serde_json::from_value(given).context("cannot be decoded")?;
         if file.api_version != "pod-security.admission.config.k8s.io/v1"
             || file.kind != "PodSecurityConfiguration"
         {

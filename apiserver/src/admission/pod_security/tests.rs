@@ -116,7 +116,9 @@ fn pods_that_are_there_already_are_told_of() {
 fn a_configuration_says_what_holds_by_default_and_who_is_exempt() {
     let read = |text: &str| {
         let head = "apiVersion: pod-security.admission.config.k8s.io/v1\nkind: PodSecurityConfiguration\n";
-        config::PodSecurityConfiguration::read(serde_yaml::from_str(&format!("{head}{text}")).expect("YAML"))
+        config::PodSecurityConfiguration::read(
+            keelson_daemon::yaml::from_str(&format!("{head}{text}")).expect("YAML"),
+        )
     };
     let config = read(
         "defaults: {enforce: baseline, warn: restricted, warn-version: v1.30}\n\

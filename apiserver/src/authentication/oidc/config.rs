@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use keelson_api::field::{Error, Path, aggregate};
 use keelson_daemon::tls::PemSource;
+use keelson_daemon::yaml;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -309,8 +310,12 @@ impl OidcArgs {
 }
 
 impl AuthenticationConfiguration {
-    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
-        let config: Self = serde_yaml::from_str(text).context("cannot be decoded")?;
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = yaml::from_str(text).context("cannot be decoded")?;
         let known = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
         if !known.contains(&config.api_version.as_str()) || config.kind != "AuthenticationConfiguration" {
             bail!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use keelson_api::field::{Error, Path, aggregate};
+use keelson_daemon::yaml;
 use serde::Deserialize;
 
 use super::ciphers::{AES_KEYS, BOX_KEYS};
@@ -143,7 +144,7 @@ impl EncryptionConfiguration {
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let config: Self = serde_yaml::from_str(text).map_err(|error| Wrong::Syntax(error.to_string()))?;
+        let config: Self = yaml::from_str(text).map_err(|error| Wrong::Syntax(error.to_string()))?;
         if config.api_version != "apiserver.config.k8s.io/v1" || config.kind != "EncryptionConfiguration" {
             return Err(Wrong::Syntax(format!(
                 "no kind {:?} is registered for version {:?}",
