@@ -3,7 +3,7 @@
 //! A webhook is at a URL, or at a service: then any ready endpoint of the service answers, and shows a certificate for
 //! the service's name.
 
-mod trust;
+pub mod trust;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -74,7 +74,7 @@ pub fn add_aggregated(items: &mut Vec<Value>, remotes: &Remotes) {
 }
 
 /// The resources of an APIResourceList in the form of the aggregated documents.
-fn aggregated(group: &str, version: &str, resources: &[Value]) -> Vec<Value> {
+pub fn aggregated(group: &str, version: &str, resources: &[Value]) -> Vec<Value> {
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let response = |resource: &Value| {
         let own = |field: &str, default: &str| match text(resource, field) {

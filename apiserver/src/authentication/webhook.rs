@@ -53,7 +53,8 @@ impl Version {
     }
 }
 
-type Found = Result<(User, Vec<String>), String>;
+/// A user and audiences, or why there are none.
+pub type Found = Result<(User, Vec<String>), String>;
 
 /// The webhook and what it has said lately.
 pub struct TokenWebhook {
@@ -104,14 +105,26 @@ impl TokenWebhook {
             .webhook
             .post(Bytes::from(review.to_string()), TIMEOUT)
             .await?;
-        let review: Review = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
-        let found = judge(review.status, audiences);
+        let found = judge(status_of(&answer)?, audiences);
         self.remembered.keep(question, found.clone(), self.lifetime);
         found
     }
 }
 
-fn judge(status: TokenReviewStatus, audiences: &[String]) -> Found {
+/// What a webhook has found out.
+///
+/// # Errors
+/// When its answer is no review.
+pub fn status_of(answer: &[u8]) -> Result<TokenReviewStatus, String> {
+    let review: Review = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
+    Ok(review.status)
+}
+
+/// Whose token it is, and for which of `audiences`.
+///
+/// # Errors
+/// Why it is nobody's.
+pub fn judge(status: TokenReviewStatus, audiences: &[String]) -> Found {
     if status.authenticated != Some(true) {
         return Err(match status.error {
             Some(error) if !error.is_empty() => error,

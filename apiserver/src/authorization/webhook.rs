@@ -137,9 +137,17 @@ impl WebhookAuthorizer {
                 }
             }
         };
-        let review: Review = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
-        judge(review.status)
+        opinion_of(&answer)
     }
+}
+
+/// What a webhook thinks, and why.
+///
+/// # Errors
+/// When its answer is no review, or contradicts itself.
+pub fn opinion_of(answer: &[u8]) -> Result<(Opinion, String), String> {
+    let review: Review = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
+    judge(review.status)
 }
 
 fn judge(status: SubjectAccessReviewStatus) -> Result<(Opinion, String), String> {

@@ -142,7 +142,7 @@ struct Outcome {
 }
 
 /// The objects out of a review that answers the question `uid`.
-fn converted(answer: &[u8], review: &str, uid: &str) -> Result<Vec<Value>, String> {
+pub fn converted(answer: &[u8], review: &str, uid: &str) -> Result<Vec<Value>, String> {
     let answer: Review = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
     if answer.api_version != review || answer.kind != "ConversionReview" {
         let expected = Gvk::from_api_version(review, "ConversionReview");
@@ -166,7 +166,7 @@ fn converted(answer: &[u8], review: &str, uid: &str) -> Result<Vec<Value>, Strin
 }
 
 /// An object may change its form, but not which object it is.
-fn check(original: &Value, converted: &Value, wanted: &str) -> Result<(), String> {
+pub fn check(original: &Value, converted: &Value, wanted: &str) -> Result<(), String> {
     let text = |object: &Value, pointer: &str| {
         let found = object.pointer(pointer).and_then(Value::as_str);
         found.unwrap_or_default().to_owned()
@@ -198,7 +198,7 @@ fn check(original: &Value, converted: &Value, wanted: &str) -> Result<(), String
 }
 
 /// Of the metadata a webhook changes labels and annotations; everything else stays what it was.
-fn restore_metadata(original: &Value, converted: &mut Value) -> Result<(), String> {
+pub fn restore_metadata(original: &Value, converted: &mut Value) -> Result<(), String> {
     let Some(given) = converted.get("metadata") else {
         return Err("missing metadata in converted object".to_owned());
     };

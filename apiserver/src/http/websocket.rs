@@ -83,7 +83,10 @@ fn accept(key: &[u8]) -> String {
 
 /// Sends the lines until there are no more, or the client has had enough. Pings and its wish to close are answered by the
 /// protocol's own layer while it is listened to.
-async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut lines: Pieces) -> Result<(), Error> {
+///
+/// # Errors
+/// When the connection breaks, or the client does not keep to the protocol.
+pub async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut lines: Pieces) -> Result<(), Error> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(SHORT))
         .max_frame_size(Some(SHORT));

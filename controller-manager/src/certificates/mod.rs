@@ -12,7 +12,7 @@
 
 pub mod approving;
 pub mod cleaner;
-mod recognize;
+pub mod recognize;
 mod sign;
 pub mod signing;
 

@@ -7,6 +7,7 @@ use ring::signature::{
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
     RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 /// How a token is signed.
@@ -92,6 +93,21 @@ enum Material {
     /// An uncompressed point.
     P256(Vec<u8>),
     P384(Vec<u8>),
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    #[serde(default)]
+    keys: Vec<Value>,
+}
+
+/// The keys of a JSON Web Key Set. Those for other purposes and of kinds nobody here knows are left out.
+///
+/// # Errors
+/// When it is none.
+pub fn of_set(document: &[u8]) -> Result<Vec<Key>, serde_json::Error> {
+    let set: KeySet = serde_json::from_slice(document)?;
+    Ok(set.keys.iter().filter_map(Key::parse).collect())
 }
 
 impl Key {

@@ -5,7 +5,7 @@
 //! | [`config`] | flags, and `AuthenticationConfiguration` |
 //! | [`expressions`] | what is computed from claims in CEL |
 //! | [`keys`] | an issuer's keys |
-//! | `signer` | an issuer, and whether a token is one of its own |
+//! | [`signer`] | an issuer, and whether a token is one of its own |
 //! | `distributed` | groups that a token does not say but says where to ask for |
 //! | [`claims`] | from claims to a user |
 //!
@@ -16,7 +16,7 @@ pub mod config;
 mod distributed;
 pub mod expressions;
 pub mod keys;
-mod signer;
+pub mod signer;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use super::B64;
-use super::keys::{Algorithm, Key};
+use super::keys::{self, Algorithm, Key};
 use crate::outbound::HttpClient;
 
 /// How long an issuer may take.
@@ -30,28 +30,27 @@ struct Header {
     kid: String,
 }
 
-#[derive(Deserialize)]
-struct Discovered {
-    issuer: String,
-    jwks_uri: String,
-}
-
-#[derive(Deserialize)]
-struct KeySet {
-    #[serde(default)]
-    keys: Vec<Value>,
+/// What an issuer says of itself (OpenID Connect Discovery, section 4.2).
+#[derive(Debug, Deserialize)]
+pub struct Discovered {
+    /// Its own name.
+    pub issuer: String,
+    /// Where its keys are.
+    pub jwks_uri: String,
 }
 
 /// A token taken apart, believed in nothing yet.
-pub(super) struct Token<'t> {
+pub struct Token<'t> {
     message: &'t str,
     signature: Vec<u8>,
     header: Header,
-    pub(super) claims: Map<String, Value>,
+    /// What it says.
+    pub claims: Map<String, Value>,
 }
 
 impl<'t> Token<'t> {
-    pub(super) fn parse(text: &'t str) -> Option<Self> {
+    /// Takes a token apart; `None` when it is none.
+    pub fn parse(text: &'t str) -> Option<Self> {
         let (message, signature) = text.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
         Some(Self {
@@ -70,7 +69,7 @@ impl<'t> Token<'t> {
     }
 
     /// Who it says made it.
-    pub(super) fn issuer(&self) -> Option<&str> {
+    pub fn issuer(&self) -> Option<&str> {
         self.claims.get("iss")?.as_str()
     }
 }
@@ -175,7 +174,9 @@ impl Signer {
             return Ok(());
         }
         *fetched = Some(Instant::now());
-        let found: Discovered = self.read(&self.discovery).await?;
+        let document = self.get(&self.discovery, HeaderMap::new()).await?;
+        let found: Discovered =
+            serde_json::from_slice(&document).map_err(|error| format!("{}: {error}", self.discovery))?;
         if found.issuer != self.url {
             return Err(format!(
                 "oidc: issuer did not match the issuer returned by provider, expected {:?} got {:?}",
@@ -186,9 +187,8 @@ impl Signer {
             .jwks_uri
             .parse()
             .map_err(|error| format!("jwks_uri {:?}: {error}", found.jwks_uri))?;
-        let set: KeySet = self.read(&place).await?;
-        // Keys for other purposes and of kinds nobody here knows may be among them.
-        let keys: Vec<Key> = set.keys.iter().filter_map(Key::parse).collect();
+        let document = self.get(&place, HeaderMap::new()).await?;
+        let keys = keys::of_set(&document).map_err(|error| format!("{place}: {error}"))?;
         tracing::info!(
             issuer = self.url,
             keys = keys.len(),
@@ -196,11 +196,6 @@ impl Signer {
         );
         self.keys.store(keys.into());
         Ok(())
-    }
-
-    async fn read<T: for<'d> Deserialize<'d>>(&self, url: &Uri) -> Result<T, String> {
-        let body = self.get(url, HeaderMap::new()).await?;
-        serde_json::from_slice(&body).map_err(|error| format!("{url}: {error}"))
     }
 
     /// What is at a URL.

@@ -1,16 +1,11 @@
-//! The decoders of kube-apiserver, fed with what nobody should send.
+//! What requests bring to be computed.
 
-use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use keelson_api::field::Path;
 use keelson_api::schema;
-use keelson_apiserver::audit::policy::Policy;
-use keelson_apiserver::authentication::token_file::TokenFile;
 use keelson_apiserver::cel::check::Names;
 use keelson_apiserver::cel::eval::Budget;
 use keelson_apiserver::cel::types::of_definition;
@@ -18,25 +13,10 @@ use keelson_apiserver::cel::value::Value as Computed;
 use keelson_apiserver::cel::{Program, json};
 use keelson_apiserver::custom::definition::{Definition, schema_of};
 use keelson_apiserver::custom::schema::{Schema, check, defaults, formats, pattern_of, prune, rules};
-use keelson_apiserver::handlers::options::{ListOptions, Query, parse_delete_options, resource_version};
-use keelson_apiserver::http::negotiate;
-use keelson_apiserver::outbound::kubeconfig::Webhook;
-use keelson_apiserver::request_info::RequestInfo;
-use keelson_apiserver::storage::encryption::config::EncryptionConfiguration;
-use keelson_apiserver::storage::paging::Position;
-use keelson_fuzz::{Counted, Fuzz, bounded};
+use keelson_fuzz::bounded;
 use serde_json::Value;
 
-#[global_allocator]
-static ALLOCATOR: Counted = Counted;
-
-fn fuzz(name: &str) -> Fuzz {
-    Fuzz::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus"), name)
-}
-
-fn text(input: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(input)
-}
+use super::{fuzz, text};
 
 const CEL: &[&str] = &[
     "self",
@@ -146,7 +126,7 @@ const CEL: &[&str] = &[
 fn expressions() {
     let definition = schema::by_kind("", "v1", "Pod").expect("pods");
     let declared = of_definition(definition);
-    let pod: Value = serde_json::from_str(include_str!("corpus/cel-object.json")).expect("a pod");
+    let pod: Value = serde_json::from_str(include_str!("../corpus/cel-object.json")).expect("a pod");
     let run = |input: &[u8]| {
         let Ok(program) = Program::parse(&text(input)) else {
             return;
@@ -295,168 +275,4 @@ fn formats_and_patterns() {
         "(?P<n>",
     ];
     fuzz("format").words(&words).rounds(1_000).run(bounded(holds));
-}
-
-#[test]
-fn paths_queries_and_tokens() {
-    let read = |input: &[u8]| {
-        let input = text(input);
-        let (path, query) = input.split_once('?').unwrap_or((&input, ""));
-        let _ = RequestInfo::parse(path);
-        let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        if let Ok(options) = ListOptions::parse(Query(&pairs)) {
-            let _ = (options.validate(true), options.validate(false), options.moment());
-            let _ = Position::decode(&options.continue_token);
-        }
-        let _ = resource_version(&input);
-        if let Ok(position) = Position::decode(&input) {
-            assert_eq!(Position::decode(&position.encode()).ok(), Some(position));
-        }
-    };
-    let words = [
-        "/api/v1",
-        "/apis/",
-        "/namespaces/",
-        "/watch",
-        "/pods",
-        "/status",
-        "/proxy/",
-        "/%2F",
-        "%",
-        "%00",
-        "//",
-        "?",
-        "&",
-        "=",
-        "limit=",
-        "continue=",
-        "resourceVersion=",
-        "resourceVersionMatch=",
-        "NotOlderThan",
-        "Exact",
-        "sendInitialEvents=true",
-        "timeoutSeconds=",
-        "watch=1",
-        "labelSelector=",
-        "-1",
-        "9223372036854775808",
-    ];
-    fuzz("request").words(&words).run(bounded(read));
-}
-
-#[test]
-fn media_types() {
-    let read = |input: &[u8]| {
-        let Ok(value) = HeaderValue::from_bytes(input) else {
-            return;
-        };
-        let mut headers = HeaderMap::new();
-        for name in [ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE] {
-            headers.insert(name, value.clone());
-        }
-        let _ = negotiate::accepted(&headers);
-        let _ = (negotiate::form(&headers, true), negotiate::form(&headers, false));
-        let _ = (
-            negotiate::body_encoding(&headers),
-            negotiate::accepts_gzip(&headers),
-        );
-    };
-    let words = [
-        "application/json",
-        "application/yaml",
-        "application/vnd.kubernetes.protobuf",
-        "*/*",
-        "application/*",
-        ";",
-        "as=Table",
-        "v=v1",
-        "g=meta.k8s.io",
-        "q=0.1",
-        "q=",
-        ",",
-        "=",
-        "\"",
-        "gzip",
-        "stream=watch",
-        "charset=utf-8",
-    ];
-    fuzz("media-type").words(&words).run(bounded(read));
-}
-
-#[test]
-fn options_of_deletes() {
-    let read = |input: &[u8]| drop(parse_delete_options(input));
-    let words = [
-        "\"propagationPolicy\":",
-        "\"Orphan\"",
-        "\"gracePeriodSeconds\":",
-        "\"preconditions\":",
-        "\"uid\":",
-        "\"dryRun\":",
-        "[\"All\"]",
-        "-1",
-        "null",
-        "\"kind\":\"DeleteOptions\"",
-        "\"apiVersion\":\"v1\"",
-    ];
-    fuzz("delete-options").words(&words).run(bounded(read));
-}
-
-const FILES: &[&str] = &[
-    "apiVersion: ",
-    "kind: ",
-    "rules:\n",
-    "- level: ",
-    "resources:\n",
-    "providers:\n",
-    "- identity: {}\n",
-    "aescbc:\n",
-    "keys:\n",
-    "secret: ",
-    "&a",
-    "*a",
-    "<<: *a",
-    "~",
-    "[]",
-    "{}",
-    "\n  ",
-    "-1",
-    "!!binary ",
-    "clusters:\n",
-    "users:\n",
-    "\"",
-    ",",
-    "\r\n",
-    "#",
-];
-
-/// A decoder that reads files, fed with them.
-fn file<T>(name: &str, load: impl Fn(&FilePath) -> T) {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}-{}", std::process::id()));
-    let read = |input: &[u8]| {
-        std::fs::write(&path, input).expect("the file");
-        drop(load(&path));
-    };
-    fuzz(name).words(FILES).rounds(2_000).run(bounded(read));
-    let _ = std::fs::remove_file(&path);
-}
-
-#[test]
-fn audit_policies() {
-    file("audit-policy", Policy::load);
-}
-
-#[test]
-fn files_of_keys() {
-    file("encryption", EncryptionConfiguration::load);
-}
-
-#[test]
-fn files_of_tokens() {
-    file("token-file", TokenFile::load);
-}
-
-#[test]
-fn kubeconfigs_of_webhooks() {
-    file("webhook-kubeconfig", Webhook::load);
 }

@@ -1,0 +1,152 @@
+//! Tokens, keys, certificates and requests for them.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use keelson_apiserver::authentication::oidc::keys::{self, Algorithm};
+use keelson_apiserver::authentication::oidc::signer::Token;
+use keelson_apiserver::registry::certificates::request;
+use keelson_apiserver::webhook::trust;
+use keelson_fuzz::bounded;
+use rcgen::{CertificateParams, DnType, KeyPair};
+
+use super::{fuzz, text};
+
+const PEM: &[&str] = &[
+    "-----BEGIN CERTIFICATE REQUEST-----\n",
+    "-----BEGIN CERTIFICATE-----\n",
+    "-----END CERTIFICATE REQUEST-----\n",
+    "-----END CERTIFICATE-----\n",
+    "-----\n",
+    "\x30\x03",
+    "\x06\x03\x55\x04\x0a",
+    "\x06\x03\x55\x04\x03",
+    "\x0c\x01",
+    "\x1e\x02",
+];
+
+/// DER as text: mutations of the text seldom are what they stand for.
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
+}
+
+fn params() -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["n1".to_owned(), "10.0.0.1".to_owned()]).expect("names");
+    let name = &mut params.distinguished_name;
+    name.push(DnType::CommonName, "system:node:n1");
+    name.push(DnType::OrganizationName, "system:nodes");
+    params
+}
+
+#[test]
+fn requests_for_certificates() {
+    let read = |input: &[u8]| {
+        for text in [input, pem("CERTIFICATE REQUEST", input).as_bytes()] {
+            let _ = (request::complaint(text), request::organizations(text));
+        }
+    };
+    let key = KeyPair::generate().expect("a key");
+    let whole = params().serialize_request(&key).expect("a request");
+    let examples = [whole.der().to_vec(), whole.pem().expect("text").into_bytes()];
+    fuzz("certificate-request")
+        .examples(examples)
+        .words(PEM)
+        .rounds(500)
+        .run(bounded(read));
+}
+
+#[test]
+fn bundles_of_authorities() {
+    let read = |input: &[u8]| {
+        for text in [input, pem("CERTIFICATE", input).as_bytes()] {
+            let _ = request::chain_complaint(text);
+            let _ = trust::trusting(text, None);
+        }
+    };
+    let key = KeyPair::generate().expect("a key");
+    let whole = params().self_signed(&key).expect("a certificate");
+    let examples = [
+        whole.der().to_vec(),
+        whole.pem().into_bytes(),
+        whole.pem().repeat(3).into_bytes(),
+    ];
+    fuzz("bundle")
+        .examples(examples)
+        .words(PEM)
+        .rounds(300)
+        .run(bounded(read));
+}
+
+/// Tokens, and what they are made of before it is encoded: three lines for their three parts.
+#[test]
+fn tokens_of_issuers() {
+    let read = |input: &[u8]| {
+        let whole = text(input);
+        let encoded: Vec<String> = whole
+            .split('\n')
+            .map(|part| URL_SAFE_NO_PAD.encode(part))
+            .collect();
+        for token in [whole.as_ref(), &encoded.join(".")] {
+            if let Some(token) = Token::parse(token) {
+                let _ = (token.issuer(), token.claims.len());
+            }
+        }
+    };
+    let examples = [
+        b"{\"alg\":\"RS256\",\"kid\":\"a\"}\n{\"iss\":\"https://a\",\"aud\":[\"b\"],\"exp\":1e300}\nx"
+            .to_vec(),
+        b"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2EifQ.AAAA".to_vec(),
+    ];
+    let words = [
+        ".",
+        "\n",
+        "{}",
+        "\"alg\":\"none\"",
+        "\"kid\":",
+        "\"iss\":",
+        "\"aud\":",
+        "\"exp\":-1",
+        "[",
+        "=",
+    ];
+    fuzz("id-token")
+        .examples(examples)
+        .words(&words)
+        .run(bounded(read));
+}
+
+#[test]
+fn keys_of_issuers() {
+    let read = |input: &[u8]| {
+        for key in keys::of_set(input).unwrap_or_default() {
+            for algorithm in Algorithm::ALL {
+                assert!(!key.verifies(algorithm, b"message", &[1; 64]), "{key:?}");
+            }
+        }
+    };
+    let words = [
+        "\"keys\":[",
+        "{\"kty\":\"RSA\",",
+        "{\"kty\":\"EC\",",
+        "\"crv\":\"P-256\"",
+        "\"crv\":\"P-384\"",
+        "\"n\":",
+        "\"e\":\"AQAB\"",
+        "\"x\":",
+        "\"y\":",
+        "\"use\":\"sig\"",
+        "\"kid\":",
+        "AAAA",
+        "____",
+        "null",
+    ];
+    fuzz("jwks").words(&words).rounds(500).run(bounded(read));
+}

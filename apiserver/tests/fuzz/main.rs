@@ -1,0 +1,30 @@
+//! The decoders of kube-apiserver, fed with what nobody should send.
+//!
+//! | module | what is read |
+//! | --- | --- |
+//! | `requests` | paths, parameters, headers and bodies of requests |
+//! | `expressions` | what requests bring to be computed: CEL, schemas, patterns |
+//! | `credentials` | tokens, keys, certificates and requests for them |
+//! | `answers` | what webhooks, extension servers and issuers answer |
+//! | `files` | configuration files |
+//! | `stored` | what the store holds |
+
+mod answers;
+mod credentials;
+mod expressions;
+mod files;
+mod requests;
+mod stored;
+
+use keelson_fuzz::{Counted, Fuzz};
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+
+fn fuzz(name: &str) -> Fuzz {
+    Fuzz::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus"), name)
+}
+
+fn text(input: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(input)
+}
