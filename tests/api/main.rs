@@ -1,5 +1,6 @@
 //! What clients see of the API that stock ones do not show: answers under load, moments of the past and to come, the
-//! bytes of watches, media types, what is behind `proxy`, and other API servers behind this one.
+//! bytes of watches, media types, what is wrong with requests, what is behind `proxy`, and other API servers behind this
+//! one.
 //!
 //! Each story has a store and an apiserver of its own on free ports of the loopback address.
 
@@ -11,3 +12,4 @@ mod fairness;
 mod media;
 mod moments;
 mod proxying;
+mod requests;

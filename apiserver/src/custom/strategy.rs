@@ -25,7 +25,7 @@ use super::definition::schema_of;
 use super::names::{self, Form, ScalePaths};
 use super::scale::CustomScale;
 use super::schema::ownership::Root;
-use super::schema::{Schema, check, defaults, prune, rules};
+use super::schema::{Schema, check, defaults, embedded, prune, rules};
 use crate::registry::common::cells;
 use crate::registry::info::ResourceInfo;
 use crate::registry::selected::{self, Selected};
@@ -128,12 +128,24 @@ impl CustomStrategy {
         self.form
     }
 
-    /// Prunes and fills in defaults; the fields that were removed.
-    pub fn normalize(&self, value: &mut Value) -> Vec<String> {
+    /// Prunes what this server or a webhook has at hand, and fills in defaults.
+    pub fn normalize(&self, value: &mut Value) {
+        prune::object(value, self.schema(), &mut Vec::new());
+        embedded::repair(value, self.schema());
+        defaults::apply(value, self.schema());
+    }
+
+    /// The same for what a client sends; the paths of what was removed.
+    fn normalize_sent(&self, value: &mut Value) -> Result<Vec<String>, Error> {
         let mut removed = Vec::new();
         prune::object(value, self.schema(), &mut removed);
+        removed.sort();
+        let mut in_embedded = Vec::new();
+        embedded::read(value, self.schema(), &mut in_embedded)?;
+        in_embedded.sort();
+        removed.append(&mut in_embedded);
         defaults::apply(value, self.schema());
-        removed
+        Ok(removed)
     }
 
     fn untyped(&self, value: Value) -> Result<Unstructured, String> {
@@ -266,13 +278,11 @@ impl ErasedStrategy for CustomStrategy {
     }
 
     fn read(&self, mut value: Value) -> Result<Request, String> {
-        let about_metadata = Self::metadata(&mut value)?;
-        let removed = self.normalize(&mut value);
-        let mut complaints: Vec<String> = removed
-            .iter()
-            .map(|path| format!("unknown field \"{path}\""))
-            .collect();
-        complaints.extend(about_metadata);
+        let mut complaints = Self::metadata(&mut value)?;
+        let removed = self
+            .normalize_sent(&mut value)
+            .map_err(|error| error.to_string())?;
+        complaints.extend(removed.iter().map(|path| format!("unknown field \"{path}\"")));
         let object = Box::new(self.untyped(value)?);
         Ok(Request { object, complaints })
     }

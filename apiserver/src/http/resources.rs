@@ -9,7 +9,7 @@ use http::{Request, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use keelson_api::names::GroupResource;
 use keelson_api::protobuf;
-use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::status::{ApiError, ApiResult, reason};
 use serde_json::Value;
 
 use super::answer::{self, Body, answer, encode, full, maybe_gzip, with_warnings};
@@ -27,6 +27,9 @@ use crate::registry::info::{Lifetime, SubresourceForm, Verb};
 use crate::request_info::ResourceRequest;
 use crate::state::Server;
 use crate::table::{self, IncludeObject};
+
+/// What a caller is told of a method that a path has not.
+const METHOD_NOT_ALLOWED: &str = "the server does not allow this method on the requested resource";
 
 /// How the caller wants the answer.
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +55,15 @@ pub async fn serve(
         .find(&wanted.group, &wanted.version, &wanted.resource)
         .await?;
     let info = served.info();
-    let unsupported = || {
-        let resource = GroupResource::new(served.group(), info.plural);
-        ApiError::method_not_supported(&resource, &asked.request.method().as_str().to_ascii_lowercase())
+    let unsupported = || match served.custom_version() {
+        Some(_) => {
+            let resource = GroupResource::new(served.group(), info.plural);
+            let method = asked.request.method().as_str();
+            let action = verb.map_or_else(|| method.to_ascii_lowercase(), |verb| verb.as_str().to_owned());
+            ApiError::method_not_supported(&resource, &action)
+        }
+        // Upstream's router knows the path, but no such method on it.
+        None => ApiError::new(405, reason::METHOD_NOT_ALLOWED, METHOD_NOT_ALLOWED),
     };
     // What runs behind a proxy may know methods that the API does not.
     if verb.is_none() && wanted.subresource != "proxy" {
@@ -90,6 +99,13 @@ pub async fn serve(
         }
     } else if !info.allows(verb) || (verb == Verb::Create && !wanted.name.is_empty()) {
         return Err(unsupported());
+    }
+    // One object is written over at a time, whatever the body says. Custom resources come without such a route.
+    if wanted.name.is_empty() && matches!(verb, Verb::Update | Verb::Patch) {
+        return Err(match served.custom_version() {
+            Some(_) => ApiError::bad_request("name must be provided"),
+            None => unsupported(),
+        });
     }
 
     // Answers to questions are no collections of objects: there are no tables of them.

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`prune`] | removes what the schema does not know |
+//! | [`embedded`] | keeps the metadata of objects inside of objects to what it may hold |
 //! | [`defaults`] | fills in what is missing |
 //! | [`check`] | finds what breaks the schema, in upstream's words |
 //! | [`rules`] | checks and runs `x-kubernetes-validations` |
@@ -13,6 +14,7 @@
 
 pub mod check;
 pub mod defaults;
+pub mod embedded;
 pub mod formats;
 pub mod ownership;
 pub mod prune;
@@ -56,6 +58,8 @@ pub struct Schema {
     pub validations: Vec<rules::Rule>,
     /// Whether this node or one below it has a default.
     pub has_defaults: bool,
+    /// Whether this node or one below it is an object of its own.
+    pub has_embedded: bool,
     /// Whether this node or one below it has `x-kubernetes-validations`.
     pub has_validations: bool,
     /// Whether this node or one below it is a list whose elements must differ.
@@ -224,6 +228,7 @@ impl Schema {
             embedded: flag("x-kubernetes-embedded-resource"),
             int_or_string: flag("x-kubernetes-int-or-string"),
             has_defaults: default.is_some() || below(|s| s.has_defaults),
+            has_embedded: flag("x-kubernetes-embedded-resource") || below(|s| s.has_embedded),
             has_validations: !validations.is_empty() || below(|s| s.has_validations),
             has_unique_lists: list != ListType::Atomic || below(|s| s.has_unique_lists),
             list,

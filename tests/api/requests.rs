@@ -1,0 +1,129 @@
+//! What is wrong with requests, and which of several things they are told first.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use keelson_tests::control_plane::ControlPlane;
+use keelson_tests::process::eventually;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+/// A kind whose objects have others inside of them, served when this returns.
+fn crates(plane: &ControlPlane) -> Result<&'static str> {
+    let whole = json!({"type": "object", "x-kubernetes-embedded-resource": true,
+        "x-kubernetes-preserve-unknown-fields": true});
+    let definition = json!({"metadata": {"name": "crates.example.com"}, "spec": {
+        "group": "example.com", "scope": "Cluster",
+        "names": {"plural": "crates", "singular": "crate", "kind": "Crate", "listKind": "CrateList"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+            "type": "object", "properties": {"spec": {"type": "object", "properties": {
+                "one": whole,
+                "list": {"type": "array", "items": whole},
+                "map": {"type": "object", "additionalProperties": whole}}}}}}}]}});
+    let made = plane.admin("POST", DEFINITIONS, Some(&definition.to_string()))?;
+    ensure!(made.code == 201, "{made:?}");
+    let crates = "/apis/example.com/v1/crates";
+    eventually("crates are served", PATIENCE, || {
+        let listed = plane.admin("GET", crates, None)?;
+        ensure!(listed.code == 200, "{listed:?}");
+        Ok(crates)
+    })
+}
+
+#[test]
+fn collections_are_not_written_over() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    for path in [
+        "/api/v1/namespaces/default/configmaps",
+        "/api/v1/configmaps",
+        "/apis/apps/v1/namespaces/default/deployments",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    ] {
+        for method in ["PUT", "PATCH"] {
+            // Good or bad, nobody reads it; nor is it asked of which type it is.
+            for body in ["{}", "[", r#"{"metadata":{"name":"x"}}"#] {
+                let answer = plane.admin(method, path, Some(body))?;
+                ensure!(answer.code == 405, "{method} {path} {body}: {answer:?}");
+                let status: Value = serde_json::from_str(&answer.body)?;
+                ensure!(
+                    status["kind"] == "Status"
+                        && status["reason"] == "MethodNotAllowed"
+                        && status["message"]
+                            == "the server does not allow this method on the requested resource",
+                    "{status}"
+                );
+            }
+        }
+    }
+    let answer = plane.admin("POST", "/api/v1/configmaps", Some("["))?;
+    ensure!(answer.code == 405, "{answer:?}");
+    let answer = plane.admin("POST", "/api/v1/namespaces/default/configmaps/x", Some("["))?;
+    ensure!(answer.code == 405, "{answer:?}");
+
+    // Custom resources are asked for whatever the path; what is missing there is the name.
+    let crates = crates(&plane)?;
+    for method in ["PUT", "PATCH"] {
+        let answer = plane.admin(method, crates, Some("["))?;
+        ensure!(
+            answer.code == 400 && answer.body.contains("name must be provided"),
+            "{answer:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn objects_inside_of_objects_have_metadata_and_nothing_else_in_it() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    let crates = crates(&plane)?;
+    let whole = |metadata: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "free": 1});
+    let named = |name: &str, spec: Value| {
+        json!({"apiVersion": "example.com/v1", "kind": "Crate", "metadata": {"name": name, "odd": 1}, "spec": spec})
+            .to_string()
+    };
+    let typo = || whole(json!({"name": "n", "typo": 1, "labels": {"a": "b"}}));
+    let spec = json!({"one": typo(), "list": [whole(json!({})), typo()], "map": {"k": typo()}, "other": 1});
+    let strict = plane.admin(
+        "POST",
+        &format!("{crates}?fieldValidation=Strict"),
+        Some(&named("a", spec.clone())),
+    )?;
+    let wanted = "strict decoding error: unknown field \\\"metadata.odd\\\", unknown field \\\"spec.other\\\", \
+                  unknown field \\\"spec.list[1].metadata.typo\\\", unknown field \\\"spec.map[k].metadata.typo\\\", \
+                  unknown field \\\"spec.one.metadata.typo\\\"";
+    ensure!(strict.code == 400 && strict.body.contains(wanted), "{strict:?}");
+
+    // Otherwise it goes, with a warning where one is wanted.
+    let made = plane.admin(
+        "POST",
+        &format!("{crates}?fieldValidation=Warn"),
+        Some(&named("a", spec)),
+    )?;
+    let warning = r#"unknown field \"spec.one.metadata.typo\""#;
+    ensure!(made.code == 201 && made.headers.contains(warning), "{made:?}");
+    let made: Value = serde_json::from_str(&made.body)?;
+    let left = whole(json!({"name": "n", "labels": {"a": "b"}}));
+    ensure!(
+        made["spec"] == json!({"one": left, "list": [whole(json!({})), left], "map": {"k": left}}),
+        "{made}"
+    );
+
+    let wrong = json!({"one": whole(json!({"name": "n", "labels": {"a": 1}}))});
+    let refused = plane.admin("POST", crates, Some(&named("b", wrong)))?;
+    ensure!(
+        refused.code == 400 && refused.body.contains("spec.one.metadata: Invalid value"),
+        "{refused:?}"
+    );
+    let wrong = json!({"one": {"apiVersion": "v1", "kind": 1}});
+    let refused = plane.admin("POST", crates, Some(&named("b", wrong)))?;
+    ensure!(
+        refused.code == 400
+            && refused
+                .body
+                .contains("spec.one.kind: Invalid value: 1: must be a string"),
+        "{refused:?}"
+    );
+    Ok(())
+}
