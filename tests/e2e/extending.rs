@@ -9,10 +9,15 @@ use keelson_tests::isolation::NODE_IP;
 use keelson_tests::servers::{Asked, Identity, Server};
 use serde_json::{Value, json};
 
+use crate::webhooks::refused_soon;
 use crate::{Stage, Story};
 
 pub const STORIES: &[Story] = &[
     ("a_webhook_converts_versions", a_webhook_converts_versions),
+    (
+        "a_service_is_where_a_converter_is",
+        a_service_is_where_a_converter_is,
+    ),
     (
         "another_server_serves_a_group_version",
         another_server_serves_a_group_version,
@@ -68,7 +73,30 @@ fn serve(
     Ok((server, STANDARD.encode(identity.certificate)))
 }
 
-fn ships(group: &str, (server, bundle): &(Server, String), storage: &str) -> Value {
+/// A service whose endpoint is the server, on port 443 unless it says otherwise.
+fn service(stage: &Stage, name: &str, port: u16, server: &Server) -> Result<()> {
+    let target = server.address.port();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"ports": [{"port": port, "targetPort": target}]}});
+    stage.kubectl.feed("create -f -", &service.to_string())?;
+    Ok(())
+}
+
+fn endpoint(stage: &Stage, name: &str, server: &Server) -> Result<()> {
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": format!("{name}-1"), "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4", "ports": [{"name": "", "protocol": "TCP", "port": server.address.port()}],
+        "endpoints": [{"addresses": [server.address.ip().to_string()]}]});
+    stage.kubectl.feed("create -f -", &slice.to_string())?;
+    Ok(())
+}
+
+/// Where a converter with an address of its own is.
+fn at_address((server, bundle): &(Server, String)) -> Value {
+    json!({"url": format!("https://{}/convert", server.address), "caBundle": bundle})
+}
+
+fn ships(group: &str, client: &Value, storage: &str) -> Value {
     let version = |name: &str, spec: Value, fields: Value| {
         json!({"name": name, "served": true, "storage": name == storage, "selectableFields": fields, "schema": {
             "openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}}})
@@ -80,9 +108,8 @@ fn ships(group: &str, (server, bundle): &(Server, String), storage: &str) -> Val
         "spec": {
             "group": group, "scope": "Namespaced",
             "names": {"plural": "ships", "singular": "ship", "kind": "Ship"},
-            "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {
-                "url": format!("https://{}/convert", server.address),
-                "caBundle": bundle}}},
+            "conversion": {"strategy": "Webhook", "webhook": {
+                "conversionReviewVersions": ["v1"], "clientConfig": client}},
             "versions": [
                 version("v1", json!({"hostPort": text}), json!([])),
                 version("v2", json!({"host": text, "port": text}), json!([{"jsonPath": ".spec.host"}])),
@@ -97,7 +124,10 @@ fn a_webhook_converts_versions(stage: &Stage) -> Result<()> {
     let server = serve(vec![NODE_IP.to_owned()], |asked| {
         (200, convert(&asked).to_string())
     })?;
-    kubectl.feed("apply -f -", &ships(&group, &server, "v1").to_string())?;
+    kubectl.feed(
+        "apply -f -",
+        &ships(&group, &at_address(&server), "v1").to_string(),
+    )?;
     kubectl.run(&format!(
         "wait --for=condition=Established --timeout=30s crd/ships.{group}"
     ))?;
@@ -137,7 +167,10 @@ fn a_webhook_converts_versions(stage: &Stage) -> Result<()> {
     ensure!(seen == "moved:84", "{seen}");
 
     // Another version is stored from now on; what was stored before is read all the same.
-    kubectl.feed("apply -f -", &ships(&group, &server, "v2").to_string())?;
+    kubectl.feed(
+        "apply -f -",
+        &ships(&group, &at_address(&server), "v2").to_string(),
+    )?;
     let stored = kubectl.run(&format!(
         "get crd ships.{group} -o jsonpath={{.status.storedVersions[*]}}"
     ))?;
@@ -161,6 +194,69 @@ fn a_webhook_converts_versions(stage: &Stage) -> Result<()> {
     let wanted = format!("conversion webhook for {group}/v1, Kind=Ship failed: it is broken");
     ensure!(refused.contains(&wanted), "{refused}");
     kubectl.run(&format!("delete crd ships.{group}")).map(drop)
+}
+
+fn a_service_is_where_a_converter_is(stage: &Stage) -> Result<()> {
+    let kubectl = &stage.kubectl;
+    let group = format!("{}.example.com", stage.namespace);
+    let host = format!("converter.{}.svc", stage.namespace);
+    let (server, bundle) = serve(vec![host.clone()], |asked| match asked.head.uri.path() {
+        "/v1/convert" => (200, convert(&asked).to_string()),
+        path => (404, json!({"message": format!("no {path} here")}).to_string()),
+    })?;
+    let client = |bundle: &str| {
+        json!({"caBundle": bundle, "service": {"namespace": stage.namespace, "name": "converter", "port": 9443,
+            "path": "/v1/convert"}})
+    };
+    let define = |bundle: &str| {
+        let definition = ships(&group, &client(bundle), "v1");
+        kubectl.feed("apply -f -", &definition.to_string())
+    };
+    define(&bundle)?;
+    let definition = format!("crd/ships.{group}");
+    kubectl.run(&format!(
+        "wait --for=condition=Established --timeout=30s {definition}"
+    ))?;
+    let (one, two) = (format!("ships.v1.{group}"), format!("ships.v2.{group}"));
+    let ship = json!({"apiVersion": format!("{group}/v1"), "kind": "Ship", "metadata": {"name": "a"},
+        "spec": {"hostPort": "here:80"}});
+    kubectl.feed("create -f -", &ship.to_string())?;
+
+    // What is stored is read by nobody who has to ask for it, until there is somebody to ask.
+    let failed = format!("conversion webhook for {group}/v1, Kind=Ship failed: ");
+    let refused = |why: &str| {
+        refused_soon(stage, &format!("get {two} a"), None, why)?;
+        refused_soon(stage, &format!("get {two} a"), None, &failed)
+    };
+    refused("\"converter\" not found")?;
+    ensure!(
+        kubectl.run(&format!("get {one} a -o name"))?.contains("/a"),
+        "what is stored"
+    );
+    service(stage, "converter", 9443, &server)?;
+    refused("no endpoints available for service \"converter\"")?;
+    endpoint(stage, "converter", &server)?;
+    kubectl.until(
+        &format!("get {two} -o jsonpath={{.items[*].spec.host}}"),
+        |host| host == "here",
+    )?;
+    kubectl.run(&format!(
+        r#"patch {two} a --type=merge -p {{"spec":{{"port":"81"}}}}"#
+    ))?;
+    let both = kubectl.path(&format!("get {one} a"), "{.spec.hostPort}")?;
+    ensure!(both == "here:81", "{both}");
+
+    // A certificate is for the service's name, and signed by whom the definition names.
+    let stranger = STANDARD.encode(Identity::of(vec![host.clone()])?.certificate);
+    define(&stranger)?;
+    kubectl.run(&format!("annotate {one} a seen=yes"))?;
+    refused("tls: failed to verify certificate")?;
+    define(&bundle)?;
+    kubectl.until(
+        &format!("get {two} -o jsonpath={{.items[*].spec.port}}"),
+        |port| port == "81",
+    )?;
+    kubectl.run(&format!("delete {definition}")).map(drop)
 }
 
 /// An API server of one group version.
@@ -205,33 +301,20 @@ fn another_server_serves_a_group_version(stage: &Stage) -> Result<()> {
         let (code, answer) = extension(&served, &asked);
         (code, answer.to_string())
     })?;
-    let service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+    let registration = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": format!("v1.{group}")},
         "spec": {"group": group, "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10,
             "caBundle": bundle,
             "service": {"namespace": stage.namespace, "name": "extension", "port": 443}}});
-    kubectl.feed("create -f -", &service.to_string())?;
+    kubectl.feed("create -f -", &registration.to_string())?;
     let reason = format!("get apiservice v1.{group} -o jsonpath={{.status.conditions[0].reason}}");
     kubectl.until(&reason, |reason| reason == "ServiceNotFound")?;
     let refused = kubectl.refused(&format!("get --raw /apis/{group}/v1/namespaces/x/flunders"), None)?;
     ensure!(refused.contains("unable to handle the request"), "{refused}");
 
-    let port = server.address.port();
-    kubectl.feed(
-        "create -f -",
-        &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "extension"},
-        "spec": {"ports": [{"port": 443, "targetPort": port}]}})
-        .to_string(),
-    )?;
+    service(stage, "extension", 443, &server)?;
     kubectl.until(&reason, |reason| reason == "EndpointsNotFound")?;
-    kubectl.feed(
-        "create -f -",
-        &json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": "extension-1", "labels": {"kubernetes.io/service-name": "extension"}},
-        "addressType": "IPv4", "ports": [{"name": "", "protocol": "TCP", "port": port}],
-        "endpoints": [{"addresses": [server.address.ip().to_string()]}]})
-        .to_string(),
-    )?;
+    endpoint(stage, "extension", &server)?;
     kubectl.until(&reason, |reason| reason == "Passed")?;
 
     let resources = kubectl.run(&format!("api-resources --api-group={group}"))?;

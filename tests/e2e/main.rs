@@ -4,6 +4,7 @@
 //! Every story runs in a namespace of its own, with every version of kubectl there is.
 
 mod access;
+mod administering;
 mod admission;
 mod apply;
 mod custom;
@@ -51,6 +52,7 @@ fn stories() -> impl Iterator<Item = Story> {
         manifests::STORIES,
         releases::STORIES,
         access::STORIES,
+        administering::STORIES,
         admission::STORIES,
         errors::STORIES,
         apply::STORIES,

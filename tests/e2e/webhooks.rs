@@ -98,7 +98,7 @@ fn withdraw(stage: &Stage, kind: &str) -> Result<()> {
 }
 
 /// Waits for a refusal with these words.
-fn refused_soon(stage: &Stage, words: &str, input: Option<&str>, wanted: &str) -> Result<()> {
+pub fn refused_soon(stage: &Stage, words: &str, input: Option<&str>, wanted: &str) -> Result<()> {
     eventually(words, SOON, || {
         let refusal = stage.kubectl.refused(words, input)?;
         if !refusal.contains(wanted) {

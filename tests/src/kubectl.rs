@@ -118,21 +118,29 @@ impl Kubectl {
         }
     }
 
-    /// The same cluster and namespace for somebody who has nothing but a token. The kubeconfig made for that lies beside
-    /// the first one.
+    /// The same cluster and namespace for somebody who has nothing but a token.
+    ///
+    /// # Errors
+    /// As for [`Kubectl::as_user`].
+    pub fn with_token(&self, token: &str) -> Result<Self> {
+        self.as_user(&serde_json::json!({"token": token}))
+    }
+
+    /// The same cluster and namespace for somebody with other credentials, as kubeconfigs have them. The kubeconfig made
+    /// for that lies beside the first one.
     ///
     /// # Errors
     /// When the first kubeconfig cannot be read, or the new one cannot be written.
-    pub fn with_token(&self, token: &str) -> Result<Self> {
+    pub fn as_user(&self, credentials: &Value) -> Result<Self> {
         let mut config: Value = serde_json::from_str(&self.run("config view --raw --minify -o json")?)
             .context("the kubeconfig")?;
-        config["users"][0]["user"] = serde_json::json!({"token": token});
+        config["users"][0]["user"] = credentials.clone();
         let text = config.to_string();
         let mut hasher = std::hash::DefaultHasher::new();
         text.hash(&mut hasher);
         let kubeconfig = self
             .kubeconfig
-            .with_file_name(format!("token-{:016x}.kubeconfig", hasher.finish()));
+            .with_file_name(format!("user-{:016x}.kubeconfig", hasher.finish()));
         std::fs::write(&kubeconfig, text)?;
         Ok(Self {
             kubeconfig,
