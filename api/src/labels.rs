@@ -39,6 +39,8 @@ pub const IP_ALLOCATOR: &str = "ipallocator.k8s.io";
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// The revision of a controlled pod template.
 pub const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
+/// The hash of the template that a revision of a StatefulSet remembers.
+pub const STATEFUL_SET_HASH: &str = "controller.kubernetes.io/hash";
 /// The revision of a Deployment or ReplicaSet.
 pub const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
 /// Earlier revisions a ReplicaSet stood for.

@@ -97,7 +97,7 @@ informers! {
     /// Every StatefulSet.
     stateful_sets: StatefulSet, all(), [], whole;
     /// Every ControllerRevision.
-    controller_revisions: ControllerRevision, all(), [by_controller()], whole;
+    controller_revisions: ControllerRevision, all(), [by_controller(), orphans()], whole;
     /// Every CronJob.
     cron_jobs: CronJob, all(), [], whole;
     /// Every Job.

@@ -8,6 +8,7 @@ mod aggregation;
 mod conformity;
 mod connections;
 mod crowds;
+mod events;
 mod fairness;
 mod media;
 mod moments;

@@ -4,6 +4,8 @@
 
 mod addresses;
 mod budgets;
+mod daemons;
+mod evictions;
 mod masters;
 mod mirroring;
 mod plane;

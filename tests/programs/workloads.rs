@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use crate::plane::{Plane, SOON};
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
+/// Where all pods of these stories are.
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
 const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 
-fn start(controllers: &str) -> Result<Plane> {
+/// These controllers, and the account that pods run under.
+pub fn start(controllers: &str) -> Result<Plane> {
     let plane = Plane::start(&format!("{controllers},serviceaccount-controller"))?;
     eventually("the account of pods", SOON, || {
         plane
@@ -20,7 +22,8 @@ fn start(controllers: &str) -> Result<Plane> {
     Ok(plane)
 }
 
-fn template(app: &str) -> Value {
+/// A template of pods with this label.
+pub fn template(app: &str) -> Value {
     json!({"metadata": {"labels": {"app": app}}, "spec": {"terminationGracePeriodSeconds": 0,
         "containers": [{"name": "c", "image": "i"}]}})
 }
@@ -41,7 +44,8 @@ fn pods(plane: &Plane, wanted: &[&str]) -> Result<()> {
     })
 }
 
-fn tell(plane: &Plane, pod: &str, ready: bool) -> Result<()> {
+/// Says as a kubelet does that a pod runs and whether it is ready.
+pub fn tell(plane: &Plane, pod: &str, ready: bool) -> Result<()> {
     let ready = if ready { "True" } else { "False" };
     let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}});
     plane.call("PATCH", &format!("{PODS}/{pod}/status"), &status, 200)?;
@@ -147,25 +151,48 @@ fn a_job_adopts_and_releases_pods() -> Result<()> {
 }
 
 #[test]
-fn daemons_say_which_template_they_are_of() -> Result<()> {
-    let plane = start("daemonset-controller")?;
-    let resources = json!({"cpu": "1", "memory": "1Gi", "pods": "10"});
-    let node = json!({"metadata": {"name": "one"}, "status": {"capacity": resources, "allocatable": resources,
-        "conditions": [{"type": "Ready", "status": "True"}]}});
-    plane.call("POST", "/api/v1/nodes", &node, 201)?;
-    // A new node waits for the controller of nodes to find it ready.
-    let open = json!({"spec": {"taints": null}});
-    plane.call("PATCH", "/api/v1/nodes/one", &open, 200)?;
-    let set = json!({"metadata": {"name": "agent"}, "spec": {
-        "selector": {"matchLabels": {"app": "agent"}}, "template": template("agent")}});
-    plane.call("POST", "/apis/apps/v1/namespaces/default/daemonsets", &set, 201)?;
-    eventually("a daemon", SOON, || {
-        let list = plane.get(PODS)?;
-        let labels = &list["items"][0]["metadata"]["labels"];
-        ensure!(
-            labels["pod-template-generation"] == "1" && labels["controller-revision-hash"].is_string(),
-            "{list}"
-        );
-        Ok(())
-    })
+fn a_stateful_set_made_again_takes_pods_and_revisions_over() -> Result<()> {
+    let plane = start("statefulset-controller,garbage-collector-controller")?;
+    let set = json!({"metadata": {"name": "db"}, "spec": {"serviceName": "db", "replicas": 1,
+        "selector": {"matchLabels": {"app": "db"}}, "template": template("db")}});
+    plane.call("POST", SETS, &set, 201)?;
+    pods(&plane, &["db-0"])?;
+    tell(&plane, "db-0", true)?;
+    ready(&plane, 1)?;
+    let before = plane.get(&format!("{PODS}/db-0"))?;
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let revision = plane.get(revisions)?["items"][0].clone();
+    let labels = &revision["metadata"]["labels"];
+    ensure!(
+        labels["controller.kubernetes.io/hash"].is_string() && labels["controller-revision-hash"].is_null(),
+        "{revision}"
+    );
+
+    let orphan = json!({"propagationPolicy": "Orphan"});
+    plane.call("DELETE", &format!("{SETS}/db"), &orphan, 200)?;
+    eventually("the set is gone", SOON, || {
+        plane
+            .call("GET", &format!("{SETS}/db"), &Value::Null, 404)
+            .map(drop)
+    })?;
+    let again = plane.call("POST", SETS, &set, 201)?;
+    ready(&plane, 1)?;
+    let status = &plane.get(&format!("{SETS}/db"))?["status"];
+    ensure!(
+        status["collisionCount"].as_i64().unwrap_or(0) == 0
+            && status["updateRevision"] == revision["metadata"]["name"],
+        "{status}"
+    );
+    let pod = plane.get(&format!("{PODS}/db-0"))?;
+    ensure!(
+        pod["metadata"]["uid"] == before["metadata"]["uid"]
+            && pod["metadata"]["ownerReferences"][0]["uid"] == again["metadata"]["uid"],
+        "{pod}"
+    );
+    let list = plane.get(revisions)?;
+    ensure!(
+        list["items"].as_array().is_some_and(|items| items.len() == 1),
+        "{list}"
+    );
+    Ok(())
 }

@@ -4,7 +4,7 @@
 
 pub mod legacy;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -137,6 +137,13 @@ impl ServiceAccountTokens {
     /// The public keys as a JSON Web Key Set.
     pub fn jwks(&self) -> Value {
         json!({"keys": self.keys.iter().map(PublicKey::jwk).collect::<Vec<_>>()})
+    }
+
+    /// The algorithms that tokens are signed with.
+    pub fn algorithms(&self) -> BTreeSet<String> {
+        let keys = self.keys.iter().map(PublicKey::jwk);
+        keys.filter_map(|key| key["alg"].as_str().map(str::to_owned))
+            .collect()
     }
 
     /// A token for a service account that ends after `lifetime` seconds, for these audiences (none: the server's own).

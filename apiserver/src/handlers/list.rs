@@ -33,6 +33,7 @@ pub async fn list(call: &Call<'_>, options: &ListOptions) -> ApiResult<ListAnswe
     let name = (!call.name.is_empty()).then_some(call.name);
     let filter = Filter::parse(
         call.info(),
+        call.served.alias,
         call.namespace,
         name,
         &options.label_selector,

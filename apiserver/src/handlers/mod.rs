@@ -117,6 +117,7 @@ impl<'a> Call<'a> {
         RequestContext {
             user: self.user,
             info: self.info(),
+            alias: self.served.alias,
             namespace: self.namespace,
             name,
             subresource: self.subresource,

@@ -28,6 +28,7 @@ pub async fn watch(call: &Call<'_>, options: &ListOptions) -> ApiResult<Watch> {
     let name = (!call.name.is_empty()).then_some(call.name);
     let filter = Filter::parse(
         call.info(),
+        call.served.alias,
         call.namespace,
         name,
         &options.label_selector,

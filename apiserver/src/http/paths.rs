@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method, Response};
 use keelson_api::status::ApiResult;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ pub async fn serve(server: &Arc<Server>, asked: &Asked) -> ApiResult<Response<Bo
         "openid" if trimmed == "/openid/v1/jwks" => match &server.authenticator.service_accounts {
             Some(tokens) => {
                 let body = full(tokens.jwks().to_string());
-                Ok(answer(200, "application/jwk-set+json", body))
+                Ok(for_an_hour(answer(200, "application/jwk-set+json", body)))
             }
             None => Ok(not_found()),
         },
@@ -188,23 +188,28 @@ fn openapi(server: &Server, path: &str, headers: &HeaderMap) -> Response<Body> {
 }
 
 fn openid_configuration(server: &Server, headers: &HeaderMap) -> ApiResult<Response<Body>> {
-    if server.authenticator.service_accounts.is_none() {
+    let Some(tokens) = &server.authenticator.service_accounts else {
         return Ok(not_found());
-    }
+    };
     let address = server.config.advertised();
     let host = if address.is_ipv6() {
         format!("[{address}]")
     } else {
         address.to_string()
     };
-    json_answer(
-        headers,
-        &json!({
-            "issuer": server.config.issuer(),
-            "jwks_uri": format!("https://{host}:{}/openid/v1/jwks", server.config.secure_port),
-            "response_types_supported": ["id_token"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["RS256", "ES256", "ES384"],
-        }),
-    )
+    let document = json!({
+        "issuer": server.config.issuer(),
+        "jwks_uri": format!("https://{host}:{}/openid/v1/jwks", server.config.secure_port),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": tokens.algorithms(),
+    });
+    json_answer(headers, &document).map(for_an_hour)
+}
+
+/// What those who check tokens may keep for a while.
+fn for_an_hour(mut answer: Response<Body>) -> Response<Body> {
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    answer
 }

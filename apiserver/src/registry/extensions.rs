@@ -40,6 +40,7 @@ const fn alias(
         version: "v1beta1",
         to_storage,
         from_storage,
+        field_names: &[],
         deprecation: Some(deprecation),
         discoverable: true,
     }

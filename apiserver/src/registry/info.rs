@@ -249,6 +249,8 @@ pub struct Alias {
     pub to_storage: fn(&mut Value) -> Result<(), ApiError>,
     /// From the stored form to the served one.
     pub from_storage: fn(&mut Value),
+    /// Fields of selectors that have another name here: here, and in the stored form.
+    pub field_names: &'static [(&'static str, &'static str)],
     /// Sent as a `Warning` header with every answer.
     pub deprecation: Option<&'static str>,
     /// Whether discovery mentions it.

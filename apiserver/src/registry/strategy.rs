@@ -31,6 +31,8 @@ pub struct RequestContext<'a> {
     pub user: &'a User,
     /// The resource asked for.
     pub info: &'static ResourceInfo,
+    /// The group and version it was asked for in, if not its own.
+    pub alias: Option<&'static Alias>,
     /// Namespace of the request, empty for cluster scope.
     pub namespace: &'a str,
     /// Name in the request, empty while a name is still to be generated.

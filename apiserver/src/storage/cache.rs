@@ -522,7 +522,7 @@ mod tests {
     }
 
     fn filter(cache: &ResourceCache, labels: &str) -> Arc<Filter> {
-        Arc::new(Filter::parse(cache.info(), "a", None, labels, "").expect("a filter"))
+        Arc::new(Filter::parse(cache.info(), None, "a", None, labels, "").expect("a filter"))
     }
 
     fn told(watching: &mut Watching) -> Vec<(&'static str, i64)> {

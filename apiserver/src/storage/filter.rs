@@ -4,7 +4,7 @@ use keelson_api::selector::{FieldSelector, LabelSelector};
 use keelson_api::status::{ApiError, ApiResult};
 
 use super::entry::Entry;
-use crate::registry::info::ResourceInfo;
+use crate::registry::info::{Alias, ResourceInfo};
 
 /// A filter over one resource.
 #[derive(Debug, Default)]
@@ -31,9 +31,11 @@ impl Filter {
         }
     }
 
-    /// What a request asks for. Selectors that cannot be read or name fields the kind does not offer answer 400.
+    /// What a request asks for, under an alias or the kind's own name. Selectors that cannot be read or name fields
+    /// the kind does not offer answer 400.
     pub fn parse(
         info: &ResourceInfo,
+        alias: Option<&Alias>,
         namespace: &str,
         name: Option<&str>,
         label_selector: &str,
@@ -45,18 +47,21 @@ impl Filter {
         let fields: FieldSelector = field_selector
             .parse()
             .map_err(|e| ApiError::bad_request(format!("{e}")))?;
-        for requirement in fields.requirements() {
-            let field = requirement.field.as_str();
-            let known = matches!(field, "metadata.name" | "metadata.namespace")
-                || info.selectable_fields.contains(&field);
-            if !known {
+        let mut requirements = fields.requirements().to_vec();
+        for requirement in &mut requirements {
+            let Some(stored) = stored_name(info, alias, &requirement.field) else {
                 return Err(ApiError::bad_request(format!(
                     "Unable to find \"{}\" that match label selector \"{label_selector}\", field selector \
-                     \"{field_selector}\": field label not supported: {field}",
-                    gvr(info),
+                     \"{field_selector}\": field label not supported: {}",
+                    gvr(info, alias),
+                    requirement.field,
                 )));
+            };
+            if stored != requirement.field {
+                requirement.field = stored.to_owned();
             }
         }
+        let fields = FieldSelector::of(requirements);
         let mut filter = Self::namespace(namespace);
         // A namespace named by the selector narrows the scan as one in the path does.
         if info.namespaced()
@@ -99,6 +104,21 @@ impl Filter {
     }
 }
 
-fn gvr(info: &ResourceInfo) -> String {
-    format!("{}/{}, Resource={}", info.group, info.version, info.plural)
+/// What a field of a selector is called in the stored form, if it can be selected by.
+fn stored_name<'a>(info: &ResourceInfo, alias: Option<&Alias>, field: &'a str) -> Option<&'a str> {
+    if matches!(field, "metadata.name" | "metadata.namespace") {
+        return Some(field);
+    }
+    match alias.map(|alias| alias.field_names) {
+        None | Some([]) => info.selectable_fields.contains(&field).then_some(field),
+        Some(names) => names
+            .iter()
+            .find(|(served, _)| *served == field)
+            .map(|(_, stored)| *stored),
+    }
+}
+
+fn gvr(info: &ResourceInfo, alias: Option<&Alias>) -> String {
+    let (group, version) = alias.map_or((info.group, info.version), |a| (a.group, a.version));
+    format!("{group}/{version}, Resource={}", info.plural)
 }

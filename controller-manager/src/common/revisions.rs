@@ -8,13 +8,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use keelson_api::labels::CONTROLLER_REVISION_HASH;
 use keelson_api::object::{Kind, Object as _};
-use keelson_api::owners::{is_controlled_by, new_controller_ref};
-use keelson_client::{Informer, ReconcileError, ResourceClient};
+use keelson_api::owners::{controller_ref, is_controlled_by, new_controller_ref};
+use keelson_api::selector::LabelSelector;
+use keelson_client::{Informer, Patch, ReconcileError, ResourceClient};
 use serde_json::{Value, json};
 
 use super::answers::{only, unless_gone};
+use super::owners::{self, Claim};
 use super::template;
-use crate::context::BY_CONTROLLER;
+use crate::context::{BY_CONTROLLER, ORPHANS};
 
 /// What a revision remembers: the patch that brings its template back.
 #[must_use]
@@ -43,12 +45,44 @@ pub struct History {
     pub update: Arc<ControllerRevision>,
 }
 
+impl History {
+    /// Revisions of other templates, oldest first.
+    pub fn older(&self) -> impl Iterator<Item = &Arc<ControllerRevision>> {
+        let update = &self.update;
+        self.all.iter().filter(move |one| !same_template(one, update))
+    }
+
+    /// Other revisions of the same template. Controllers make none, but others may.
+    pub fn duplicates(&self) -> impl Iterator<Item = &Arc<ControllerRevision>> {
+        let update = &self.update;
+        self.all
+            .iter()
+            .filter(move |one| one.uid() != update.uid() && same_template(one, update))
+    }
+}
+
+/// Whose history is kept.
+pub struct Subject<'a, K> {
+    /// The controller.
+    pub object: &'a K,
+    /// What selects its pods and, as they carry the labels of its template, its revisions.
+    pub selector: &'a LabelSelector,
+    /// Its template.
+    pub template: &'a PodTemplateSpec,
+    /// How many names of revisions were taken before.
+    pub collisions: Option<i32>,
+    /// To ask whether it is still there.
+    pub client: &'a ResourceClient<K>,
+}
+
 /// Keeps the history of controllers of any kind.
 pub struct Historian {
     /// Every revision.
     pub informer: Informer<ControllerRevision>,
     /// To write them.
     pub client: ResourceClient<ControllerRevision>,
+    /// The label of revisions that has the hash of their template.
+    pub hash_label: &'static str,
 }
 
 /// A name for a template was taken by another: count it and come again.
@@ -64,13 +98,14 @@ impl Historian {
     ///
     /// # Errors
     /// What the apiserver refuses.
-    pub async fn keep<K: Kind>(
-        &self,
-        owner: &K,
-        template: &PodTemplateSpec,
-        collisions: Option<i32>,
-    ) -> Result<Kept, ReconcileError> {
+    pub async fn keep<K: Kind>(&self, subject: &Subject<'_, K>) -> Result<Kept, ReconcileError> {
+        let Subject {
+            object: owner,
+            template,
+            ..
+        } = *subject;
         let mut all = self.informer.store().by_index(BY_CONTROLLER, owner.uid());
+        all.extend(self.adopt(subject).await?);
         all.sort_by(|a, b| a.revision.cmp(&b.revision).then_with(|| a.name().cmp(b.name())));
         let data = data(template);
         let next = all.last().map_or(1, |last| last.revision + 1);
@@ -88,7 +123,7 @@ impl Historian {
                 moved
             }
             None => {
-                let revision = new(owner, template, data, next, collisions);
+                let revision = self.new_revision(subject, data, next);
                 match self.client.create(&revision).await {
                     Ok(created) => {
                         let created = Arc::new(created);
@@ -97,9 +132,10 @@ impl Historian {
                     }
                     Err(error) if error.is_already_exists() => {
                         let existing = self.client.get(owner.namespace(), revision.name()).await?;
-                        let same = existing.data.as_ref().map(|data| &data.0)
-                            == revision.data.as_ref().map(|data| &data.0);
-                        if !same || !is_controlled_by(&existing.metadata, owner.uid()) {
+                        // One that is nobody's is what a controller leaves that goes without its pods.
+                        let own = is_controlled_by(&existing.metadata, owner.uid())
+                            || controller_ref(&existing.metadata).is_none();
+                        if !own || !same_template(&existing, &revision) {
                             return Ok(Kept::Collision);
                         }
                         let existing = Arc::new(existing);
@@ -113,6 +149,41 @@ impl Historian {
         Ok(Kept::History(History { all, update }))
     }
 
+    /// Takes revisions over that a controller of the same labels has left.
+    async fn adopt<K: Kind>(
+        &self,
+        subject: &Subject<'_, K>,
+    ) -> Result<Vec<Arc<ControllerRevision>>, ReconcileError> {
+        let owner = subject.object;
+        let mut adopted = Vec::new();
+        for orphan in self.informer.store().by_index(ORPHANS, owner.namespace()) {
+            let fits = subject.selector.matches(orphan.labels());
+            if owners::claim(owner.meta(), &orphan.metadata, fits) != Claim::Adopt {
+                continue;
+            }
+            let fresh = subject.client.get(owner.namespace(), owner.name()).await?;
+            if fresh.uid() != owner.uid() || fresh.meta().deletion_timestamp.is_some() {
+                return Err(ReconcileError::other(format!(
+                    "the owner of revisions {} has been deleted",
+                    owner.key()
+                )));
+            }
+            let patch = owners::adoption(&orphan.metadata, new_controller_ref(owner));
+            let taken = self.client.patch(&orphan.key(), Patch::Merge(patch)).await;
+            adopted.extend(unless_gone(taken)?.map(Arc::new));
+        }
+        Ok(adopted)
+    }
+
+    /// Deletes a revision, if it is still there.
+    ///
+    /// # Errors
+    /// What the apiserver refuses.
+    pub async fn delete(&self, revision: &ControllerRevision) -> Result<(), ReconcileError> {
+        unless_gone(self.client.delete(&revision.key(), &only(revision.uid())).await)?;
+        Ok(())
+    }
+
     /// Deletes revisions beyond the limit that no pod is of, oldest first.
     ///
     /// # Errors
@@ -120,7 +191,7 @@ impl Historian {
     pub async fn forget(
         &self,
         history: &History,
-        limit: i32,
+        limit: usize,
         in_use: impl Fn(&ControllerRevision) -> bool,
     ) -> Result<(), ReconcileError> {
         let unused: Vec<_> = history
@@ -128,46 +199,52 @@ impl Historian {
             .iter()
             .filter(|one| one.uid() != history.update.uid() && !in_use(one))
             .collect();
-        let excess = unused
-            .len()
-            .saturating_sub(usize::try_from(limit).unwrap_or_default());
+        let excess = unused.len().saturating_sub(limit);
         for revision in unused.into_iter().take(excess) {
-            unless_gone(self.client.delete(&revision.key(), &only(revision.uid())).await)?;
+            self.delete(&revision).await?;
         }
         Ok(())
     }
-}
 
-fn new<K: Kind>(
-    owner: &K,
-    template: &PodTemplateSpec,
-    data: Value,
-    revision: i64,
-    collisions: Option<i32>,
-) -> ControllerRevision {
-    let hash = template::hash(template, collisions);
-    let mut labels = template
-        .metadata
-        .as_ref()
-        .and_then(|meta| meta.labels.clone())
-        .unwrap_or_default();
-    labels.insert(CONTROLLER_REVISION_HASH.into(), hash.clone());
-    let prefix: String = owner.name().chars().take(252 - hash.len()).collect();
-    ControllerRevision {
-        metadata: ObjectMeta {
-            name: Some(format!("{prefix}-{hash}")),
-            namespace: owner.meta().namespace.clone(),
-            labels: Some(labels),
-            annotations: owner.meta().annotations.clone(),
-            owner_references: Some(vec![new_controller_ref(owner)]),
-            ..ObjectMeta::default()
-        },
-        data: Some(RawExtension(data)),
-        revision,
+    fn new_revision<K: Kind>(
+        &self,
+        subject: &Subject<'_, K>,
+        data: Value,
+        revision: i64,
+    ) -> ControllerRevision {
+        let Subject {
+            object: owner,
+            template,
+            ..
+        } = *subject;
+        let hash = template::hash(template, subject.collisions);
+        let mut labels = template
+            .metadata
+            .as_ref()
+            .and_then(|meta| meta.labels.clone())
+            .unwrap_or_default();
+        labels.insert(self.hash_label.into(), hash.clone());
+        let prefix: String = owner.name().chars().take(252 - hash.len()).collect();
+        ControllerRevision {
+            metadata: ObjectMeta {
+                name: Some(format!("{prefix}-{hash}")),
+                namespace: owner.meta().namespace.clone(),
+                labels: Some(labels),
+                annotations: owner.meta().annotations.clone(),
+                owner_references: Some(vec![new_controller_ref(owner)]),
+                ..ObjectMeta::default()
+            },
+            data: Some(RawExtension(data)),
+            revision,
+        }
     }
 }
 
-/// The hash in a revision's labels.
+fn same_template(a: &ControllerRevision, b: &ControllerRevision) -> bool {
+    a.data.as_ref().map(|data| &data.0) == b.data.as_ref().map(|data| &data.0)
+}
+
+/// The hash in the labels of a revision of a daemon set.
 #[must_use]
 pub fn hash_of(revision: &ControllerRevision) -> &str {
     revision

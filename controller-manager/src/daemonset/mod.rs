@@ -3,9 +3,11 @@
 //! ```text
 //! plan.rs       one step as data; the core
 //! placement.rs  which nodes fit
+//! patience.rs   how long pods that fail again and again are waited for
 //! pods.rs       the pods
 //! ```
 
+mod patience;
 mod placement;
 mod plan;
 mod pods;
@@ -13,20 +15,23 @@ mod pods;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use keelson_api::labels::CONTROLLER_REVISION_HASH;
 use keelson_api::object::{Object as _, ObjectKey};
 use keelson_api::owners::{controller_ref, new_controller_ref, refers_to};
 use keelson_api::selector::LabelSelector;
 use keelson_client::{
     Event, EventKind, Informer, Patch, ReconcileError, ResourceClient, WorkQueue, run_workers,
 };
+use serde_json::json;
 
 use crate::common::answers::unless_gone;
 use crate::common::owners::{self, Claim};
 use crate::common::pod_control::PodControl;
-use crate::common::revisions::{self, Historian, Kept};
+use crate::common::revisions::{self, Historian, History, Kept, Subject};
 use crate::context::{BY_CONTROLLER, Context, ORPHANS};
+use patience::Patience;
 use plan::Observed;
 
 /// Pods that change within this time share one sync.
@@ -42,7 +47,9 @@ pub async fn run(context: Context) {
         historian: Historian {
             informer: context.controller_revisions(),
             client: context.client().resource(),
+            hash_label: CONTROLLER_REVISION_HASH,
         },
+        patience: Patience::default(),
         control: PodControl::new(context.client(), context.recorder("daemonset-controller")),
         queue: WorkQueue::new("daemonset"),
     });
@@ -70,6 +77,7 @@ struct Controller {
     nodes: Informer<Node>,
     client: ResourceClient<DaemonSet>,
     historian: Historian,
+    patience: Patience,
     control: PodControl,
     queue: WorkQueue<ObjectKey>,
 }
@@ -80,6 +88,7 @@ impl Controller {
         self.sets.subscribe(move |event| {
             if let Event::Deleted(set) = event {
                 this.control.expectations().forget(&set.key());
+                this.patience.forget(set.uid());
             }
             this.queue.add(event.object().key());
         });
@@ -101,10 +110,18 @@ impl Controller {
 
     fn on_pod(&self, event: &Event<Pod>) {
         let pod = event.object();
-        let Some(owner) = controller_ref(&pod.metadata).filter(|owner| refers_to(owner, "apps", "DaemonSet"))
-        else {
+        let Some(owner) = controller_ref(&pod.metadata) else {
+            // One that is nobody's may be adopted.
+            for set in self.sets.store().namespace(pod.namespace()) {
+                if selector(&set).matches(pod.labels()) {
+                    self.queue.add(set.key());
+                }
+            }
             return;
         };
+        if !refers_to(owner, "apps", "DaemonSet") {
+            return;
+        }
         let key = ObjectKey::new(pod.namespace(), owner.name.as_str());
         let expectations = self.control.expectations();
         match event {
@@ -125,8 +142,7 @@ impl Controller {
             return Ok(());
         };
         let Some(spec) = &set.spec else { return Ok(()) };
-        let selector =
-            LabelSelector::from_meta(Some(&spec.selector)).unwrap_or_else(|_| LabelSelector::nothing());
+        let selector = selector(&set);
         if selector.is_everything() {
             let message = "This daemon set is selecting all pods. A non-empty selector is required.";
             self.control
@@ -134,10 +150,20 @@ impl Controller {
                 .event(&*set, EventKind::Warning, "SelectingAll", message);
             return Ok(());
         }
+        // Whether its history is still its own, or orphaned, or gone, nobody can tell any more.
+        if set.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
         let may_write = self.control.expectations().satisfied(key);
         let pods = self.claim(&set, &selector).await?;
-        let collisions = set.status.as_ref().and_then(|status| status.collision_count);
-        let history = match self.historian.keep(&*set, &spec.template, collisions).await? {
+        let subject = Subject {
+            object: &*set,
+            selector: &selector,
+            template: &spec.template,
+            collisions: set.status.as_ref().and_then(|status| status.collision_count),
+            client: &self.client,
+        };
+        let history = match self.historian.keep(&subject).await? {
             Kept::History(history) => history,
             Kept::Collision => {
                 let mut changed = (*set).clone();
@@ -147,7 +173,12 @@ impl Controller {
                 return Ok(());
             }
         };
+        self.merge_duplicates(&history, &pods).await?;
         let hash = revisions::hash_of(&history.update).to_owned();
+        let older = history
+            .older()
+            .map(|one| revisions::hash_of(one).to_owned())
+            .collect();
         let nodes = self.nodes.store().list();
         let now = keelson_api::time::now();
         let plan = plan::plan(&Observed {
@@ -155,9 +186,14 @@ impl Controller {
             pods: &pods,
             nodes: &nodes,
             hash: &hash,
+            older: &older,
             may_write,
+            held: &self.patience.held(set.uid(), now.0),
             now: now.clone(),
         });
+        for node in &plan.failed_on {
+            self.patience.failed(set.uid(), node, now.0);
+        }
         for (reason, message) in plan.ended {
             let kind = if reason == "FailedDaemonPod" {
                 EventKind::Warning
@@ -181,15 +217,38 @@ impl Controller {
             unless_gone(self.client.update_status(&changed).await)?;
         }
         deleted.and(created)?;
+        // Revisions that pods are of count, too, but stay.
         let in_use = plan::hashes_in_use(&pods);
-        let limit = spec.revision_history_limit.unwrap_or(10);
+        let is_live = |one: &ControllerRevision| in_use.contains(revisions::hash_of(one));
+        let live = history.older().filter(|one| is_live(one)).count();
+        let limit = usize::try_from(spec.revision_history_limit.unwrap_or(10)).unwrap_or_default();
         self.historian
-            .forget(&history, limit, |one| in_use.contains(revisions::hash_of(one)))
+            .forget(&history, limit.saturating_sub(live), is_live)
             .await?;
-        match crate::replicaset::next_available(&pods, spec.min_ready_seconds.unwrap_or_default(), now.0) {
+        let available =
+            crate::replicaset::next_available(&pods, spec.min_ready_seconds.unwrap_or_default(), now.0);
+        match available.into_iter().chain(plan.look_again).min() {
             Some(delay) => Err(ReconcileError::RequeueAfter(delay + Duration::from_millis(10))),
             None => Ok(()),
         }
+    }
+
+    /// Leaves one revision of the template: pods of another become pods of this one, as they are the same.
+    async fn merge_duplicates(&self, history: &History, pods: &[Arc<Pod>]) -> Result<(), ReconcileError> {
+        let kept = revisions::hash_of(&history.update);
+        for duplicate in history.duplicates() {
+            let hash = revisions::hash_of(duplicate);
+            let of_it = |pod: &&Arc<Pod>| {
+                pod.labels().get(CONTROLLER_REVISION_HASH).map(String::as_str) == Some(hash)
+            };
+            for pod in pods.iter().filter(of_it) {
+                let patch =
+                    json!({"metadata": {"uid": pod.uid(), "labels": {CONTROLLER_REVISION_HASH: kept}}});
+                unless_gone(self.control.client().patch(&pod.key(), Patch::Merge(patch)).await)?;
+            }
+            self.historian.delete(duplicate).await?;
+        }
+        Ok(())
     }
 
     /// The set's pods, after adopting fitting ones that nobody controls and releasing others.
@@ -226,4 +285,9 @@ impl Controller {
         }
         Ok(own)
     }
+}
+
+fn selector(set: &DaemonSet) -> LabelSelector {
+    let selector = set.spec.as_ref().map(|spec| &spec.selector);
+    LabelSelector::from_meta(selector).unwrap_or_else(|_| LabelSelector::nothing())
 }

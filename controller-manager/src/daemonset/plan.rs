@@ -1,7 +1,8 @@
 //! One step of a daemon set, as data: which nodes get a pod, which pods go, what the status says.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -28,8 +29,12 @@ pub struct Observed<'a> {
     pub nodes: &'a [Arc<Node>],
     /// The hash of its current revision.
     pub hash: &'a str,
+    /// The hashes of its other revisions.
+    pub older: &'a HashSet<String>,
     /// Whether every earlier write has been seen.
     pub may_write: bool,
+    /// Nodes where failed pods stay for now, and how long.
+    pub held: &'a HashMap<String, Duration>,
     /// The present.
     pub now: Time,
 }
@@ -43,6 +48,10 @@ pub struct Plan {
     pub delete: Vec<Arc<Pod>>,
     /// Pods that go because they have failed or ended: the reason and message to report.
     pub ended: Vec<(&'static str, String)>,
+    /// The nodes of those that have failed.
+    pub failed_on: Vec<String>,
+    /// When to look again, if nothing happens.
+    pub look_again: Option<Duration>,
     /// The new status.
     pub status: DaemonSetStatus,
 }
@@ -60,7 +69,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         status: status(observed, &by_node, &places),
         ..Plan::default()
     };
-    if !observed.may_write || observed.set.metadata.deletion_timestamp.is_some() {
+    if !observed.may_write {
         return plan;
     }
     let wanted = i32::try_from(places.values().filter(|place| place.should_run).count()).unwrap_or(i32::MAX);
@@ -126,10 +135,15 @@ fn by_node<'a>(observed: &Observed<'a>) -> ByNode<'a> {
     by_node
 }
 
+/// Whether a pod is of the set's template: by the hash of its revision, or, when nothing remembers that revision any
+/// more, by how often the template had changed when the pod was made.
 fn is_current(observed: &Observed<'_>, pod: &Pod) -> bool {
-    pod.labels()
-        .get(CONTROLLER_REVISION_HASH)
-        .is_some_and(|hash| hash == observed.hash)
+    let hash = pod.labels().get(CONTROLLER_REVISION_HASH);
+    if hash.is_some_and(|hash| hash == observed.hash) {
+        return true;
+    }
+    let known = hash.is_some_and(|hash| observed.older.contains(hash));
+    !known && own_pods::has_generation_of(pod, observed.set)
 }
 
 fn is_available(observed: &Observed<'_>, pod: &Pod) -> bool {
@@ -179,18 +193,25 @@ fn manage(
 fn keep_one(observed: &Observed<'_>, node: &str, own: &[&Arc<Pod>], limits: &Limits, plan: &mut Plan) {
     let mut running = Vec::new();
     for pod in own.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        let (reason, verb) = match pods::phase(pod) {
-            pods::FAILED => ("FailedDaemonPod", "failed"),
-            "Succeeded" => ("SucceededDaemonPod", "succeeded"),
+        let (reason, verb, end) = match pods::phase(pod) {
+            pods::FAILED => ("FailedDaemonPod", "failed", "kill"),
+            "Succeeded" => ("SucceededDaemonPod", "succeeded", "delete"),
             _ => {
                 running.push((*pod).clone());
                 continue;
             }
         };
+        if verb == "failed" {
+            if let Some(left) = observed.held.get(node) {
+                plan.look_again = plan.look_again.into_iter().chain([*left]).min();
+                continue;
+            }
+            plan.failed_on.push(node.to_owned());
+        }
         plan.ended.push((
             reason,
             format!(
-                "Found {verb} daemon pod {} on node {node}, will try to delete it",
+                "Found {verb} daemon pod {} on node {node}, will try to {end} it",
                 pod.key()
             ),
         ));
@@ -202,7 +223,11 @@ fn keep_one(observed: &Observed<'_>, node: &str, own: &[&Arc<Pod>], limits: &Lim
     }
     // With surge, an old and a new one may be there together, until the new one is available.
     let (new, old): (Vec<_>, Vec<_>) = running.into_iter().partition(|pod| is_current(observed, pod));
-    let new_serves = new.first().is_some_and(|pod| is_available(observed, pod));
+    // An old one that is not ready serves nobody.
+    let old_serves = old.first().is_some_and(|pod| pods::is_ready(pod));
+    let new_serves = new
+        .first()
+        .is_some_and(|pod| !old_serves || is_available(observed, pod));
     plan.delete.extend(new.into_iter().skip(1));
     plan.delete.extend(old.into_iter().skip(usize::from(!new_serves)));
 }
@@ -281,7 +306,11 @@ fn status(observed: &Observed<'_>, by_node: &ByNode<'_>, places: &BTreeMap<&str,
         updated_number_scheduled: count(updated),
         number_available: count(available),
         number_unavailable: count(desired - available),
-        observed_generation: observed.set.metadata.generation,
+        observed_generation: if observed.may_write {
+            observed.set.metadata.generation
+        } else {
+            before.observed_generation
+        },
         collision_count: before.collision_count,
         conditions: before.conditions,
     }

@@ -49,6 +49,8 @@ struct World {
     nodes: Vec<Arc<Node>>,
     pods: Vec<Arc<Pod>>,
     hash: &'static str,
+    older: HashSet<String>,
+    held: HashMap<String, Duration>,
     created: usize,
     /// The fewest available pods seen.
     fewest: usize,
@@ -61,6 +63,8 @@ impl World {
             nodes: nodes.to_vec(),
             pods: Vec::new(),
             hash: "one",
+            older: HashSet::new(),
+            held: HashMap::new(),
             created: 0,
             fewest: usize::MAX,
         }
@@ -73,7 +77,9 @@ impl World {
             pods: &self.pods,
             nodes: &self.nodes,
             hash: self.hash,
+            older: &self.older,
             may_write: true,
+            held: &self.held,
             now,
         };
         let plan = plan(&observed);
@@ -168,4 +174,80 @@ fn a_closed_node_without_a_pod_does_not_hold_a_rollout_up() {
     world.settle();
     world.hash = "two";
     assert_eq!(world.settle().updated_number_scheduled, Some(2));
+}
+
+#[test]
+fn a_failed_pod_stays_while_its_node_is_held() {
+    let mut world = World::new(&[node("a", &[]), node("b", &[])]);
+    world.settle();
+    for pod in &mut world.pods {
+        let status = Arc::make_mut(pod).status.get_or_insert_default();
+        status.phase = Some(pods::FAILED.into());
+    }
+    world.held.insert("a".into(), Duration::from_secs(5));
+    let observed = Observed {
+        set: &world.set,
+        pods: &world.pods,
+        nodes: &world.nodes,
+        hash: world.hash,
+        older: &world.older,
+        may_write: true,
+        held: &world.held,
+        now: keelson_api::time::now(),
+    };
+    let plan = plan(&observed);
+    assert_eq!(
+        (plan.delete.len(), plan.failed_on, plan.look_again),
+        (1, vec!["b".to_owned()], Some(Duration::from_secs(5)))
+    );
+    assert!(
+        plan.ended[0].1.ends_with("on node b, will try to kill it"),
+        "{:?}",
+        plan.ended
+    );
+}
+
+#[test]
+fn a_pod_whose_revision_is_forgotten_is_known_by_its_generation() {
+    let mut world = World::new(&[node("a", &[])]);
+    let annotations = world.set.metadata.annotations.get_or_insert_default();
+    annotations.insert("deprecated.daemonset.template.generation".into(), "3".into());
+    world.settle();
+    world.hash = "again";
+    assert_eq!(world.settle().updated_number_scheduled, Some(1));
+    assert_eq!(world.created, 1);
+    // What is known to be another template is replaced.
+    world.older.insert("one".into());
+    world.settle();
+    assert_eq!(world.created, 2);
+}
+
+#[test]
+fn with_surge_an_old_pod_that_is_not_ready_makes_room() {
+    let mut world = World::new(&[node("a", &[])]);
+    let strategy = world
+        .set
+        .spec
+        .as_mut()
+        .and_then(|spec| spec.update_strategy.as_mut())
+        .expect("a strategy");
+    strategy.rolling_update = Some(RollingUpdateDaemonSet {
+        max_surge: Some(IntOrString::Int(1)),
+        max_unavailable: Some(IntOrString::Int(0)),
+    });
+    world.settle();
+    world.hash = "two";
+    world.step();
+    assert_eq!(world.pods.len(), 2);
+    // The new one is not available yet: the old one stays as long as it is ready.
+    let not_ready = |pod: &mut Arc<Pod>| {
+        let status = pods::testing::pod("x", "Running", false).status;
+        Arc::make_mut(pod).status = status;
+    };
+    not_ready(&mut world.pods[1]);
+    world.step();
+    assert_eq!(world.pods.len(), 2);
+    not_ready(&mut world.pods[0]);
+    world.step();
+    assert_eq!((world.pods.len(), world.pods[0].name()), (1, "p2"));
 }

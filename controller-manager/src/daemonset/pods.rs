@@ -51,6 +51,13 @@ pub fn new(set: &DaemonSet, node: &str, hash: &str) -> Option<Pod> {
     Some(pod)
 }
 
+/// Whether the set's template had changed as often as by now when the pod was made.
+#[must_use]
+pub fn has_generation_of(pod: &Pod, set: &DaemonSet) -> bool {
+    let generation = set.annotations().get(TEMPLATE_GENERATION);
+    generation.is_some() && pod.labels().get(POD_TEMPLATE_GENERATION) == generation
+}
+
 /// The node a pod is on or meant for.
 #[must_use]
 pub fn node(pod: &Pod) -> Option<&str> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use keelson_api::labels::CONTROLLER_REVISION_HASH;
+use keelson_api::labels::{CONTROLLER_REVISION_HASH, STATEFUL_SET_HASH};
 use keelson_api::object::{Object as _, ObjectKey};
 use keelson_api::owners::{controller_ref, new_controller_ref, refers_to};
 use keelson_api::selector::LabelSelector;
@@ -26,7 +26,7 @@ use keelson_client::{
 use crate::common::answers::{namespace_is_terminating, only, unless_gone};
 use crate::common::owners::{self, Claim};
 use crate::common::reasons;
-use crate::common::revisions::{self, Historian, History, Kept};
+use crate::common::revisions::{self, Historian, History, Kept, Subject};
 use crate::context::{BY_CONTROLLER, Context, ORPHANS};
 use plan::{Creation, Observed};
 
@@ -44,6 +44,7 @@ pub async fn run(context: Context) {
         historian: Historian {
             informer: context.controller_revisions(),
             client: context.client().resource(),
+            hash_label: STATEFUL_SET_HASH,
         },
         events: context.recorder("statefulset-controller"),
         queue: WorkQueue::new("statefulset"),
@@ -111,7 +112,14 @@ impl Controller {
             .as_ref()
             .and_then(|status| status.collision_count)
             .filter(|count| *count > 0);
-        let history = match self.historian.keep(&*set, &spec.template, collisions).await? {
+        let subject = Subject {
+            object: &*set,
+            selector: &selector(&set),
+            template: &spec.template,
+            collisions,
+            client: &self.client,
+        };
+        let history = match self.historian.keep(&subject).await? {
             Kept::History(history) => history,
             Kept::Collision => {
                 let mut changed = (*set).clone();
@@ -144,7 +152,7 @@ impl Controller {
             };
             unless_gone(self.client.update_status(&changed).await)?;
         }
-        let limit = spec.revision_history_limit.unwrap_or(10);
+        let limit = usize::try_from(spec.revision_history_limit.unwrap_or(10)).unwrap_or_default();
         let in_use = |one: &ControllerRevision| {
             one.name() == current.name()
                 || pods.iter().any(|pod| {

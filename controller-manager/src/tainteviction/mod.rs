@@ -1,5 +1,6 @@
 //! Pods that do not tolerate the taints of their node have to go.
 
+mod first_seen;
 mod tolerations;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::common::answers::{only, unless_gone};
 use crate::common::pods;
 use crate::context::{BY_NODE, Context};
 use crate::nodelifecycle::taints::NO_EXECUTE;
+use first_seen::FirstSeen;
 use tolerations::{Verdict, verdict};
 
 /// Runs the controller until shutdown.
@@ -23,12 +25,14 @@ pub async fn run(context: Context) {
         nodes: context.nodes(),
         pods: context.pods(),
         client: context.client().resource(),
+        first_seen: FirstSeen::default(),
         queue: WorkQueue::new("tainteviction"),
         events: context.recorder("taint-eviction-controller"),
     });
     let this = controller.clone();
     controller.nodes.subscribe(move |event| {
         let (Event::Added(node) | Event::Updated { new: node, .. }) = event else {
+            this.first_seen.forget(event.object().name());
             return;
         };
         let before = match event {
@@ -83,6 +87,7 @@ struct Controller {
     nodes: Informer<Node>,
     pods: Informer<Pod>,
     client: ResourceClient<Pod>,
+    first_seen: FirstSeen,
     queue: WorkQueue<ObjectKey>,
     events: EventRecorder,
 }
@@ -117,7 +122,8 @@ impl Controller {
             return Ok(());
         };
         let now = keelson_api::time::now().0;
-        match verdict(&pod, &evicting(&node), now) {
+        let taints = self.first_seen.dated(node.name(), &evicting(&node), now);
+        match verdict(&pod, &taints, now) {
             Verdict::Stays => Ok(()),
             Verdict::Goes(at) if at > now => {
                 // Should the taint go before that, the pod is found to stay then.

@@ -20,7 +20,7 @@ pub enum Verdict {
 ///
 /// Time counts from when the taint was added, or from when the pod came, whichever is later.
 #[must_use]
-pub fn verdict(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Verdict {
+pub fn verdict(pod: &Pod, taints: &[Taint], now: Timestamp) -> Verdict {
     let tolerations = pod
         .spec
         .as_ref()
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn patience_is_counted_from_the_taint() {
         let taint = taint("lost");
-        let judge = |pod: &Pod| verdict(pod, &[&taint], at(200));
+        let judge = |pod: &Pod| verdict(pod, std::slice::from_ref(&taint), at(200));
         assert_eq!(judge(&pod(vec![])), Verdict::Goes(at(200)));
         assert_eq!(
             judge(&pod(vec![exists("lost", Some(300))])),
@@ -140,7 +140,7 @@ mod tests {
     fn the_least_tolerated_taint_decides() {
         let (a, b) = (taint("a"), taint("b"));
         let pod = pod(vec![exists("a", Some(50)), exists("b", Some(10))]);
-        assert_eq!(verdict(&pod, &[&a, &b], at(100)), Verdict::Goes(at(110)));
+        assert_eq!(verdict(&pod, &[a, b], at(100)), Verdict::Goes(at(110)));
         assert_eq!(verdict(&pod, &[], at(100)), Verdict::Stays);
     }
 }

@@ -46,6 +46,7 @@ static INFO: ResourceInfo = ResourceInfo {
         version: "v1",
         to_storage: v1::to_storage,
         from_storage: v1::from_storage,
+        field_names: &[],
         deprecation: None,
         discoverable: true,
     }],

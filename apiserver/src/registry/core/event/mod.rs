@@ -1,4 +1,6 @@
-//! Events: stored as core/v1, also served as events.k8s.io/v1.
+//! Events: stored as core/v1, also served as events.k8s.io/v1, which asks for more.
+
+mod validation;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, ObjectReference};
@@ -7,7 +9,6 @@ use keelson_api::status::ApiError;
 use serde_json::{Map, Value};
 
 use crate::registry::common::cells;
-use crate::registry::common::loc::Loc;
 use crate::registry::strategy::{Alias, Column, Fields, Lifetime, RequestContext, ResourceInfo, Strategy};
 
 /// The kind's strategy.
@@ -38,6 +39,7 @@ static INFO: ResourceInfo = ResourceInfo {
         version: "v1",
         to_storage: to_core,
         from_storage: from_core,
+        field_names: FIELD_NAMES,
         deprecation: None,
         discoverable: true,
     }],
@@ -53,6 +55,20 @@ const RENAMED: &[(&str, &str)] = &[
     ("deprecatedFirstTimestamp", "firstTimestamp"),
     ("deprecatedLastTimestamp", "lastTimestamp"),
     ("deprecatedCount", "count"),
+];
+
+/// Fields of selectors in events.k8s.io: there, and here.
+const FIELD_NAMES: &[(&str, &str)] = &[
+    ("regarding.kind", "involvedObject.kind"),
+    ("regarding.namespace", "involvedObject.namespace"),
+    ("regarding.name", "involvedObject.name"),
+    ("regarding.uid", "involvedObject.uid"),
+    ("regarding.apiVersion", "involvedObject.apiVersion"),
+    ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+    ("regarding.fieldPath", "involvedObject.fieldPath"),
+    ("reason", "reason"),
+    ("reportingController", "reportingComponent"),
+    ("type", "type"),
 ];
 
 fn rename(object: &mut Map<String, Value>, from: &str, to: &str) {
@@ -86,12 +102,20 @@ impl Strategy for EventStrategy {
         &INFO
     }
 
-    fn validate_create(&self, _ctx: &RequestContext<'_>, event: &Event) -> Errors {
-        validate(event)
+    fn validate_create(&self, ctx: &RequestContext<'_>, event: &Event) -> Errors {
+        let mut errors = validation::event(event, ctx.alias.is_some());
+        if ctx.alias.is_some() {
+            validation::strictly_new(&mut errors, event);
+        }
+        errors
     }
 
-    fn validate_update(&self, _ctx: &RequestContext<'_>, new: &Event, _old: &Event) -> Errors {
-        validate(new)
+    fn validate_update(&self, ctx: &RequestContext<'_>, new: &Event, old: &Event) -> Errors {
+        let mut errors = validation::event(new, ctx.alias.is_some());
+        if ctx.alias.is_some() {
+            validation::strictly_changed(&mut errors, new, old);
+        }
+        errors
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -194,23 +218,6 @@ fn source(event: &Event) -> String {
         Some(host) => format!("{component}, {host}"),
         None => component.to_owned(),
     }
-}
-
-fn validate(event: &Event) -> Errors {
-    let mut errors = Errors::new();
-    let own = event.metadata.namespace.as_deref().unwrap_or("");
-    let about = event.involved_object.namespace.as_deref().unwrap_or("");
-    // What lives in no namespace has its events in the default one, or in the system's.
-    let fits = if about.is_empty() {
-        matches!(own, "" | "default" | "kube-system")
-    } else {
-        own == about
-    };
-    if !fits {
-        let at = Loc::new("involvedObject.namespace");
-        errors.push(at.invalid(about, "does not match event.namespace"));
-    }
-    errors
 }
 
 #[cfg(test)]
