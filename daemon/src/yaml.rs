@@ -15,11 +15,11 @@ const DEPTH: usize = 64;
 /// Values in a document. No object that the store takes has as many.
 const NODES: usize = 500_000;
 /// What aliases repeat for each byte of the text: events, of which a mapping or list has two and a scalar one.
-const REPEATED_PER_BYTE: usize = 16;
+const REPEATED_PER_BYTE: usize = 8;
 /// Short documents may repeat that much all the same.
-const REPEATED_LEAST: usize = 1_000;
+const REPEATED_LEAST: usize = 2_000;
 /// And no document more than that.
-const REPEATED_MOST: usize = 500_000;
+const REPEATED_MOST: usize = 200_000;
 /// Text in all scalars, those repeated among them. A request is half of that at most.
 const TEXT: usize = 6 << 20;
 /// Complaints quote what they are about, which may be long.

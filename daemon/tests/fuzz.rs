@@ -6,6 +6,7 @@ use clap::Parser;
 use keelson_daemon::jwt::{self, PublicKey, SigningKey};
 use keelson_daemon::kubeconfig::CurrentContext;
 use keelson_daemon::tls::{CertificateIdentity, PemSource, ServerTls, client_config};
+use keelson_daemon::yaml::{self, Twice};
 use keelson_daemon::{config, duration};
 use keelson_fuzz::{Counted, Fuzz, bounded};
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
@@ -109,6 +110,56 @@ fn kubeconfigs() {
         .rounds(300)
         .run(bounded(from_file(&path, CurrentContext::read)));
     let _ = std::fs::remove_file(&path);
+}
+
+#[test]
+fn documents_in_yaml() {
+    let read = |input: &[u8]| {
+        let Ok(text) = std::str::from_utf8(input) else {
+            return;
+        };
+        let strictly = yaml::read::<Value>(text, Twice::Refused);
+        let leniently = yaml::read::<Value>(text, Twice::Last);
+        match strictly {
+            Ok(value) => {
+                let json = serde_json::to_vec(&value).expect("a value is JSON");
+                serde_json::from_slice::<Value>(&json).expect("no deeper than JSON may be");
+                assert_eq!(leniently, Ok(value));
+            }
+            Err(why) => assert!(why.to_string().len() < 4_096, "{why}"),
+        }
+    };
+    let words = [
+        "&a ",
+        "*a",
+        "<<: *a",
+        "---\n",
+        "...\n",
+        "- ",
+        ": ",
+        "? ",
+        "|\n  ",
+        ">-\n  ",
+        "!!str ",
+        "!!binary ",
+        "!!int ",
+        "[*a, *a]",
+        "{a: *a}",
+        "[",
+        "{",
+        "\n  ",
+        "\n",
+        "# ",
+        "%YAML 1.2\n",
+        "%TAG ! tag:a,2026:\n",
+        "0o17",
+        ".inf",
+        "~",
+        "on",
+        "2026-01-02",
+        "\"\\x41\"",
+    ];
+    fuzz("yaml").words(&words).rounds(500).run(bounded(read));
 }
 
 #[derive(Parser)]

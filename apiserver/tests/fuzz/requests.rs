@@ -6,62 +6,10 @@ use keelson_apiserver::handlers::options::{ListOptions, Query, parse_delete_opti
 use keelson_apiserver::http::{negotiate, websocket};
 use keelson_apiserver::request_info::{RequestInfo, percent_decode};
 use keelson_apiserver::storage::paging::Position;
-use keelson_daemon::yaml::{self, Twice};
 use keelson_fuzz::bounded;
-use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{fuzz, text};
-
-#[test]
-fn bodies_in_yaml() {
-    let read = |input: &[u8]| {
-        let Ok(text) = std::str::from_utf8(input) else {
-            return;
-        };
-        let strictly = yaml::read::<Value>(text, Twice::Refused);
-        let leniently = yaml::read::<Value>(text, Twice::Last);
-        match strictly {
-            Ok(value) => {
-                let json = serde_json::to_vec(&value).expect("a value is JSON");
-                serde_json::from_slice::<Value>(&json).expect("no deeper than JSON may be");
-                assert_eq!(leniently, Ok(value));
-            }
-            Err(why) => assert!(why.to_string().len() < 4_096, "{why}"),
-        }
-    };
-    let words = [
-        "&a ",
-        "*a",
-        "<<: *a",
-        "---\n",
-        "...\n",
-        "- ",
-        ": ",
-        "? ",
-        "|\n  ",
-        ">-\n  ",
-        "!!str ",
-        "!!binary ",
-        "!!int ",
-        "[*a, *a]",
-        "{a: *a}",
-        "[",
-        "{",
-        "\n  ",
-        "\n",
-        "# ",
-        "%YAML 1.2\n",
-        "%TAG ! tag:a,2026:\n",
-        "0o17",
-        ".inf",
-        "~",
-        "on",
-        "2026-01-02",
-        "\"\\x41\"",
-    ];
-    fuzz("yaml").words(&words).rounds(500).run(bounded(read));
-}
 
 /// Frames of a watcher that should only listen.
 #[test]
