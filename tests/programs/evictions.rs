@@ -22,8 +22,10 @@ fn a_taint_without_a_date_is_tolerated_as_long_as_was_said() -> Result<()> {
         &json!({"metadata": {"name": "one"}}),
         201,
     )?;
-    let toleration =
-        |seconds: Value| json!([{"key": "mine", "operator": "Exists", "tolerationSeconds": seconds}]);
+    let toleration = |seconds: Value| {
+        json!([{"key": "mine", "operator": "Exists", "effect": "NoExecute",
+        "tolerationSeconds": seconds}])
+    };
     pod(&plane, "guest", json!([]))?;
     pod(&plane, "patient", toleration(1.into()))?;
     pod(&plane, "resident", toleration(Value::Null))?;
