@@ -3,7 +3,7 @@
 //! A webhook is at a URL, or at a service: then any ready endpoint of the service answers, and shows a certificate for
 //! the service's name.
 
-pub mod trust;
+mod trust;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use http::{HeaderValue, Request};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
-use keelson_api::status::ApiResult;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 pub use trust::trusting;
@@ -37,8 +36,6 @@ const HTTPS: u16 = 443;
 struct Place {
     /// Name the certificate has to be for.
     name: String,
-    /// Address or name to connect to.
-    host: String,
     port: u16,
     path: String,
     /// As errors show it.
@@ -52,53 +49,69 @@ pub async fn post(
     body: Bytes,
     timeout: Duration,
 ) -> Result<Bytes, String> {
-    let place = find(server, config).await.map_err(|error| error.to_string())?;
+    let place = Place::of(config)?;
     let url = format!("{}?timeout={}s", place.url, timeout.as_secs());
     let authority = config.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice());
-    match tokio::time::timeout(timeout, exchange(&place, authority, body, timeout)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(format!("failed to call webhook: Post \"{url}\": {error}")),
-        Err(_) => Err(format!(
-            "failed to call webhook: Post \"{url}\": context deadline exceeded"
-        )),
+    let called = async {
+        let dialed = dialed(server, config, &place).await?;
+        exchange(&place, dialed, authority, body, timeout).await
+    };
+    let answered = tokio::time::timeout(timeout, called).await;
+    answered
+        .unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
+        .map_err(|why| format!("failed to call webhook: Post \"{url}\": {why}"))
+}
+
+impl Place {
+    fn of(config: &WebhookClientConfig) -> Result<Self, String> {
+        if let Some(url) = &config.url {
+            let parsed: http::Uri = url
+                .parse()
+                .map_err(|error| format!("invalid URL {url:?}: {error}"))?;
+            let host = parsed.host().unwrap_or_default();
+            return Ok(Self {
+                name: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+                port: parsed.port_u16().unwrap_or(HTTPS),
+                path: parsed.path().to_owned(),
+                url: url.clone(),
+            });
+        }
+        let Some(service) = &config.service else {
+            return Err("webhook has neither a URL nor a service".to_owned());
+        };
+        let port = service.port.map_or(Ok(HTTPS), u16::try_from);
+        let port = port.map_err(|error| format!("invalid port of a service: {error}"))?;
+        let path = match service.path.as_deref().unwrap_or("") {
+            path if path.starts_with('/') => path.to_owned(),
+            path => format!("/{path}"),
+        };
+        let name = format!("{}.{}.svc", service.name, service.namespace);
+        Ok(Self {
+            url: format!("https://{name}:{port}{path}"),
+            name,
+            port,
+            path,
+        })
     }
 }
 
-async fn find(server: &Arc<Server>, config: &WebhookClientConfig) -> ApiResult<Place> {
-    if let Some(url) = &config.url {
-        let parsed: http::Uri = url
-            .parse()
-            .map_err(|error| keelson_api::ApiError::internal(format_args!("invalid URL {url:?}: {error}")))?;
-        let host = parsed.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        return Ok(Place {
-            name: host.clone(),
-            host,
-            port: parsed.port_u16().unwrap_or(HTTPS),
-            path: parsed.path().to_owned(),
-            url: url.clone(),
-        });
-    }
-    let Some(service) = &config.service else {
-        return Err(keelson_api::ApiError::internal(
-            "webhook has neither a URL nor a service",
-        ));
+/// The host and port to connect to. To find them is part of the call, and errors say so.
+async fn dialed(
+    server: &Arc<Server>,
+    config: &WebhookClientConfig,
+    place: &Place,
+) -> Result<(String, u16), String> {
+    let Some(service) = config.service.as_ref().filter(|_| config.url.is_none()) else {
+        return Ok((place.name.clone(), place.port));
     };
-    let port = service.port.unwrap_or(HTTPS.into());
-    let (host, target) =
-        proxy::extension_endpoint(server.as_ref(), &service.namespace, &service.name, port).await?;
-    let path = match service.path.as_deref().unwrap_or("") {
-        path if path.starts_with('/') => path.to_owned(),
-        path => format!("/{path}"),
-    };
-    let name = format!("{}.{}.svc", service.name, service.namespace);
-    Ok(Place {
-        url: format!("https://{name}:{port}{path}"),
-        name,
-        host,
-        port: target,
-        path,
-    })
+    let port = i32::from(place.port);
+    proxy::extension_endpoint(server.as_ref(), &service.namespace, &service.name, port)
+        .await
+        .map_err(|error| match error.is_not_found() {
+            // In upstream it is a cache that does not have it, which speaks of one.
+            true => format!("service {:?} not found", service.name),
+            false => error.to_string(),
+        })
 }
 
 /// The authorities a webhook's certificate has to be signed by, as PEM: its own, or the machine's.
@@ -121,15 +134,16 @@ pub fn authorities(own: Option<&[u8]>) -> Result<Vec<u8>, String> {
 
 async fn exchange(
     place: &Place,
+    (host, port): (String, u16),
     authority: Option<&[u8]>,
     body: Bytes,
     timeout: Duration,
 ) -> Result<Bytes, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let tls = trusting(&authorities(authority)?, None)?;
-    let tcp = TcpStream::connect((place.host.as_str(), place.port))
+    let tcp = TcpStream::connect((host.as_str(), port))
         .await
-        .map_err(|error| format!("dial tcp {}:{}: connect: {error}", place.host, place.port))?;
+        .map_err(|error| format!("dial tcp {host}:{port}: connect: {error}"))?;
     let name = ServerName::try_from(place.name.clone()).map_err(|error| text(&error))?;
     let stream = tokio_rustls::TlsConnector::from(Arc::new(tls))
         .connect(name, tcp)

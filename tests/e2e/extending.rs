@@ -225,10 +225,10 @@ fn a_service_is_where_a_converter_is(stage: &Stage) -> Result<()> {
     // What is stored is read by nobody who has to ask for it, until there is somebody to ask.
     let failed = format!("conversion webhook for {group}/v1, Kind=Ship failed: ");
     let refused = |why: &str| {
-        refused_soon(stage, &format!("get {two} a"), None, why)?;
-        refused_soon(stage, &format!("get {two} a"), None, &failed)
+        let wanted = format!("{failed}Post \"https://{host}:9443/v1/convert?timeout=30s\": {why}");
+        refused_soon(stage, &format!("get {two} a"), None, &wanted)
     };
-    refused("\"converter\" not found")?;
+    refused("service \"converter\" not found")?;
     ensure!(
         kubectl.run(&format!("get {one} a -o name"))?.contains("/a"),
         "what is stored"
