@@ -92,6 +92,42 @@ pub fn twin(state: &Path, generation: Generation) -> io::Result<Option<Generatio
     Ok(None)
 }
 
+/// Makes the next generation of what `write` writes into a folder that is not there yet, and forgets this one.
+///
+/// # Errors
+/// When `write` fails or the system refuses; this one counts then.
+pub fn rewritten(
+    state: &Path,
+    generation: Generation,
+    write: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<Generation> {
+    let unfinished = state.join(UNFINISHED);
+    remove_if_there(&unfinished)?;
+    write(&unfinished)?;
+    sync_all(&unfinished)?;
+    let next = Generation(generation.0 + 1);
+    std::fs::rename(&unfinished, next.folder(state))?;
+    File::open(state)?.sync_all()?;
+    remove(state, generation)?;
+    Ok(next)
+}
+
+/// Brings a folder and the files in it to the disk.
+///
+/// # Errors
+/// When the system refuses.
+pub fn sync_all(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_all(&path)?;
+        } else {
+            File::open(path)?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
 /// Takes a generation back that is not wanted after all: it does not count any more when this returns.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ pub mod generations;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -30,6 +31,9 @@ use generations::Generation;
 /// costs beside its bytes counts for more than they do. sled's cache keeps at least one leaf in each of its 256 shards,
 /// so this also bounds what reading costs in memory.
 const LEAF_FANOUT: usize = 128;
+
+/// The same in states of earlier versions, which are written anew when they are opened.
+const FORMER_LEAF_FANOUT: usize = 64;
 
 /// In the state's folder, beside sled's: the files of values.
 const VALUES_FOLDER: &str = "values";
@@ -467,14 +471,18 @@ fn sole<T>(mut shared: Arc<T>) -> T {
 
 fn open_newest(path: &Path) -> Result<Handles, EngineError> {
     let open = || -> std::io::Result<Handles> {
-        let generation = generations::newest(path)?;
+        let mut generation = generations::newest(path)?;
         let fresh = !generation.folder(path).exists();
-        let db = open_sled(path, generation)?;
+        let db = match open_sled(path, generation) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                generation = with_larger_leaves(path, generation)?;
+                open_sled(path, generation)?
+            }
+            opened => opened?,
+        };
         if fresh {
             // sled does not sync the file that says how many records a leaf has.
-            for entry in std::fs::read_dir(generation.folder(path))? {
-                File::open(entry?.path())?.sync_all()?;
-            }
+            generations::sync_all(&generation.folder(path))?;
         }
         let mut tallies = BTreeMap::new();
         for record in db.range::<&[u8], _>(&TALLIES[..]..) {
@@ -492,13 +500,32 @@ fn open_newest(path: &Path) -> Result<Handles, EngineError> {
     })
 }
 
-fn open_sled(path: &Path, generation: Generation) -> std::io::Result<Db> {
+/// Rewrites a state whose leaves have the size of earlier versions.
+fn with_larger_leaves(path: &Path, generation: Generation) -> std::io::Result<Generation> {
+    tracing::info!(state = %path.display(), "writing the applied state anew, with larger leaves");
+    let old = config(&generation.folder(path)).open::<FORMER_LEAF_FANOUT>()?;
+    generations::rewritten(path, generation, |folder| {
+        let new: Db = config(folder).open()?;
+        for record in old.iter() {
+            let (key, stored) = record?;
+            new.insert(key, stored)?;
+        }
+        new.flush().map(drop)
+    })
+}
+
+fn config(folder: &Path) -> sled::Config {
     let mut config = sled::Config::new()
-        .path(generation.folder(path))
+        .path(folder)
         .cache_capacity_bytes(CACHE_BYTES)
         .zstd_compression_level(COMPRESSION_LEVEL)
         .flush_every_ms(Some(FLUSH_NEVER_MS));
     config.target_heap_file_fill_ratio = LEAVE_LEAVES;
+    config
+}
+
+fn open_sled(path: &Path, generation: Generation) -> std::io::Result<Db> {
+    let config = config(&generation.folder(path));
     let mut attempts = 0;
     loop {
         match guarded(|| config.open::<LEAF_FANOUT>()) {

@@ -106,6 +106,28 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), Box<dyn std::
     Ok(())
 }
 
+#[test]
+fn a_state_with_leaves_of_an_earlier_size_is_read() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("state");
+    {
+        let former = config(&path.join("index")).open::<FORMER_LEAF_FANOUT>()?;
+        for number in 0..1000_u32 {
+            former.insert(number.to_be_bytes(), record::inline(&number.to_be_bytes()))?;
+        }
+        former.flush()?;
+    }
+    for _ in 0..2 {
+        let engine = SledEngine::open(&path)?;
+        for number in 0..1000_u32 {
+            let found = engine.get(&number.to_be_bytes())?;
+            assert_eq!(found.as_deref(), Some(&number.to_be_bytes()[..]));
+        }
+    }
+    assert!(!path.join("index").exists(), "the former one is still there");
+    Ok(())
+}
+
 fn value(number: u32, round: u32) -> Bytes {
     Bytes::from(format!("{round}.{number} ").repeat(1000))
 }
