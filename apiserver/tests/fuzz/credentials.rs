@@ -5,7 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keelson_apiserver::authentication::oidc::keys::{self, Algorithm};
 use keelson_apiserver::authentication::oidc::signer::Token;
 use keelson_apiserver::registry::certificates::request;
-use keelson_apiserver::webhook::trust;
+use keelson_apiserver::webhook::trusting;
 use keelson_fuzz::bounded;
 use rcgen::{CertificateParams, DnType, KeyPair};
 
@@ -68,7 +68,7 @@ fn bundles_of_authorities() {
     let read = |input: &[u8]| {
         for text in [input, pem("CERTIFICATE", input).as_bytes()] {
             let _ = request::chain_complaint(text);
-            let _ = trust::trusting(text, None);
+            let _ = trusting(text, None);
         }
     };
     let key = KeyPair::generate().expect("a key");

@@ -201,7 +201,7 @@ impl Historian {
             .collect();
         let excess = unused.len().saturating_sub(limit);
         for revision in unused.into_iter().take(excess) {
-            self.delete(&revision).await?;
+            self.delete(revision).await?;
         }
         Ok(())
     }
