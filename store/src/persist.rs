@@ -207,7 +207,7 @@ impl Worker {
             let mvcc = &inner.mvcc;
             (
                 mvcc.recent.unstored_bytes(),
-                mvcc.compacted > mvcc.recent.stored(),
+                mvcc.compacted > mvcc.compaction_stored,
                 inner.shared.applied,
             )
         });

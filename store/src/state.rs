@@ -110,6 +110,8 @@ pub struct Unstored {
     pub revision: i64,
     /// The place in the log the engine will have then.
     pub applied: Applied,
+    /// The compaction the engine will know of then.
+    compacted: i64,
     bytes: usize,
 }
 
@@ -255,7 +257,7 @@ impl State {
     /// What the engine does not have yet.
     #[must_use]
     pub fn unstored(&self) -> Unstored {
-        let (changes, leases, revision, applied, stored) = {
+        let (changes, leases, revision, applied, compacted, stored) = {
             let mut inner = self.inner.write();
             let leases = inner.mvcc.leases.take_changed();
             (
@@ -263,6 +265,7 @@ impl State {
                 leases,
                 inner.mvcc.current,
                 inner.shared.applied,
+                inner.mvcc.compacted,
                 encode_state(&inner),
             )
         };
@@ -280,6 +283,7 @@ impl State {
             batch,
             revision,
             applied,
+            compacted,
             bytes,
         }
     }
@@ -292,11 +296,9 @@ impl State {
 
     /// The engine has them now.
     pub fn mark_stored(&self, stored: &Unstored) {
-        self.inner
-            .write()
-            .mvcc
-            .recent
-            .mark_stored(stored.revision, stored.bytes);
+        let mvcc = &mut self.inner.write().mvcc;
+        mvcc.recent.mark_stored(stored.revision, stored.bytes);
+        mvcc.compaction_stored = stored.compacted;
     }
 
     /// Drops a few records that no reader may ask for any more. Whether there is more to do.
@@ -307,7 +309,7 @@ impl State {
         let Some(_dropping) = self.pins.try_write() else {
             return Ok(false);
         };
-        let until = self.read(|inner| inner.mvcc.compacted.min(inner.mvcc.recent.stored()));
+        let until = self.read(|inner| inner.mvcc.compaction_stored);
         let done = *self.compaction_done.borrow();
         if done >= until {
             return Ok(false);
@@ -564,6 +566,7 @@ fn load_inner(engine: Arc<dyn Engine>) -> Result<Option<(Inner, i64)>, StoreErro
     let mut mvcc = Mvcc::empty(engine.clone());
     mvcc.current = stored.revision;
     mvcc.compacted = stored.compacted;
+    mvcc.compaction_stored = stored.compacted;
     mvcc.recent = Recent::new(stored.revision);
 
     let (from, to) = schema::lease_bounds();

@@ -39,6 +39,9 @@ pub struct Mvcc {
     pub current: i64,
     /// History before this revision must not be read any more; 0 is none.
     pub compacted: i64,
+    /// The same as the engine knows it. Records of later compactions stay there: after a crash nobody could tell that they
+    /// are missing.
+    pub compaction_stored: i64,
     /// Records that are no longer in `recent`.
     pub engine: Arc<dyn Engine>,
 }
@@ -53,6 +56,7 @@ impl Mvcc {
             leases: Leases::default(),
             current: 1,
             compacted: 0,
+            compaction_stored: 0,
             engine,
         }
     }

@@ -156,11 +156,11 @@ impl Hub {
     /// The state was replaced by a later one: everyone has to catch up.
     pub fn jump(&self, published: i64) {
         let mut inner = self.inner.lock();
-        inner.published = published;
+        let unpublished = std::mem::replace(&mut inner.published, published) + 1;
         let subscribers = std::mem::take(&mut inner.subscribers);
         let single = subscribers.single.into_values().flatten();
         for subscriber in single.chain(subscribers.ranges) {
-            subscriber.fall_behind();
+            subscriber.fall_behind(unpublished);
         }
     }
 }
@@ -173,7 +173,7 @@ impl Subscriber {
         }
         if change.records.iter().any(|record| self.wanted.wants(record)) {
             if !self.mailbox.deliver(&self.wanted, change) {
-                self.fall_behind();
+                self.fall_behind(change.revision);
                 return false;
             }
             self.next = change.revision + 1;
@@ -181,10 +181,52 @@ impl Subscriber {
         true
     }
 
-    fn fall_behind(&self) {
+    /// It has been offered everything before `missed`.
+    fn fall_behind(&self, missed: i64) {
         self.mailbox.post(Mail::Behind {
             wanted: self.wanted.clone(),
-            next: self.next,
+            next: self.next.max(missed),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mvcc::index::Life;
+    use crate::mvcc::revision::Revision;
+
+    fn change(revision: i64) -> Arc<Change> {
+        let record = Record {
+            revision: Revision::start_of(revision),
+            deleted: false,
+            life: Life::default(),
+            key: Bytes::from_static(b"other"),
+            value: Bytes::new(),
+        };
+        Arc::new(Change {
+            revision,
+            records: [record].into_iter().collect(),
+        })
+    }
+
+    /// Otherwise it would be told that history which it needs not is compacted.
+    #[test]
+    fn a_silent_watch_that_falls_behind_has_seen_what_it_did_not_want() {
+        let (hub, mailbox) = (Hub::new(5), Arc::<Mailbox>::default());
+        let wanted = Arc::new(Wanted {
+            id: 0,
+            range: KeyRange::One(Bytes::from_static(b"mine")),
+            filter: Filter::default(),
+        });
+        assert_eq!(hub.join(&wanted, 0, &mailbox), Some(6));
+        hub.publish(&[change(6), change(7)]);
+        hub.jump(100);
+        let mail = mailbox.take();
+        let next = mail.iter().map(|mail| match mail {
+            Mail::Behind { next, .. } => Some(*next),
+            Mail::Change { .. } => None,
+        });
+        assert_eq!(next.collect::<Vec<_>>(), [Some(8)]);
     }
 }

@@ -91,6 +91,12 @@ impl Watcher {
         self.stream.as_ref().map(|stream| (stream.member, stream.starts))
     }
 
+    /// Whether it is connected and has nothing to read from the history.
+    pub fn in_step(&self) -> bool {
+        let in_step = |stream: &Stream| stream.reading.is_none() && !stream.watches.is_behind();
+        self.stream.as_ref().is_some_and(in_step)
+    }
+
     pub fn disconnect(&mut self) {
         self.stream = None;
     }

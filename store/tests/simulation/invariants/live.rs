@@ -1,6 +1,7 @@
 //! When nothing goes wrong any more, the group works again, and all its members come to the same state.
 
 use crate::faults;
+use crate::watcher::Watcher;
 use crate::world::World;
 
 const SECOND: u64 = 1_000_000;
@@ -32,7 +33,10 @@ pub fn check(world: &mut World) -> Result<(), String> {
         super::leases::all_gone(world).is_ok() && come_to_one_end(world).is_ok()
     });
     super::leases::all_gone(world)?;
-    come_to_one_end(world)
+    come_to_one_end(world)?;
+    // A member may have come to it by a snapshot just now, and its watches not yet.
+    wait(world, QUIET, |world| world.watchers.iter().all(Watcher::in_step));
+    Ok(())
 }
 
 /// Waits until something is so, or it has been long enough.

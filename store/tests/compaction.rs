@@ -1,4 +1,4 @@
-//! While much history is dropped, the engine is asked again and again to give back memory.
+//! Dropping history: what it costs, and what is left of it after a crash.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
+use anyhow::Context as _;
 use bytes::Bytes;
-use keelson_proto::etcd::PutRequest;
+use keelson_proto::etcd::{PutRequest, RangeRequest};
 use keelson_store::backup::FOUNDING;
 use keelson_store::cluster::Membership;
 use keelson_store::engine::memory::MemoryEngine;
 use keelson_store::engine::{Batch, Engine, EngineError, Pressure, Visitor};
-use keelson_store::persist::{self, DiskRoom};
+use keelson_store::error::StoreError;
+use keelson_store::persist::{self, DiskRoom, Worker};
 use keelson_store::raft::handle::{Leadership, RaftHandle};
 use keelson_store::state::State;
 
@@ -65,28 +67,70 @@ impl DiskRoom for Roomy {
     }
 }
 
+/// A state in an engine, and who brings it there.
+fn member(engine: Arc<dyn Engine>) -> (Arc<State>, Worker) {
+    let state = Arc::new(State::founding(engine, Membership::default(), FOUNDING));
+    let (commands, _) = channel();
+    let handle = RaftHandle::numbering_from(commands, Arc::new(Leadership::default()), 1, 1);
+    let (_, worker) = persist::persister(state.clone(), handle, Box::new(Roomy), 0);
+    (state, worker)
+}
+
+fn put(state: &State, key: &str, value: &str) -> Result<(), StoreError> {
+    let request = PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..PutRequest::default()
+    };
+    state.apply(|inner| {
+        inner.shared.applied.index += 1;
+        inner.mvcc.put(request).map(drop)
+    })
+}
+
+fn compact(state: &State, revision: i64) {
+    state.apply(|inner| {
+        inner.shared.applied.index += 1;
+        inner.mvcc.compacted = revision;
+    });
+}
+
+/// A member that starts again is told of a compaction by the log, later than it may be asked.
+#[test]
+fn after_a_crash_nobody_reads_history_that_was_dropped() -> anyhow::Result<()> {
+    let engine = Arc::new(MemoryEngine::default());
+    let (state, mut worker) = member(engine.clone());
+    for value in 2..10 {
+        put(&state, "k", &value.to_string())?;
+    }
+    // The first compaction brings all that to the engine, the second is of what is there.
+    for revision in [3, 7] {
+        compact(&state, revision);
+        worker.look()?;
+        assert_eq!(state.dropped_through(), revision);
+        let again = State::load(engine.clone())?.context("nothing is there")?;
+        let old = RangeRequest {
+            key: "k".into(),
+            revision: revision - 1,
+            ..RangeRequest::default()
+        };
+        assert_eq!(again.range(&old).map(|_| ()), Err(StoreError::Compacted));
+    }
+    Ok(())
+}
+
 #[test]
 fn memory_is_given_back_while_history_is_dropped() -> anyhow::Result<()> {
     const CHANGES: i64 = 100_000;
     let engine = Arc::new(Counting::default());
-    let state = Arc::new(State::founding(engine.clone(), Membership::default(), FOUNDING));
-    let (commands, _listening) = channel();
-    let handle = RaftHandle::numbering_from(commands, Arc::new(Leadership::default()), 1, 1);
-    let (_persister, mut worker) = persist::persister(state.clone(), handle, Box::new(Roomy), 0);
+    let (state, mut worker) = member(engine.clone());
     for change in 0..CHANGES {
-        state.apply(|inner| {
-            inner.shared.applied.index += 1;
-            inner.mvcc.put(PutRequest {
-                key: format!("k{}", change % 10_000).into(),
-                value: "v".into(),
-                ..PutRequest::default()
-            })
-        })?;
+        put(&state, &format!("k{}", change % 10_000), "v")?;
         if change % 1000 == 0 {
             worker.look()?;
         }
     }
-    state.apply(|inner| inner.mvcc.compacted = inner.mvcc.current);
+    compact(&state, state.revision());
     engine.most.store(0, Ordering::Relaxed);
     worker.look()?;
     let mut left = 0;
