@@ -504,7 +504,7 @@ fn open_newest(path: &Path) -> Result<Handles, EngineError> {
 fn with_larger_leaves(path: &Path, generation: Generation) -> std::io::Result<Generation> {
     tracing::info!(state = %path.display(), "writing the applied state anew, with larger leaves");
     let old = config(&generation.folder(path)).open::<FORMER_LEAF_FANOUT>()?;
-    generations::rewritten(path, generation, |folder| {
+    generations::rewritten(path, generation, move |folder| {
         let new: Db = config(folder).open()?;
         for record in old.iter() {
             let (key, stored) = record?;
