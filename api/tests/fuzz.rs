@@ -9,7 +9,7 @@ use keelson_api::schema::{self, Definition, Shape, Type};
 use keelson_api::selector::{FieldSelector, LabelSelector};
 use keelson_api::strict::{self, FieldValidation};
 use keelson_api::{Gvk, patch, protobuf, validation};
-use keelson_fuzz::{Counted, Fuzz, bounded, bounded_to};
+use keelson_fuzz::{Counted, Fuzz, bounded, bounded_to, text};
 use serde_json::{Map, Value, json};
 
 #[global_allocator]
@@ -49,10 +49,6 @@ const FIELDS: &[&str] = &[
 
 fn fuzz(name: &str) -> Fuzz {
     Fuzz::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus"), name)
-}
-
-fn text(input: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(input)
 }
 
 fn definition(group: &str, version: &str, kind: &str) -> &'static Definition {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use keelson_fuzz::{Counted, Fuzz, bounded};
+use keelson_fuzz::{Counted, Fuzz, bounded, text};
 use keelson_kubelet::images::{auth, reference};
 use keelson_kubelet::logs::cri_format;
 use keelson_kubelet::logs::reader::{self, Options};
@@ -18,10 +18,6 @@ static ALLOCATOR: Counted = Counted;
 
 fn fuzz(name: &str) -> Fuzz {
     Fuzz::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus"), name)
-}
-
-fn text(input: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(input)
 }
 
 fn scratch(name: &str) -> PathBuf {

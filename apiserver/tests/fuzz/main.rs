@@ -16,15 +16,11 @@ mod files;
 mod requests;
 mod stored;
 
-use keelson_fuzz::{Counted, Fuzz};
+use keelson_fuzz::{Counted, Fuzz, text};
 
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
 fn fuzz(name: &str) -> Fuzz {
     Fuzz::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus"), name)
-}
-
-fn text(input: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(input)
 }

@@ -4,10 +4,10 @@
 //! fast as it can refuse them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 /// After the first failure on a node, the next failed pod there stays this long; after each further one twice as long.
 const FIRST: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl Patience {
     /// Nodes on which failed pods of this set stay for now, and how long.
     #[must_use]
     pub fn held(&self, set: &str, now: Timestamp) -> HashMap<String, Duration> {
-        let mut sets = self.sets();
+        let mut sets = self.sets.lock();
         let Some(nodes) = sets.get_mut(set) else {
             return HashMap::new();
         };
@@ -57,7 +57,7 @@ impl Patience {
 
     /// A failed pod of this set is replaced on this node.
     pub fn failed(&self, set: &str, node: &str, now: Timestamp) {
-        let mut sets = self.sets();
+        let mut sets = self.sets.lock();
         let nodes = sets.entry(set.to_owned()).or_default();
         let before = nodes.get(node).filter(|wait| !wait.is_over(now));
         let delay = before.map_or(FIRST, |wait| (wait.delay * 2).min(LONGEST));
@@ -66,11 +66,7 @@ impl Patience {
 
     /// The set is gone.
     pub fn forget(&self, set: &str) {
-        self.sets().remove(set);
-    }
-
-    fn sets(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, Wait>>> {
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sets.lock().remove(set);
     }
 }
 

@@ -70,6 +70,20 @@ impl World {
         }
     }
 
+    /// New pods come before old ones go, one more at a time.
+    fn surge(&mut self) {
+        let strategy = self
+            .set
+            .spec
+            .as_mut()
+            .and_then(|spec| spec.update_strategy.as_mut())
+            .expect("a strategy");
+        strategy.rolling_update = Some(RollingUpdateDaemonSet {
+            max_surge: Some(IntOrString::Int(1)),
+            max_unavailable: Some(IntOrString::Int(0)),
+        });
+    }
+
     fn step(&mut self) -> DaemonSetStatus {
         let now = keelson_api::time::now();
         let observed = Observed {
@@ -144,16 +158,7 @@ fn pods_are_replaced_one_by_one() {
 #[test]
 fn with_surge_none_is_missing() {
     let mut world = World::new(&[node("a", &[]), node("b", &[])]);
-    let strategy = world
-        .set
-        .spec
-        .as_mut()
-        .and_then(|spec| spec.update_strategy.as_mut())
-        .expect("a strategy");
-    strategy.rolling_update = Some(RollingUpdateDaemonSet {
-        max_surge: Some(IntOrString::Int(1)),
-        max_unavailable: Some(IntOrString::Int(0)),
-    });
+    world.surge();
     world.settle();
     world.hash = "two";
     world.fewest = usize::MAX;
@@ -225,16 +230,7 @@ fn a_pod_whose_revision_is_forgotten_is_known_by_its_generation() {
 #[test]
 fn with_surge_an_old_pod_that_is_not_ready_makes_room() {
     let mut world = World::new(&[node("a", &[])]);
-    let strategy = world
-        .set
-        .spec
-        .as_mut()
-        .and_then(|spec| spec.update_strategy.as_mut())
-        .expect("a strategy");
-    strategy.rolling_update = Some(RollingUpdateDaemonSet {
-        max_surge: Some(IntOrString::Int(1)),
-        max_unavailable: Some(IntOrString::Int(0)),
-    });
+    world.surge();
     world.settle();
     world.hash = "two";
     world.step();

@@ -4,11 +4,11 @@
 //! they were first seen. A controller that starts anew counts from its start.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use parking_lot::Mutex;
 
 /// What is remembered of undated taints.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl FirstSeen {
     /// A node's taints, each with a date. Those that are gone are forgotten.
     #[must_use]
     pub fn dated(&self, node: &str, taints: &[&Taint], now: Timestamp) -> Vec<Taint> {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.nodes.lock();
         let known = nodes.remove(node).unwrap_or_default();
         let date = |taint: &&Taint| {
             let same = |other: &&Taint| {
@@ -44,10 +44,7 @@ impl FirstSeen {
 
     /// The node is gone.
     pub fn forget(&self, node: &str) {
-        self.nodes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(node);
+        self.nodes.lock().remove(node);
     }
 }
 

@@ -30,6 +30,7 @@ pub mod coverage;
 pub mod memory;
 pub mod mutate;
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -52,6 +53,12 @@ const KEEP_BYTES: usize = 2 << 10;
 const SHORTENINGS: u32 = 4_000;
 /// And for how long: one that fails for taking too long does so every time.
 const SHORTENING: Duration = Duration::from_secs(60);
+
+/// An input as text, for decoders that are given nothing else.
+#[must_use]
+pub fn text(input: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(input)
+}
 
 /// A decoder and what it is fed with.
 pub struct Fuzz {

@@ -81,10 +81,7 @@ pub fn twin(state: &Path, generation: Generation) -> io::Result<Option<Generatio
     for _ in 0..ATTEMPTS {
         remove_if_there(&unfinished)?;
         if link(&generation.folder(state), &unfinished)? {
-            let next = Generation(generation.0 + 1);
-            std::fs::rename(&unfinished, next.folder(state))?;
-            File::open(state)?.sync_all()?;
-            return Ok(Some(next));
+            return finished(state, generation).map(Some);
         }
         std::thread::sleep(AGAIN_AFTER);
     }
@@ -105,10 +102,16 @@ pub fn rewritten(
     remove_if_there(&unfinished)?;
     write(&unfinished)?;
     sync_all(&unfinished)?;
-    let next = Generation(generation.0 + 1);
-    std::fs::rename(&unfinished, next.folder(state))?;
-    File::open(state)?.sync_all()?;
+    let next = finished(state, generation)?;
     remove(state, generation)?;
+    Ok(next)
+}
+
+/// What was unfinished becomes the generation after this one, and counts when this returns.
+fn finished(state: &Path, generation: Generation) -> io::Result<Generation> {
+    let next = Generation(generation.0 + 1);
+    std::fs::rename(state.join(UNFINISHED), next.folder(state))?;
+    File::open(state)?.sync_all()?;
     Ok(next)
 }
 
