@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use common::{Member, free_port, put, range};
+use common::{Member, put, range};
 use keelson_proto::etcd::auth_client::AuthClient;
 use keelson_proto::etcd::cluster_client::ClusterClient;
 use keelson_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -29,9 +29,23 @@ struct Etcd {
 }
 
 impl Etcd {
+    /// Starts it and waits until it answers; on other ports when these went to somebody else meanwhile.
     async fn start(data: &std::path::Path) -> anyhow::Result<Self> {
-        let client = format!("http://127.0.0.1:{}", free_port()?);
-        let peer = format!("http://127.0.0.1:{}", free_port()?);
+        let log = data.with_extension("log");
+        let mut told = String::new();
+        for _ in 0..3 {
+            let mut etcd = Self::spawn(data, &log)?;
+            if etcd.answers().await? {
+                return Ok(etcd);
+            }
+            told.push_str(&std::fs::read_to_string(&log)?);
+        }
+        bail!("etcd does not answer: {told}")
+    }
+
+    fn spawn(data: &std::path::Path, log: &std::path::Path) -> anyhow::Result<Self> {
+        let client = format!("http://127.0.0.1:{}", keelson_ports::free()?);
+        let peer = format!("http://127.0.0.1:{}", keelson_ports::free()?);
         let child = Command::new("etcd")
             .arg("--name=one")
             .arg(format!("--data-dir={}", data.display()))
@@ -41,25 +55,27 @@ impl Etcd {
             .arg(format!("--initial-advertise-peer-urls={peer}"))
             .arg(format!("--initial-cluster=one={peer}"))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(log)?)
             .spawn()
             .context("starting etcd (Debian package etcd-server)")?;
-        let etcd = Self {
+        Ok(Self {
             endpoint: client.trim_start_matches("http://").to_owned(),
             child,
-        };
+        })
+    }
+
+    /// Whether it answers within a minute; no, once it has ended.
+    async fn answers(&mut self) -> anyhow::Result<bool> {
         let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            if let Ok(channel) = etcd.channel().await
+        while Instant::now() < deadline && self.child.try_wait()?.is_none() {
+            if let Ok(channel) = self.channel().await
                 && KvClient::new(channel).range(range("a", "")).await.is_ok()
             {
-                return Ok(etcd);
-            }
-            if Instant::now() > deadline {
-                bail!("etcd does not answer");
+                return Ok(true);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        Ok(false)
     }
 
     async fn channel(&self) -> anyhow::Result<Channel> {
@@ -281,7 +297,16 @@ async fn conversation(channel: Channel) -> anyhow::Result<Vec<(String, String)>>
             let request = $request;
             let name = format!("{} {request:?}", stringify!($method));
             let name: String = name.chars().take(300).collect();
-            let answer = seen($client.$method(request).await, $clean);
+            // etcd 3.4 never answers a change of members that comes right after another one, and was not made.
+            let mut again = 0..5;
+            let answer = loop {
+                let asked = $client.$method(request.clone());
+                match tokio::time::timeout(Duration::from_secs(10), asked).await {
+                    Ok(answer) => break seen(answer, $clean),
+                    Err(late) if again.next().is_none() => return Err(late).context(name),
+                    Err(_) => {}
+                }
+            };
             log.push((name, answer));
         }};
     }

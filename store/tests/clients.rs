@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use common::certificates::Certificates;
-use common::free_port;
 
 /// Three members with TLS on all their sides.
 struct Group {
@@ -30,8 +29,8 @@ impl Group {
         let mut ports = Vec::new();
         let mut peers = Vec::new();
         for _ in names {
-            ports.push(free_port()?);
-            peers.push(url(free_port()?));
+            ports.push(keelson_ports::free()?);
+            peers.push(url(keelson_ports::free()?));
         }
         let initial = names
             .iter()

@@ -5,7 +5,6 @@ mod common;
 use std::process::Command;
 
 use common::certificates::Certificates;
-use common::free_port;
 
 struct Process(std::process::Child);
 
@@ -25,7 +24,11 @@ fn only_clients_with_a_trusted_certificate_are_served() -> anyhow::Result<()> {
     files.issue("client", &authority)?;
     let stranger = files.authority("other-ca")?;
     files.issue("stranger", &stranger)?;
-    let (client, peer, metrics) = (free_port()?, free_port()?, free_port()?);
+    let (client, peer, metrics) = (
+        keelson_ports::free()?,
+        keelson_ports::free()?,
+        keelson_ports::free()?,
+    );
     let peer_url = format!("https://127.0.0.1:{peer}");
     let _store = Process(
         Command::new(env!("CARGO_BIN_EXE_kube-store"))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use keelson_tests::daemons::{Daemon, free_port, store_flags};
+use keelson_tests::daemons::{Daemon, store_flags};
 use keelson_tests::process::{eventually, run};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ impl Masters {
             folder.path().join("tokens.csv"),
             format!("{TOKEN},admin,1,\"system:masters\"\n"),
         )?;
-        let (store, port) = (free_port()?, free_port()?);
+        let (store, port) = (keelson_ports::free()?, keelson_ports::free()?);
         let log = folder.path().join("store.log");
         let daemon = Daemon::start(
             "kube-store",

@@ -94,7 +94,7 @@ fn conditions_and_failures_decide_what_a_webhook_does_not() -> Result<()> {
         authority.issue("jane", &[])?;
         authority.issue("joe", &[])?;
         // Nobody listens there.
-        let gone = keelson_tests::daemons::free_port()?;
+        let gone = keelson_ports::free()?;
         let mut authorizers = Vec::new();
         for (name, port, condition) in [
             ("first", port, "request.user == 'jane'"),

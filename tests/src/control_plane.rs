@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::authority::Authority;
-use crate::daemons::{Daemon, free_port, store_flags};
+use crate::daemons::{Daemon, store_flags};
 use crate::process::{eventually, output, succeed, text};
 
 /// How long a daemon may take to come up on a busy machine.
@@ -50,7 +50,7 @@ impl ControlPlane {
         authority.issue("server", &[])?;
         authority.issue("admin", &["system:masters"])?;
         let flags = prepare(directory.path(), &authority)?;
-        let (store_port, port) = (free_port()?, free_port()?);
+        let (store_port, port) = (keelson_ports::free()?, keelson_ports::free()?);
         let (data, log) = (directory.path().join("store"), directory.path().join("store.log"));
         let store = Daemon::start("kube-store", &store_flags(&data, store_port)?, &log)?;
         let mut this = Self {
@@ -105,7 +105,7 @@ impl ControlPlane {
         std::fs::write(&kubeconfig, self.kubeconfig(name))?;
         let mut args = vec![
             format!("--kubeconfig={}", kubeconfig.display()),
-            format!("--secure-port={}", free_port()?),
+            format!("--secure-port={}", keelson_ports::free()?),
         ];
         args.extend_from_slice(flags);
         Daemon::start(program, &args, &self.path(&format!("{program}.log")))
@@ -148,7 +148,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not become ready.
     pub fn second_apiserver(&self) -> Result<(Daemon, u16)> {
-        let (port, log) = (free_port()?, self.path("second.log"));
+        let (port, log) = (keelson_ports::free()?, self.path("second.log"));
         let second = self.spawn(port, &log)?;
         self.wait(port, &log)?;
         Ok((second, port))

@@ -1,13 +1,10 @@
 //! Daemons started one by one, without `keeladm`.
 
-use std::collections::BTreeSet;
 use std::fs::OpenOptions;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
@@ -92,27 +89,12 @@ impl Drop for Daemon {
     }
 }
 
-/// A port nobody listens on. No two callers of one test program get the same.
-///
-/// # Errors
-/// When there is none left.
-pub fn free_port() -> Result<u16> {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    for _ in 0..100 {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        if GIVEN.lock().is_ok_and(|mut given| given.insert(port)) {
-            return Ok(port);
-        }
-    }
-    bail!("no free port")
-}
-
 /// The flags of a kube-store by itself, whose clients come to this port of the loopback address.
 ///
 /// # Errors
 /// When there is no free port for its peers.
 pub fn store_flags(data: &Path, port: u16) -> Result<Vec<String>> {
-    let peer = free_port()?;
+    let peer = keelson_ports::free()?;
     Ok(vec![
         "--name=one".to_owned(),
         format!("--data-dir={}", data.display()),

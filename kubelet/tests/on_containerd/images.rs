@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use crate::support::{ECHO, Node, ctr, free_port};
+use crate::support::{ECHO, Node, ctr};
 use crate::{shell, state};
 
 const USER: &str = "keelson";
@@ -23,7 +23,7 @@ struct Registry {
 impl Registry {
     async fn start(image: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let port = free_port();
+        let port = keelson_ports::free().expect("a port");
         let passwords = folder.path().join("passwords");
         std::fs::write(&passwords, PASSWORDS).expect("written");
         let config = folder.path().join("config.yaml");

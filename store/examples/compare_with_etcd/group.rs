@@ -1,6 +1,5 @@
 //! The servers: groups of one or more members of one program, and what `/proc` and the disk say of them.
 
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,18 +29,14 @@ pub struct Group {
     servers: Vec<Server>,
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 impl Group {
     pub fn new(name: &'static str, binary: &Path, dir: &Path, members: usize) -> anyhow::Result<Self> {
         let mut servers = Vec::new();
         for member in 0..members {
             servers.push(Server {
                 data: dir.join(format!("{name}-{member}")),
-                client: free_port()?,
-                peer: free_port()?,
+                client: keelson_ports::free()?,
+                peer: keelson_ports::free()?,
                 child: None,
             });
         }

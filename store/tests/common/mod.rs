@@ -5,7 +5,6 @@
 pub mod certificates;
 pub mod group;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,17 +14,6 @@ use bytes::Bytes;
 use keelson_proto::etcd::kv_client::KvClient;
 use keelson_proto::etcd::{PutRequest, RangeRequest, RangeResponse};
 use tonic::transport::Channel;
-
-/// A port that was free a moment ago, and not one that the system gives to connections.
-pub fn free_port() -> anyhow::Result<u16> {
-    for _ in 0..1000 {
-        let port = rand::random_range(10_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no port is free")
-}
 
 /// A member and where it is.
 pub struct Member {
@@ -42,8 +30,8 @@ impl Member {
     pub fn new(name: &str, folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             name: name.into(),
-            client_port: free_port()?,
-            peer_port: free_port()?,
+            client_port: keelson_ports::free()?,
+            peer_port: keelson_ports::free()?,
             data: folder.join(name),
             more: Vec::new(),
             child: None,

@@ -32,12 +32,6 @@ pub struct Node {
 /// The echo server's image, which `tests/with-runtime` imports.
 pub const ECHO: &str = "keelson.local/echo:1";
 
-/// A free port of the loopback address.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 /// Runs containerd's client and returns what it printed.
 pub fn ctr(args: &[&str]) -> String {
     let socket = std::env::var("KEELSON_TEST_CRI").expect("a runtime");
@@ -79,7 +73,7 @@ impl Node {
         let mut node = Node {
             api,
             image,
-            port: free_port(),
+            port: keelson_ports::free().expect("a port"),
             pki,
             dir,
             endpoint,
