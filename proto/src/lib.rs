@@ -3,6 +3,7 @@
 //! | module | file | between |
 //! | --- | --- | --- |
 //! | [`etcd`], [`mvcc`], [`auth`] | `rpc.proto`, `kv.proto`, `auth.proto` | apiserver and etcdctl → store |
+//! | [`lock`], [`election`] | `lock.proto`, `election.proto` | etcd's clients → store |
 //! | [`raft_transport`] | `raft_transport.proto` | store ↔ store |
 //! | [`store`] | `store.proto` | the store's log and disk |
 //! | `resources` | `resources.proto` | components → apiserver |
@@ -29,3 +30,5 @@ pub use generated::mvccpb as mvcc;
 #[cfg(has_cri)]
 pub use generated::runtime::v1 as cri;
 pub use generated::v2 as kms;
+pub use generated::v3electionpb as election;
+pub use generated::v3lockpb as lock;

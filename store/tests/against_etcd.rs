@@ -1,6 +1,8 @@
 //! The same requests to Debian's etcd and to a store: answers, refusals, checksums and backups are the same.
 
 mod common;
+#[path = "against_etcd/turns.rs"]
+mod turns;
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -473,15 +475,21 @@ async fn answers_and_refusals_are_etcds() -> anyhow::Result<()> {
     let store = Member::new("store", folder.path())?.started().await?;
     let theirs = conversation(etcd.channel().await?).await?;
     let ours = conversation(store.channel().await?).await?;
+    let different = differences(&theirs, &ours);
+    assert!(different.is_empty(), "{different}");
+    Ok(())
+}
+
+/// What was asked and not seen alike.
+fn differences(theirs: &[(String, String)], ours: &[(String, String)]) -> String {
+    assert_eq!(theirs.len(), ours.len());
     let mut different = String::new();
-    for ((request, theirs), (_, ours)) in theirs.iter().zip(&ours) {
+    for ((request, theirs), (_, ours)) in theirs.iter().zip(ours) {
         if theirs != ours {
             different.push_str(&format!("{request}\n  etcd:  {theirs}\n  store: {ours}\n"));
         }
     }
-    assert!(different.is_empty(), "{different}");
-    assert_eq!(theirs.len(), ours.len());
-    Ok(())
+    different
 }
 
 fn run(command: &mut Command) -> anyhow::Result<String> {

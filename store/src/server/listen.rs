@@ -20,6 +20,8 @@ use keelson_proto::etcd::kv_server::KvServer;
 use keelson_proto::etcd::lease_server::LeaseServer;
 use keelson_proto::etcd::maintenance_server::MaintenanceServer;
 use keelson_proto::etcd::watch_server::WatchServer;
+use keelson_proto::election::election_server::ElectionServer;
+use keelson_proto::lock::lock_server::LockServer;
 use keelson_proto::raft_transport::raft_transport_server::RaftTransportServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,8 +31,10 @@ use tower::Service;
 
 use super::auth::AuthService;
 use super::cluster::ClusterService;
+use super::election::ElectionService;
 use super::kv::KvService;
 use super::lease::LeaseService;
+use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::watch::WatchService;
 use super::{API_VERSION, Api};
@@ -66,6 +70,8 @@ pub struct ClientDoor {
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     auth: AuthServer<AuthService>,
+    lock: LockServer<LockService>,
+    election: ElectionServer<ElectionService>,
     plain: Arc<PlainDoor>,
 }
 
@@ -139,6 +145,8 @@ impl ClientDoor {
             cluster: ClusterServer::new(ClusterService(api.clone())),
             maintenance: MaintenanceServer::new(MaintenanceService(api.clone())),
             auth: AuthServer::new(AuthService(api.clone())),
+            lock: LockServer::new(LockService(api.clone())),
+            election: ElectionServer::new(ElectionService(api.clone())).max_decoding_message_size(request_bytes),
             plain,
         }
     }
@@ -162,14 +170,16 @@ impl Door {
             }
             Self::Peer(transport) => transport.call(request).await,
             Self::Client(door) => {
-                let service = path.strip_prefix("/etcdserverpb.").unwrap_or("");
+                let service = path.strip_prefix('/').unwrap_or("");
                 match service.split('/').next() {
-                    Some("KV") => door.kv.call(request).await,
-                    Some("Watch") => door.watch.call(request).await,
-                    Some("Lease") => door.lease.call(request).await,
-                    Some("Cluster") => door.cluster.call(request).await,
-                    Some("Maintenance") => door.maintenance.call(request).await,
-                    Some("Auth") => door.auth.call(request).await,
+                    Some("etcdserverpb.KV") => door.kv.call(request).await,
+                    Some("etcdserverpb.Watch") => door.watch.call(request).await,
+                    Some("etcdserverpb.Lease") => door.lease.call(request).await,
+                    Some("etcdserverpb.Cluster") => door.cluster.call(request).await,
+                    Some("etcdserverpb.Maintenance") => door.maintenance.call(request).await,
+                    Some("etcdserverpb.Auth") => door.auth.call(request).await,
+                    Some("v3lockpb.Lock") => door.lock.call(request).await,
+                    Some("v3electionpb.Election") => door.election.call(request).await,
                     _ => Ok(door.unknown(&request)),
                 }
             }

@@ -2,13 +2,17 @@
 //!
 //! - [`listen`]: sockets, TLS, and which door a request goes to
 //! - [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`]: the services of the etcd v3 API
+//! - [`lock`], [`election`]: etcd's services for locks and elections, made of [`line`]s of keys
 //! - [`metrics`]: what Prometheus reads
 
 pub mod auth;
 pub mod cluster;
+pub mod election;
 pub mod kv;
 pub mod lease;
+pub mod line;
 pub mod listen;
+pub mod lock;
 pub mod maintenance;
 pub mod metrics;
 pub mod watch;

@@ -1,5 +1,4 @@
-//! Every command of the etcd-client crate, against three members with TLS; but its locks and elections, which it leaves to
-//! services of etcd that the store does not serve.
+//! Every command of the etcd-client crate, against three members with TLS.
 //!
 //! Arguments: the authority, a client's certificate and its key, and the members' URLs.
 
@@ -10,7 +9,7 @@ use std::time::Duration;
 use etcd_client::{
     AlarmAction, AlarmOptions, AlarmType, Certificate, Client, CompactionOptions, Compare, CompareOp,
     ConnectOptions, DeleteOptions, DowngradeOptions, EventType, GetOptions, Identity, KeyValue,
-    LeaseGrantOptions, LeaseTimeToLiveOptions, MemberAddOptions, PutOptions, SortOrder, SortTarget,
+    LeaseGrantOptions, LeaseTimeToLiveOptions, LockOptions, MemberAddOptions, ProclaimOptions, PutOptions, ResignOptions, SortOrder, SortTarget,
     TlsOptions, Txn, TxnOp, TxnOpResponse, WatchFilterType, WatchOptions,
 };
 
@@ -189,6 +188,66 @@ async fn leases(client: &mut Client) -> Outcome {
     refused(client.lease_revoke(77).await, "requested lease not found")
 }
 
+async fn locks(client: &mut Client) -> Outcome {
+    let mine = client.lease_grant(60, None).await?.id();
+    let theirs = client.lease_grant(60, None).await?.id();
+    let held = client
+        .lock("lock", Some(LockOptions::new().with_lease(mine)))
+        .await?;
+    check(held.key(), format!("lock/{mine:x}").as_bytes())?;
+    let mut other = client.lock_client();
+    let waiting = tokio::spawn(async move {
+        other
+            .lock("lock", Some(LockOptions::new().with_lease(theirs)))
+            .await
+    });
+    let place = format!("lock/{theirs:x}");
+    while client.get(place.as_str(), None).await?.count() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    check(waiting.is_finished(), false)?;
+    client.unlock(held.key()).await?;
+    check(waiting.await??.key(), place.as_bytes())?;
+    client.lease_revoke(theirs).await?;
+    // Without a lease of its own it gets one.
+    let held = client.lock("lock", None).await?;
+    client.unlock(held.key()).await?;
+    client.lease_revoke(mine).await?;
+    Ok(())
+}
+
+async fn elections(client: &mut Client) -> Outcome {
+    refused(client.leader("office").await, "election: no leader")?;
+    let mut stream = client.observe("office").await?;
+    let mine = client.lease_grant(60, None).await?.id();
+    let theirs = client.lease_grant(60, None).await?.id();
+    let elected = client.campaign("office", "me", mine).await?;
+    let leader = elected.leader().ok_or("no key")?.clone();
+    let mut other = client.election_client();
+    let waiting = tokio::spawn(async move { other.campaign("office", "you", theirs).await });
+    let place = format!("office/{theirs:x}");
+    while client.get(place.as_str(), None).await?.count() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let show = || ProclaimOptions::new().with_leader(leader.clone());
+    client.proclaim("still me", Some(show())).await?;
+    let now = client.leader("office").await?;
+    check(values(now.kv().map_or(&[], std::slice::from_ref)), vec![(leader.key_str()?, "still me")])?;
+    client
+        .resign(Some(ResignOptions::new().with_leader(leader.clone())))
+        .await?;
+    check(waiting.await??.leader().map(|leader| leader.lease()), Some(theirs))?;
+    refused(client.proclaim("me again", Some(show())).await, "election: not leader")?;
+    refused(client.resign(None).await, "\"leader\" field must be provided")?;
+    for wanted in ["me", "still me", "you"] {
+        let told = stream.message().await?.ok_or("the stream ended")?;
+        check(told.kv().map(|kv| kv.value().to_vec()), Some(wanted.into()))?;
+    }
+    client.lease_revoke(theirs).await?;
+    client.lease_revoke(mine).await?;
+    Ok(())
+}
+
 async fn group(client: &mut Client) -> Outcome {
     let members = client.member_list().await?;
     check(members.members().len(), 3)?;
@@ -272,6 +331,8 @@ async fn main() -> Outcome {
     transactions(&mut client).await?;
     watches(&mut client).await?;
     leases(&mut client).await?;
+    locks(&mut client).await?;
+    elections(&mut client).await?;
     group(&mut client).await?;
     println!("every command was answered");
     Ok(())
