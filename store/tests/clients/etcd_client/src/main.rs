@@ -238,7 +238,7 @@ async fn elections(client: &mut Client) -> Outcome {
         .await?;
     check(waiting.await??.leader().map(|leader| leader.lease()), Some(theirs))?;
     refused(client.proclaim("me again", Some(show())).await, "election: not leader")?;
-    refused(client.resign(None).await, "\"leader\" field must be provided")?;
+    refused(client.resign(None).await, "field must be provided")?;
     for wanted in ["me", "still me", "you"] {
         let told = stream.message().await?.ok_or("the stream ended")?;
         check(told.kv().map(|kv| kv.value().to_vec()), Some(wanted.into()))?;
