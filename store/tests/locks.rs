@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use common::{Member, get, group};
 use keelson_proto::election::election_client::ElectionClient;
-use keelson_proto::election::{CampaignRequest, LeaderRequest, LeaderResponse, ProclaimRequest, ResignRequest};
+use keelson_proto::election::{
+    CampaignRequest, LeaderRequest, LeaderResponse, ProclaimRequest, ResignRequest,
+};
 use keelson_proto::etcd::lease_client::LeaseClient;
 use keelson_proto::etcd::{DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest};
 use keelson_proto::lock::lock_client::LockClient;

@@ -170,9 +170,7 @@ impl Election for ElectionService {
         let line = Line::new(self.0.clone(), leader.name);
         attended(|_| async move {
             let header = line.leave(&leader.key, leader.rev).await?;
-            Ok(Response::new(ResignResponse {
-                header: Some(header),
-            }))
+            Ok(Response::new(ResignResponse { header: Some(header) }))
         })
         .await
     }

@@ -14,13 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use keelson_daemon::health::HealthServer;
 use keelson_daemon::tls::{Peer, ServerTls};
+use keelson_proto::election::election_server::ElectionServer;
 use keelson_proto::etcd::auth_server::AuthServer;
 use keelson_proto::etcd::cluster_server::ClusterServer;
 use keelson_proto::etcd::kv_server::KvServer;
 use keelson_proto::etcd::lease_server::LeaseServer;
 use keelson_proto::etcd::maintenance_server::MaintenanceServer;
 use keelson_proto::etcd::watch_server::WatchServer;
-use keelson_proto::election::election_server::ElectionServer;
 use keelson_proto::lock::lock_server::LockServer;
 use keelson_proto::raft_transport::raft_transport_server::RaftTransportServer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -146,7 +146,8 @@ impl ClientDoor {
             maintenance: MaintenanceServer::new(MaintenanceService(api.clone())),
             auth: AuthServer::new(AuthService(api.clone())),
             lock: LockServer::new(LockService(api.clone())),
-            election: ElectionServer::new(ElectionService(api.clone())).max_decoding_message_size(request_bytes),
+            election: ElectionServer::new(ElectionService(api.clone()))
+                .max_decoding_message_size(request_bytes),
             plain,
         }
     }

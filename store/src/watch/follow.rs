@@ -55,12 +55,7 @@ impl Follow {
     }
 
     async fn catch_up(&mut self, next: i64) -> Result<Vec<Record>, StoreError> {
-        if self
-            .state
-            .hub
-            .join(&self.wanted, next, &self.mailbox)
-            .is_some()
-        {
+        if self.state.hub.join(&self.wanted, next, &self.mailbox).is_some() {
             self.behind = None;
             return Ok(Vec::new());
         }

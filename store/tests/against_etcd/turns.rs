@@ -70,7 +70,9 @@ async fn there(channel: &Channel, key: &str) -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(PATIENCE, look).await.context(key.to_owned())?
+    tokio::time::timeout(PATIENCE, look)
+        .await
+        .context(key.to_owned())?
 }
 
 /// What an observer is told next.
