@@ -1,4 +1,4 @@
-//! A follower whose disk is full takes what its log has room for, and goes on.
+//! A member whose disk is full takes what its log has room for, promises no more than it can note, and goes on.
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
@@ -217,5 +217,112 @@ fn a_full_log_takes_what_there_is_room_for() -> anyhow::Result<()> {
     drop(core);
     let (_, replay) = Wal::open(Box::new(disk))?;
     assert_eq!(replay.last_index(), after);
+    Ok(())
+}
+
+/// It came to stand where only a part of a segment was left, and the member stopped at it.
+#[test]
+fn a_large_entry_waits_for_a_segment() -> anyhow::Result<()> {
+    let disk = SmallDisk::default();
+    disk.0.lock().1 = 1;
+    let sent = Sent::default();
+    let mut core = follower(&disk, &sent)?;
+    let first = FOUNDING.index + 1;
+    core.take(Command::Step(vec![entries(first, 5)]));
+    core.process()?;
+    let mut large = entries(first + 5, 1);
+    large.entries[0].data = vec![b'l'; SEGMENT_BYTES as usize - 2048].into();
+    core.take(Command::Step(vec![large.clone()]));
+    core.process()?;
+    assert_eq!(told(&sent), first + 4);
+    disk.0.lock().1 = 1;
+    core.take(Command::Step(vec![large]));
+    core.process()?;
+    assert_eq!(told(&sent), first + 5);
+    Ok(())
+}
+
+/// A request for a vote, which a member with nothing but the beginning may grant.
+fn candidate(from: u64, term: u64) -> Message {
+    Message {
+        msg_type: MessageType::MsgRequestVote,
+        from,
+        to: 1,
+        term,
+        index: FOUNDING.index + 100,
+        log_term: term - 1,
+        ..Message::default()
+    }
+}
+
+/// The last term in which it voted, and how often it did.
+fn votes(sent: &Sent) -> (u64, usize) {
+    let sent = sent.0.lock();
+    let granted = sent
+        .iter()
+        .filter(|message| message.msg_type == MessageType::MsgRequestVoteResponse && !message.reject);
+    let terms: Vec<u64> = granted.map(|message| message.term).collect();
+    (terms.iter().copied().max().unwrap_or(0), terms.len())
+}
+
+/// It used up what is kept back of its log, and stopped.
+#[test]
+fn a_full_log_promises_no_more_than_it_can_note() -> anyhow::Result<()> {
+    const TERMS: u64 = 3000;
+    let disk = SmallDisk::default();
+    disk.0.lock().1 = 1;
+    let sent = Sent::default();
+    let mut core = follower(&disk, &sent)?;
+    for term in 2..TERMS {
+        core.take(Command::Step(vec![candidate(2 + term % 2, term)]));
+        core.process()?;
+    }
+    let (last, count) = votes(&sent);
+    assert!(count > 100 && last < TERMS - 1, "{count} votes, up to term {last}");
+    // A leader of a later term, a trial, a hand-over: nothing is answered.
+    let before = sent.0.lock().len();
+    let mut others = vec![entries(FOUNDING.index + 1, 1)];
+    for kind in [
+        MessageType::MsgHeartbeat,
+        MessageType::MsgRequestPreVote,
+        MessageType::MsgTimeoutNow,
+    ] {
+        others.push(Message {
+            msg_type: kind,
+            ..candidate(2, last)
+        });
+        others.push(Message {
+            msg_type: kind,
+            ..candidate(2, TERMS)
+        });
+    }
+    for message in others.into_iter().filter(|message| message.term >= last) {
+        core.take(Command::Step(vec![message]));
+        core.process()?;
+    }
+    // And it stands for no election, however long nobody leads.
+    for _ in 0..100 {
+        core.tick();
+        core.process()?;
+    }
+    let spoken = sent.0.lock().len() - before;
+    assert!(spoken <= 1, "only a leader of its own term is answered: {spoken}");
+
+    // What it promised is there after a start, where it is as silent.
+    drop(core);
+    let (wal, replay) = Wal::open(Box::new(disk.clone()))?;
+    assert_eq!(replay.hard_state.term, last);
+    assert_eq!(replay.hard_state.vote, 2 + last % 2);
+    drop(wal);
+    let mut core = follower(&disk, &sent)?;
+    core.take(Command::Step(vec![candidate(2, TERMS)]));
+    core.process()?;
+    assert_eq!(votes(&sent), (last, count));
+
+    // There is room again.
+    disk.0.lock().1 = 1;
+    core.take(Command::Step(vec![candidate(3, TERMS)]));
+    core.process()?;
+    assert_eq!(votes(&sent), (TERMS, count + 1));
     Ok(())
 }

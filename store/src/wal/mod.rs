@@ -85,6 +85,10 @@ pub enum Room {
 /// Part of the last segment of a full disk that is kept free for what Raft itself has to write.
 const RESERVE_PART: u64 = 16;
 
+/// What Raft itself may come to write at once, entries of others not counted: term, vote and commit index a few times, the
+/// empty entry of a new leader, a mark, and the notes of syncs before them.
+const PROMISE_BYTES: u64 = 320;
+
 /// An open log. One thread appends.
 pub struct Wal {
     disk: Box<dyn Disk>,
@@ -162,12 +166,17 @@ impl Wal {
         Ok(())
     }
 
-    /// Buffers the hard state, if it changed.
+    /// Buffers the hard state, if it changed. A commit index alone is left out while there is no room: it promises nothing
+    /// to anybody, and is learnt again.
     ///
     /// # Errors
     /// When the log had to begin a new segment and could not.
     pub fn set_hard_state(&mut self, state: &HardState) -> Result<(), WalError> {
         if *state == self.hard_state {
+            return Ok(());
+        }
+        let promises = (state.term, state.vote) != (self.hard_state.term, self.hard_state.vote);
+        if !promises && self.room() == Room::None {
             return Ok(());
         }
         self.reserve(record::HARD_STATE_BYTES)?;
@@ -199,13 +208,17 @@ impl Wal {
         if mark.index <= self.mark.index {
             return Ok(());
         }
-        self.set_mark(mark)?;
-        if self
+        let deletes = self
             .closed
             .front()
-            .is_none_or(|closed| closed.last_index > mark.index)
-        {
-            // Nothing to delete: the mark may wait for the next sync.
+            .is_some_and(|closed| closed.last_index <= mark.index);
+        if !deletes && self.room() == Room::None {
+            // The next release tells it, too.
+            return Ok(());
+        }
+        self.set_mark(mark)?;
+        if !deletes {
+            // The mark may wait for the next sync.
             return Ok(());
         }
         self.sync()?;
@@ -229,7 +242,7 @@ impl Wal {
     #[must_use]
     pub fn room(&self) -> Room {
         let all = self.disk.segment_bytes();
-        let left = all.saturating_sub(self.current.bytes + self.buffer.len() as u64);
+        let left = self.left();
         // The spare is made in the background; only a writer who is faster than that waits for it here.
         if left > all / 2 || self.disk.has_spare() {
             Room::Plenty
@@ -251,9 +264,27 @@ impl Wal {
     #[must_use]
     pub fn fits(&self, bytes: u64) -> bool {
         let all = self.disk.segment_bytes();
-        let left = all.saturating_sub(self.current.bytes + self.buffer.len() as u64);
         let want = bytes + all / RESERVE_PART;
-        want <= left || (want <= all && self.disk.has_spare())
+        want <= self.left() || (want <= all && self.disk.has_spare())
+    }
+
+    /// Whether the next segment has been put by.
+    #[must_use]
+    pub fn has_spare(&self) -> bool {
+        self.disk.has_spare()
+    }
+
+    /// Whether a hard state and what follows from it can be written behind `unwritten` bytes of entries without asking the
+    /// disk for more than it has put by.
+    #[must_use]
+    pub fn can_promise(&self, unwritten: u64) -> bool {
+        unwritten + PROMISE_BYTES <= self.left() || self.disk.has_spare()
+    }
+
+    /// Bytes that the current segment can still take.
+    fn left(&self) -> u64 {
+        let written = self.current.bytes + self.buffer.len() as u64;
+        self.disk.segment_bytes().saturating_sub(written)
     }
 
     fn set_mark(&mut self, mark: Mark) -> Result<(), WalError> {

@@ -7,6 +7,7 @@ use protobuf::Message as _;
 use raft::StateRole;
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType};
 
+use super::room::ENTRY_OVERHEAD;
 use super::{Core, CoreError, Waiting, refuse};
 use crate::error::StoreError;
 use crate::raft::handle::{Answer, Membership, encode_change};
@@ -45,8 +46,14 @@ impl Core {
         };
         conf_change.node_id = member.id;
         conf_change.context = Bytes::from(encode_change(id, member));
+        let bytes = conf_change.context.len() as u64 + ENTRY_OVERHEAD;
+        if !self.has_room_for(self.unwritten, bytes) {
+            let _ = answer.send(Err(StoreError::NoSpace));
+            return;
+        }
         match self.node.propose_conf_change(Vec::new(), conf_change) {
             Ok(()) => {
+                self.unwritten += bytes;
                 let term = self.node.raft.term;
                 self.waiting.insert(id, Waiting { answer, term });
             }

@@ -191,6 +191,7 @@ impl Core {
         if self
             .state
             .read(|inner| inner.shared.membership.is_sole_voter(self.member))
+            && self.can_promise()
         {
             self.node.campaign()?;
         }
@@ -202,7 +203,10 @@ impl Core {
         if self.node.raft.election_elapsed == 0 {
             self.draw_election_timeout();
         }
-        self.node.tick();
+        // Nothing but an election comes of time that passes for one who does not lead.
+        if self.node.raft.state == StateRole::Leader || self.can_promise() {
+            self.node.tick();
+        }
         let now = self.state.now();
         if now.duration_since(self.swept) > SWEEP_EVERY {
             self.swept = now;
@@ -312,6 +316,9 @@ impl Core {
     }
 
     fn step(&mut self, mut message: Message) {
+        if self.is_too_much(&message) {
+            return;
+        }
         let room = self.wal.room();
         let kind = message.get_msg_type();
         if kind == MessageType::MsgPropose && self.node.raft.state == StateRole::Leader {

@@ -4,7 +4,6 @@ use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::Core;
 use crate::state::Applied;
-use crate::wal::Room;
 
 /// Entries that were taken in and should go to the log before more are.
 const LOADED_BYTES: u64 = 2 << 20;
@@ -26,10 +25,36 @@ impl Core {
     }
 
     /// Whether the log has room for so many bytes more than the `before` that were taken in already. One entry that is
-    /// larger than most of a segment is let through when there is as much room as there can be.
+    /// larger than most of a segment is let through when it gets the next one for itself.
     pub(super) fn has_room_for(&self, before: u64, bytes: u64) -> bool {
         self.wal.fits(before + bytes)
-            || (before == 0 && bytes > self.wal.segment_bytes() / 2 && self.wal.room() == Room::Plenty)
+            || (before == 0 && bytes > self.wal.segment_bytes() / 2 && self.wal.has_spare())
+    }
+
+    /// Whether the log has room to note a later term, a vote, or that this member leads.
+    ///
+    /// A member on a full disk notes them in what entries leave of its log. When that is used up it promises nothing any
+    /// more: it votes for nobody, stands for nothing and follows nobody new until there is room. To the others it is
+    /// silent, as if it were cut off, and what it promised before is on its disk.
+    pub(super) fn can_promise(&self) -> bool {
+        self.wal.can_promise(self.unwritten)
+    }
+
+    /// Whether a message could make this member promise what its log has no room for.
+    pub(super) fn is_too_much(&self, message: &Message) -> bool {
+        if self.can_promise() {
+            return false;
+        }
+        let promises = matches!(
+            message.get_msg_type(),
+            MessageType::MsgRequestVote
+                | MessageType::MsgRequestVoteResponse
+                | MessageType::MsgRequestPreVote
+                | MessageType::MsgRequestPreVoteResponse
+                | MessageType::MsgTimeoutNow
+                | MessageType::MsgSnapshot
+        );
+        promises || message.term > self.node.raft.term
     }
 
     /// Takes from a message the entries that the log has no room for: what is left is worth as much as a shorter
