@@ -278,7 +278,10 @@ fn a_full_log_promises_no_more_than_it_can_note() -> anyhow::Result<()> {
         core.process()?;
     }
     let (last, count) = votes(&sent);
-    assert!(count > 100 && last < TERMS - 1, "{count} votes, up to term {last}");
+    assert!(
+        count > 100 && last < TERMS - 1,
+        "{count} votes, up to term {last}"
+    );
     // A leader of a later term, a trial, a hand-over: nothing is answered.
     let before = sent.0.lock().len();
     let mut others = vec![entries(FOUNDING.index + 1, 1)];
