@@ -7,6 +7,7 @@ mod access;
 mod administering;
 mod admission;
 mod apply;
+mod conformance;
 mod custom;
 mod debugging;
 mod editing;
@@ -66,6 +67,7 @@ fn stories() -> impl Iterator<Item = Story> {
         running::STORIES,
         policies::STORIES,
         webhooks::STORIES,
+        conformance::STORIES,
     ]
     .into_iter()
     .flatten()
