@@ -19,7 +19,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 pub use trust::trusting;
 
-use crate::connect::proxy;
+use crate::connect::endpoints;
 use crate::state::Server;
 
 /// Answers may not be larger than this.
@@ -105,7 +105,7 @@ async fn dialed(
         return Ok((place.name.clone(), place.port));
     };
     let port = i32::from(place.port);
-    proxy::extension_endpoint(server.as_ref(), &service.namespace, &service.name, port)
+    endpoints::extension_endpoint(server.as_ref(), &service.namespace, &service.name, port)
         .await
         .map_err(|error| match error.is_not_found() {
             // In upstream it is a cache that does not have it, which speaks of one.

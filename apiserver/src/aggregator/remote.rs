@@ -12,8 +12,8 @@ use keelson_daemon::tls::{PemSource, client_config};
 use serde_json::Value;
 
 use super::Aggregator;
+use crate::connect::endpoints::extension_endpoint;
 use crate::connect::forward::{Backend, Transport, fetch};
-use crate::connect::proxy::extension_endpoint;
 use crate::state::Server;
 use crate::webhook;
 

@@ -3,12 +3,14 @@
 //! - [`kubelet`]: reaching a node's kubelet: its address, our identity there
 //! - [`pod`]: which kubelet path answers a pod's `log`, `exec`, `attach` and `portforward`
 //! - [`proxy`]: `pods/proxy`, `services/proxy` and `nodes/proxy`
+//! - [`endpoints`]: which endpoint of a service
 //! - [`admission`]: whether anybody minds
 //! - [`forward`]: one HTTP request carried to another server, upgraded connections included
 //!
 //! Authentication, authorization and audit have happened before a call arrives here.
 
 pub mod admission;
+pub mod endpoints;
 pub mod forward;
 pub mod kubelet;
 pub mod pod;
