@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
 use keelson_controller_manager::certificates::recognize::Asked;
+use keelson_fuzz::certificates::{of_a_node, pem};
 use keelson_fuzz::{Counted, Fuzz, bounded};
-use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+use rcgen::{KeyPair, SanType};
 
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
@@ -16,15 +17,9 @@ const SIGNERS: [&str; 3] = [
 ];
 
 fn request() -> rcgen::CertificateSigningRequest {
-    let mut params = CertificateParams::new(vec!["n1".to_owned(), "10.0.0.1".to_owned()]).expect("names");
+    let mut params = of_a_node("n1");
     let mail = "a@example.com".try_into().expect("an address");
     params.subject_alt_names.push(SanType::Rfc822Name(mail));
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "system:node:n1");
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "system:nodes");
     let key = KeyPair::generate().expect("a key");
     params.serialize_request(&key).expect("a request")
 }
@@ -33,7 +28,7 @@ fn request() -> rcgen::CertificateSigningRequest {
 #[test]
 fn requests_for_certificates() {
     let decode = |input: &[u8]| {
-        let framed = pem(input);
+        let framed = pem("CERTIFICATE REQUEST", input);
         for text in [input, framed.as_bytes()] {
             let Ok(asked) = Asked::read(text) else {
                 continue;
@@ -63,20 +58,4 @@ fn requests_for_certificates() {
         .examples(examples)
         .words(&words)
         .run(bounded(decode));
-}
-
-/// DER as PEM: mutations of the text seldom are what they stand for.
-fn pem(der: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|line| std::str::from_utf8(line).ok())
-        .collect();
-    let (begin, end) = (
-        "-----BEGIN CERTIFICATE REQUEST-----",
-        "-----END CERTIFICATE REQUEST-----",
-    );
-    format!("{begin}\n{}\n{end}\n", lines.join("\n"))
 }

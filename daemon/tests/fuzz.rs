@@ -8,8 +8,9 @@ use keelson_daemon::kubeconfig::CurrentContext;
 use keelson_daemon::tls::{CertificateIdentity, PemSource, ServerTls, client_config};
 use keelson_daemon::yaml::{self, Twice};
 use keelson_daemon::{config, duration};
+use keelson_fuzz::certificates::of_a_node;
 use keelson_fuzz::{Counted, Fuzz, bounded};
-use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
 use serde_json::{Value, json};
 
 #[global_allocator]
@@ -91,14 +92,7 @@ fn keys() -> Vec<KeyPair> {
 }
 
 fn certificate(key: &KeyPair) -> rcgen::Certificate {
-    let names = vec!["n1.example.com".to_owned(), "10.0.0.1".to_owned()];
-    let mut params = CertificateParams::new(names).expect("names");
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "system:node:n1");
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "system:nodes");
+    let params = of_a_node("n1.example.com");
     params.self_signed(key).expect("a certificate")
 }
 

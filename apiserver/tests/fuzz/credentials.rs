@@ -1,13 +1,14 @@
 //! Tokens, keys, certificates and requests for them.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keelson_apiserver::authentication::oidc::keys::{self, Algorithm};
 use keelson_apiserver::authentication::oidc::signer::Token;
 use keelson_apiserver::registry::certificates::request;
 use keelson_apiserver::webhook::trusting;
 use keelson_fuzz::bounded;
-use rcgen::{CertificateParams, DnType, KeyPair};
+use keelson_fuzz::certificates::{of_a_node, pem};
+use rcgen::KeyPair;
 
 use super::{fuzz, text};
 
@@ -24,28 +25,6 @@ const PEM: &[&str] = &[
     "\x1e\x02",
 ];
 
-/// DER as text: mutations of the text seldom are what they stand for.
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|line| std::str::from_utf8(line).ok())
-        .collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
-}
-
-fn params() -> CertificateParams {
-    let mut params = CertificateParams::new(vec!["n1".to_owned(), "10.0.0.1".to_owned()]).expect("names");
-    let name = &mut params.distinguished_name;
-    name.push(DnType::CommonName, "system:node:n1");
-    name.push(DnType::OrganizationName, "system:nodes");
-    params
-}
-
 #[test]
 fn requests_for_certificates() {
     let read = |input: &[u8]| {
@@ -54,7 +33,7 @@ fn requests_for_certificates() {
         }
     };
     let key = KeyPair::generate().expect("a key");
-    let whole = params().serialize_request(&key).expect("a request");
+    let whole = of_a_node("n1").serialize_request(&key).expect("a request");
     let examples = [whole.der().to_vec(), whole.pem().expect("text").into_bytes()];
     fuzz("certificate-request")
         .examples(examples)
@@ -72,7 +51,7 @@ fn bundles_of_authorities() {
         }
     };
     let key = KeyPair::generate().expect("a key");
-    let whole = params().self_signed(&key).expect("a certificate");
+    let whole = of_a_node("n1").self_signed(&key).expect("a certificate");
     let examples = [
         whole.der().to_vec(),
         whole.pem().into_bytes(),

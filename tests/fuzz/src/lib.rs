@@ -3,6 +3,7 @@
 //! - [`Fuzz`]: one decoder, its corpus, and the runs
 //! - [`corpus`]: inputs that are kept; [`mutate`]: how others are made of them
 //! - [`bounds`]: what an input may take; [`memory`]: counting it
+//! - [`certificates`]: inputs that several decoders begin with
 //! - [`coverage`]: which inputs took a way through the code that none before took, in builds that count it
 //!
 //! A target is an ordinary test. It feeds the files of its folder and a fixed number of mutations of them, the same
@@ -25,6 +26,7 @@
 //! ```
 
 pub mod bounds;
+pub mod certificates;
 pub mod corpus;
 pub mod coverage;
 pub mod memory;
