@@ -24,8 +24,8 @@
 //! | calls to what configuration files name | [`outbound`] |
 //!
 //! Beside it: [`discovery`], [`openapi`], [`table`], [`health`], [`version`], [`metrics`], the system's own objects in
-//! [`bootstrap`], the command line in [`config`], files that are read again in [`reload`], and what all requests share in
-//! [`state`].
+//! [`bootstrap`], the command line in [`config`], what files of configuration have in common in [`files`], those that are
+//! read again in [`reload`], and what all requests share in [`state`].
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +40,7 @@ pub mod config;
 pub mod connect;
 pub mod custom;
 pub mod discovery;
+pub mod files;
 pub mod flow_control;
 pub mod grpc;
 pub mod handlers;

@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use crate::state::Server;
+
 /// How often a file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -152,6 +154,18 @@ pub fn follow(
         }
     };
     tokio::spawn(async move { shutdown.run_until_cancelled(looking).await });
+}
+
+/// As [`follow`], for as long as the server runs, with figures about its `subject` (`authentication`).
+pub fn follow_for(
+    server: &Server,
+    (flag, subject): (&'static str, &str),
+    path: &Path,
+    load: impl FnMut(&str) -> Result<(), String> + Send + 'static,
+) {
+    let name = server.config.advertised().to_string();
+    let reloads = Reloads::new(server.metrics.registry(), subject, &name);
+    follow(flag, path.to_owned(), reloads, server.shutdown.clone(), load);
 }
 
 fn read(path: &Path) -> Option<String> {

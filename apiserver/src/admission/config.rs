@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::pod_security::config::PodSecurityConfiguration;
+use crate::files;
 
 /// How plugins work that can be told.
 #[derive(Debug, Clone, Default)]
@@ -54,13 +55,8 @@ impl AdmissionConfig {
     fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
         let file: File = yaml::from_str(text).context("cannot be decoded")?;
         let known = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1"];
-        if !known.contains(&file.api_version.as_str()) || file.kind != "AdmissionConfiguration" {
-            bail!(
-                "no kind {:?} is registered for version {:?}",
-                file.kind,
-                file.api_version
-            );
-        }
+        files::expect((&file.api_version, &file.kind), "AdmissionConfiguration", &known)
+            .map_err(anyhow::Error::msg)?;
         let mut config = Self::default();
         for plugin in file.plugins {
             if plugin.name != "PodSecurity" {

@@ -2,7 +2,7 @@
 
 use std::path::Path as FilePath;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use keelson_api::field::{Error, Path, aggregate};
 use keelson_daemon::yaml;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::event::Stage;
 use crate::authentication::User;
 use crate::authorization::{Attributes, Target};
+use crate::files;
 
 /// How much of a request is recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -102,13 +103,12 @@ impl Policy {
 
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let policy: Self = yaml::from_str(text).context("failed decoding")?;
-        if policy.api_version != "audit.k8s.io/v1" || policy.kind != "Policy" {
-            bail!(
-                "failed decoding: no kind {:?} is registered for version {:?}",
-                policy.kind,
-                policy.api_version
-            );
-        }
+        files::expect(
+            (&policy.api_version, &policy.kind),
+            "Policy",
+            &["audit.k8s.io/v1"],
+        )
+        .map_err(|error| anyhow!("failed decoding: {error}"))?;
         if policy.rules.is_empty() {
             bail!("loaded illegal policy with 0 rules");
         }

@@ -41,7 +41,7 @@ use webhook::TokenWebhook;
 use crate::aggregator::flags::AggregatorArgs;
 use crate::config::Config;
 use crate::http::Connection;
-use crate::reload::{self, Reloads};
+use crate::reload;
 use crate::state::Server;
 
 /// The group of everybody who proved to be somebody.
@@ -302,20 +302,18 @@ fn ready(
 /// Follows the file of `--authentication-config`, if there is one.
 pub fn start(server: &Arc<Server>) {
     if let Some(path) = &server.config.oidc.authentication_config {
-        let (this, shutdown) = (server.clone(), server.shutdown.clone());
-        let name = server.config.advertised().to_string();
-        let reloads = Reloads::new(server.metrics.registry(), "authentication", &name);
-        reload::follow(
-            "--authentication-config",
-            path.clone(),
-            reloads,
-            shutdown,
+        let this = server.clone();
+        reload::follow_for(
+            server,
+            ("--authentication-config", "authentication"),
+            path,
             move |text| this.authenticator.replace(text, &this.config),
         );
     }
 }
 
-fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+/// The token of a request's `Authorization` header (RFC 6750, section 2.1).
+pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::conditions::Conditions;
 use super::webhook::{FailurePolicy, WebhookAuthorizer};
 use crate::authentication::webhook::Version;
+use crate::files;
 use crate::outbound::kubeconfig::Webhook;
 
 /// The longest a webhook may be waited for.
@@ -218,13 +219,12 @@ impl AuthorizationConfiguration {
     fn parse(text: &str) -> anyhow::Result<Self> {
         let config: Self = yaml::from_str(text).context("cannot be decoded")?;
         let known = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
-        if !known.contains(&config.api_version.as_str()) || config.kind != "AuthorizationConfiguration" {
-            bail!(
-                "no kind {:?} is registered for version {:?}",
-                config.kind,
-                config.api_version
-            );
-        }
+        files::expect(
+            (&config.api_version, &config.kind),
+            "AuthorizationConfiguration",
+            &known,
+        )
+        .map_err(anyhow::Error::msg)?;
         let errors = config.validate();
         if !errors.is_empty() {
             bail!("{}", aggregate(&errors));

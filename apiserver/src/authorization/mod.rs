@@ -28,7 +28,7 @@ use keelson_api::names::GroupResource;
 use keelson_api::status::ApiError;
 use tokio::sync::watch;
 
-use crate::reload::{self, Reloads};
+use crate::reload;
 pub use attributes::{Attributes, Selectors, Target};
 pub use config::AuthorizationMode;
 use config::Step;
@@ -223,14 +223,11 @@ pub fn start(server: &Arc<crate::state::Server>) {
         node::follow::start(server);
     }
     if let Some(path) = &server.config.authorization.authorization_config {
-        let (this, shutdown) = (server.clone(), server.shutdown.clone());
-        let name = server.config.advertised().to_string();
-        let reloads = Reloads::new(server.metrics.registry(), "authorization", &name);
-        reload::follow(
-            "--authorization-config",
-            path.clone(),
-            reloads,
-            shutdown,
+        let this = server.clone();
+        reload::follow_for(
+            server,
+            ("--authorization-config", "authorization"),
+            path,
             move |text| {
                 let steps = config::steps_of(text).map_err(|error| format!("{error:#}"))?;
                 this.authorizer.replace(steps)

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::policy::{Bar, Level, Policy, Version};
+use crate::files;
 
 /// The configuration.
 #[derive(Debug, Clone, Default)]
@@ -69,15 +70,13 @@ impl PodSecurityConfiguration {
     /// When it makes no sense.
     pub fn read(given: Value) -> anyhow::Result<Self> {
         let file: File = serde_json::from_value(given).context("cannot be decoded")?;
-        if file.api_version != "pod-security.admission.config.k8s.io/v1"
-            || file.kind != "PodSecurityConfiguration"
-        {
-            bail!(
-                "no kind {:?} is registered for version {:?}",
-                file.kind,
-                file.api_version
-            );
-        }
+        let known = ["pod-security.admission.config.k8s.io/v1"];
+        files::expect(
+            (&file.api_version, &file.kind),
+            "PodSecurityConfiguration",
+            &known,
+        )
+        .map_err(anyhow::Error::msg)?;
         let defaults = &file.defaults;
         let config = Self {
             defaults: Policy {

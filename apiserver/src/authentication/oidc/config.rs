@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::expressions::{Expression, Subject, Wanted};
 use super::keys::Algorithm;
+use crate::files;
 use crate::outbound::HttpClient;
 
 /// Issuers at most.
@@ -317,13 +318,12 @@ impl AuthenticationConfiguration {
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let config: Self = yaml::from_str(text).context("cannot be decoded")?;
         let known = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
-        if !known.contains(&config.api_version.as_str()) || config.kind != "AuthenticationConfiguration" {
-            bail!(
-                "no kind {:?} is registered for version {:?}",
-                config.kind,
-                config.api_version
-            );
-        }
+        files::expect(
+            (&config.api_version, &config.kind),
+            "AuthenticationConfiguration",
+            &known,
+        )
+        .map_err(anyhow::Error::msg)?;
         let mut errors = validate(&config.jwt);
         if let Some(anonymous) = &config.anonymous
             && !anonymous.enabled

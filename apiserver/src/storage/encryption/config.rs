@@ -12,6 +12,7 @@ use keelson_daemon::yaml;
 use serde::Deserialize;
 
 use super::ciphers::{AES_KEYS, BOX_KEYS};
+use crate::files;
 
 /// How long a KMS plugin may take when nothing else is said.
 const KMS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -135,8 +136,17 @@ impl EncryptionConfiguration {
         let text = std::fs::read_to_string(path).map_err(|error| {
             format!("error opening encryption provider configuration file {shown:?}: {error}")
         })?;
-        Self::parse(&text).map_err(|error| match error {
+        Self::read(&text, path)
+    }
+
+    /// Checks what the file says.
+    ///
+    /// # Errors
+    /// With everything that is wrong.
+    pub fn read(text: &str, path: &FilePath) -> Result<Self, String> {
+        Self::parse(text).map_err(|error| match error {
             Wrong::Syntax(error) => {
+                let shown = path.display();
                 format!("error decoding encryption provider configuration file {shown:?}: {error}")
             }
             Wrong::Content(errors) => aggregate(&errors),
@@ -145,12 +155,12 @@ impl EncryptionConfiguration {
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let config: Self = yaml::from_str(text).map_err(|error| Wrong::Syntax(error.to_string()))?;
-        if config.api_version != "apiserver.config.k8s.io/v1" || config.kind != "EncryptionConfiguration" {
-            return Err(Wrong::Syntax(format!(
-                "no kind {:?} is registered for version {:?}",
-                config.kind, config.api_version
-            )));
-        }
+        files::expect(
+            (&config.api_version, &config.kind),
+            "EncryptionConfiguration",
+            &["apiserver.config.k8s.io/v1"],
+        )
+        .map_err(Wrong::Syntax)?;
         let errors = config.validate();
         if errors.is_empty() {
             Ok(config)

@@ -17,8 +17,8 @@ pub fn start(encryption: Arc<Encryption>, path: PathBuf, reloads: Reloads, shutd
         path,
         reloads,
         shutdown,
-        move |_| {
-            let rules = EncryptionConfiguration::load(&file).and_then(Rules::new)?;
+        move |text| {
+            let rules = EncryptionConfiguration::read(text, &file).and_then(Rules::new)?;
             encryption.replace(rules);
             Ok(())
         },
