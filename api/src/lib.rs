@@ -15,6 +15,7 @@
 //! | [`openapi`] | the documents that describe the API to clients |
 //! | [`protobuf`] | objects as the Go components send and want them |
 //! | [`packed`] | objects whose managed fields stay text |
+//! | [`scan`] | reading past what nobody asks for |
 //! | [`apply`] | server-side apply: managed fields, conflicts, merging by schema |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch |
 //! | [`owners`], [`conditions`], [`pods`], [`deletion`], [`labels`] | what controllers keep asking of objects |
@@ -42,6 +43,7 @@ pub mod pods;
 pub mod protobuf;
 pub mod quantity;
 pub mod quota;
+pub mod scan;
 pub mod schema;
 pub mod selector;
 pub mod status;

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time,
 };
+use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -18,6 +19,7 @@ use crate::object::Kind;
 
 mod cut;
 mod serializer;
+mod watched;
 
 pub use serializer::{unmanaged, whole};
 
@@ -41,18 +43,36 @@ pub fn usual_size(meta: &ObjectMeta) -> usize {
     sets.map(|set| set.len() + 200).sum::<usize>() + 2048
 }
 
-/// Reads an object. Errors are those of reading it with serde.
+/// Reads an object from text that is known to be JSON. Errors are those of reading it with serde.
 pub fn decode<K: Kind>(json: &[u8]) -> serde_json::Result<K> {
     let Some((rest, managed)) = cut::managed_fields(json) else {
-        let mut object: K = serde_json::from_slice(json)?;
+        let mut object: K = watched::read(json)?.value;
         pack(object.meta_mut());
         return Ok(object);
     };
-    let mut object: K = serde_json::from_slice(&rest)?;
-    let entries: Option<Vec<Entry<'_>>> = serde_json::from_slice(managed)?;
-    object.meta_mut().managed_fields =
-        entries.map(|entries| entries.into_iter().map(ManagedFieldsEntry::from).collect());
+    let mut object: K = watched::read(&rest)?.value;
+    object.meta_mut().managed_fields = match cut::entries(managed) {
+        Some(entries) => Some(entries),
+        None => unpacked(watched::read(managed)?.value),
+    };
     Ok(object)
+}
+
+/// Reads an object from a text of which nothing would have to be said: it is JSON, no field is unknown or there twice,
+/// and everything is spelled the way it is stored. `None` for all others; [`crate::strict`] finds out what it is.
+pub fn plain<K: Kind>(json: &[u8]) -> Option<K> {
+    let Some((rest, managed)) = cut::managed_fields(json) else {
+        let mut object: K = watched::read(json).ok()?.plain()?;
+        pack(object.meta_mut());
+        return Some(object);
+    };
+    let mut object: K = watched::read(&rest).ok()?.plain()?;
+    object.meta_mut().managed_fields = unpacked(watched::read(managed).ok()?.plain()?);
+    Some(object)
+}
+
+fn unpacked(entries: Option<Vec<Entry<'_>>>) -> Option<Vec<ManagedFieldsEntry>> {
+    Some(entries?.into_iter().map(ManagedFieldsEntry::from).collect())
 }
 
 /// Reads an object from a value.
@@ -172,9 +192,7 @@ impl Serialize for Written<'_> {
             time,
         } = self.0;
         let fields_v1 = match fields_v1 {
-            Some(FieldsV1(Value::String(text))) => Some(Fields::Text(
-                serde_json::from_str(text).map_err(serde::ser::Error::custom)?,
-            )),
+            Some(FieldsV1(Value::String(text))) => Some(Fields::Text(Verbatim(text))),
             Some(FieldsV1(other)) => Some(Fields::Value(other)),
             None => None,
         };
@@ -194,8 +212,21 @@ impl Serialize for Written<'_> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Fields<'a> {
-    Text(&'a RawValue),
+    Text(Verbatim<'a>),
     Value(&'a Value),
+}
+
+/// JSON to be written as it stands. [`RawValue`] is that, too, but reads through the text before it is one.
+struct Verbatim<'a>(&'a str);
+
+impl Serialize for Verbatim<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// The name by which serde_json's serializers know a [`RawValue`].
+        const TOKEN: &str = "$serde_json::private::RawValue";
+        let mut raw = serializer.serialize_struct(TOKEN, 1)?;
+        raw.serialize_field(TOKEN, self.0)?;
+        raw.end()
+    }
 }
 
 /// [`ManagedFieldsEntry`], in the order and spelling of its own serialization.

@@ -34,11 +34,14 @@ pub fn quote(text: &str) -> String {
 pub fn string_end(json: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        match json.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => at += 2,
-            _ => at += 1,
+        at += json
+            .get(at..)?
+            .iter()
+            .position(|byte| matches!(byte, b'"' | b'\\'))?;
+        if json[at] == b'"' {
+            return Some(at);
         }
+        at += 2;
     }
 }
 

@@ -1,14 +1,15 @@
 //! The decoders of the object model, fed with what nobody should send.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use keelson_api::apply::{self, Application, Converter, Failure, FieldSet, Managed, Manager, Operation};
 use keelson_api::jsonpath::JsonPath;
 use keelson_api::quantity::Amount;
 use keelson_api::schema::{self, Definition, Shape, Type};
 use keelson_api::selector::{FieldSelector, LabelSelector};
 use keelson_api::strict::{self, FieldValidation};
-use keelson_api::{Gvk, patch, protobuf, validation};
+use keelson_api::{Gvk, Kind, packed, patch, protobuf, validation};
 use keelson_fuzz::{Counted, Fuzz, bounded, bounded_to, text};
 use serde_json::{Map, Value, json};
 
@@ -59,6 +60,15 @@ fn pod() -> Value {
     serde_json::from_str(POD).expect("a pod")
 }
 
+/// What is read in one pass is what is read with everything looked at, and there was nothing to say.
+fn plain<K: Kind + PartialEq>(kind: &'static Definition, input: &[u8]) {
+    if let Some(object) = packed::plain::<K>(input) {
+        let checked = strict::check(kind, input).expect("a body that can be read");
+        assert!(checked.complaints.is_empty() && checked.as_it_was());
+        assert!(packed::decode::<K>(input).is_ok_and(|other| other == object));
+    }
+}
+
 #[test]
 fn bodies_in_json() {
     let kinds = [
@@ -85,6 +95,9 @@ fn bodies_in_json() {
             let _ = protobuf::encode(input);
         }
         let _ = strict::duplicates(input);
+        plain::<Pod>(kinds[0], input);
+        plain::<Secret>(kinds[2], input);
+        plain::<CustomResourceDefinition>(kinds[3], input);
     };
     fuzz("body").words(FIELDS).rounds(2_000).run(bounded(decode));
 }

@@ -34,36 +34,24 @@ struct Rule {
     shared: fn(bool, bool) -> Option<bool>,
 }
 
-/// Goes through the two nodes that the readers stand in.
-fn combine<'t>(ours: &mut Reader<'t>, theirs: &mut Reader<'t>, rule: &Rule, out: &mut Writer) {
-    fn pass<'t>(
-        reader: &mut Reader<'t>,
-        step: Written<'t>,
-        keep: bool,
-        out: &mut Writer,
-    ) -> Option<Written<'t>> {
-        let inside = reader.skip();
-        if keep {
-            out.whole(step, inside);
-        }
-        reader.step()
-    }
+/// Goes through two nodes side by side, up to the end of one of them. What the other has then: the step that its reader
+/// has entered.
+fn pair<'t>(
+    ours: &mut Reader<'t>,
+    theirs: &mut Reader<'t>,
+    rule: &Rule,
+    out: &mut Writer,
+) -> (Option<Written<'t>>, Option<Written<'t>>) {
     let (mut a, mut b) = (ours.step(), theirs.step());
-    loop {
-        let order = match (a, b) {
-            (None, None) => return,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(a), Some(b)) => a.order(b),
-        };
-        match (order, a, b) {
-            (Ordering::Less, Some(step), _) => a = pass(ours, step, rule.ours, out),
-            (Ordering::Greater, _, Some(step)) => b = pass(theirs, step, rule.theirs, out),
-            (_, Some(step), _) => {
+    while let (Some(one), Some(other)) = (a, b) {
+        match one.order(other) {
+            Ordering::Less => a = pass(ours, one, rule.ours, out),
+            Ordering::Greater => b = pass(theirs, other, rule.theirs, out),
+            Ordering::Equal => {
                 // Both are asked: that moves them on.
                 let (of_ours, of_theirs) = (ours.member(), theirs.member());
                 if let Some(member) = (rule.shared)(of_ours, of_theirs) {
-                    let node = out.open(step, member);
+                    let node = out.open(one, member);
                     combine(ours, theirs, rule, out);
                     out.close(node);
                 } else {
@@ -72,8 +60,28 @@ fn combine<'t>(ours: &mut Reader<'t>, theirs: &mut Reader<'t>, rule: &Rule, out:
                 }
                 (a, b) = (ours.step(), theirs.step());
             }
-            _ => return,
         }
+    }
+    (a, b)
+}
+
+/// Passes the node that was entered by this step; the next step.
+fn pass<'t>(reader: &mut Reader<'t>, step: Written<'t>, keep: bool, out: &mut Writer) -> Option<Written<'t>> {
+    let inside = reader.skip();
+    if keep {
+        out.whole(step, inside);
+    }
+    reader.step()
+}
+
+/// Goes through the two nodes that the readers stand in, and leaves them.
+fn combine<'t>(ours: &mut Reader<'t>, theirs: &mut Reader<'t>, rule: &Rule, out: &mut Writer) {
+    let (mut a, mut b) = pair(ours, theirs, rule, out);
+    while let Some(step) = a {
+        a = pass(ours, step, rule.ours, out);
+    }
+    while let Some(step) = b {
+        b = pass(theirs, step, rule.theirs, out);
     }
 }
 
@@ -163,7 +171,14 @@ impl FieldSet {
 
     fn combined(&self, other: &FieldSet, rule: &Rule) -> Self {
         let mut out = Writer::with_capacity(self.members.len() + other.members.len());
-        combine(&mut self.reader(), &mut other.reader(), rule, &mut out);
+        let (mut ours, mut theirs) = (self.reader(), other.reader());
+        let (a, b) = pair(&mut ours, &mut theirs, rule, &mut out);
+        // What one of them still has stays as it is, or goes: mostly all but the beginning.
+        for (step, rest, keep) in [(a, ours, rule.ours), (b, theirs, rule.theirs)] {
+            if let Some(step) = step.filter(|_| keep) {
+                out.all(step, rest.all());
+            }
+        }
         Self {
             members: out.finish(),
         }

@@ -1,25 +1,28 @@
 //! Cutting the managed fields out of an object's JSON.
 
-use crate::text::string_end;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+
+use super::fields;
+use crate::scan::Scan;
 
 /// JSON without `metadata.managedFields`, and the value that was there. `None` when there is none, or when the text is
 /// not plainly an object with one of them: then it is read as a whole, and what is wrong with it is found there.
 pub(super) fn managed_fields(json: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut scan = Scan { json, at: 0 };
+    let mut scan = Scan::new(json);
     scan.find("metadata")?;
     let before = scan.find("managedFields")?;
-    let start = scan.at;
+    let start = scan.at();
     scan.value()?;
-    let end = scan.at;
+    let end = scan.at();
+    let mut after = scan;
     // A second one, and fields that are not what they should be: somebody else's to judge.
     if scan.rest_of_object_has("managedFields")? {
         return None;
     }
     let mut rest = Vec::with_capacity(json.len() - (end - before));
     rest.extend_from_slice(&json[..before]);
-    let mut after = Scan { json, at: end };
     after.blank();
-    let mut tail = after.at;
+    let mut tail = after.at();
     // One of the commas around it goes, too.
     if json.get(tail) == Some(&b',') {
         tail += 1;
@@ -32,95 +35,37 @@ pub(super) fn managed_fields(json: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     Some((rest, &json[start..end]))
 }
 
-struct Scan<'j> {
-    json: &'j [u8],
-    at: usize,
+/// The entries of managed fields that are known to be JSON. `None` when they are not plainly entries.
+pub(super) fn entries(managed: &[u8]) -> Option<Vec<ManagedFieldsEntry>> {
+    // `null` is somebody else's to read.
+    managed.starts_with(b"[").then_some(())?;
+    let mut entries = Vec::new();
+    Scan::new(managed).elements(|element| {
+        entries.push(entry(element)?);
+        Some(())
+    })?;
+    Some(entries)
 }
 
-impl<'j> Scan<'j> {
-    fn blank(&mut self) {
-        while self.json.get(self.at).is_some_and(u8::is_ascii_whitespace) {
-            self.at += 1;
+fn entry(scan: &mut Scan<'_>) -> Option<ManagedFieldsEntry> {
+    let mut entry = ManagedFieldsEntry::default();
+    scan.members(|name, value| {
+        let value = value.text()?;
+        let text = || serde_json::from_slice(value).ok();
+        match name {
+            b"apiVersion" => entry.api_version = text()?,
+            b"fieldsType" => entry.fields_type = text()?,
+            b"fieldsV1" if value == b"null" => {}
+            b"fieldsV1" => entry.fields_v1 = Some(fields(std::str::from_utf8(value).ok()?.to_owned())),
+            b"manager" => entry.manager = text()?,
+            b"operation" => entry.operation = text()?,
+            b"subresource" => entry.subresource = text()?,
+            b"time" => entry.time = serde_json::from_slice(value).ok()?,
+            _ => {}
         }
-    }
-
-    fn eat(&mut self, byte: u8) -> Option<()> {
-        self.blank();
-        (*self.json.get(self.at)? == byte).then(|| self.at += 1)
-    }
-
-    /// Before a key: the key, escaped as it is. Stands before the value then.
-    fn key(&mut self) -> Option<&'j [u8]> {
-        self.eat(b'"')?;
-        let start = self.at;
-        self.string()?;
-        let key = &self.json[start..self.at - 1];
-        self.eat(b':')?;
-        self.blank();
-        Some(key)
-    }
-
-    /// Inside a string: past its end.
-    fn string(&mut self) -> Option<()> {
-        self.at = string_end(self.json, self.at)? + 1;
         Some(())
-    }
-
-    /// Past one value.
-    fn value(&mut self) -> Option<()> {
-        self.blank();
-        let mut depth = 0_usize;
-        loop {
-            match *self.json.get(self.at)? {
-                b'"' => {
-                    self.at += 1;
-                    self.string()?;
-                }
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
-                }
-                // The end of what the value is in.
-                b'}' | b']' | b',' if depth == 0 => return Some(()),
-                b'}' | b']' => {
-                    depth -= 1;
-                    self.at += 1;
-                }
-                _ => self.at += 1,
-            }
-            if depth == 0 && matches!(self.json.get(self.at - 1), Some(b'"' | b'}' | b']')) {
-                return Some(());
-            }
-        }
-    }
-
-    /// Before an object: enters it and goes to the field. Answers where its key begins; stands before its value then.
-    fn find(&mut self, wanted: &str) -> Option<usize> {
-        self.eat(b'{')?;
-        loop {
-            self.blank();
-            let before = self.at;
-            if self.key()? == wanted.as_bytes() {
-                return Some(before);
-            }
-            self.value()?;
-            self.eat(b',')?;
-        }
-    }
-
-    /// Past a value: whether the field is there once more.
-    fn rest_of_object_has(&mut self, unwanted: &str) -> Option<bool> {
-        loop {
-            if self.eat(b'}').is_some() {
-                return Some(false);
-            }
-            self.eat(b',')?;
-            if self.key()? == unwanted.as_bytes() {
-                return Some(true);
-            }
-            self.value()?;
-        }
-    }
+    })?;
+    Some(entry)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! What selectors look at, read out of an object's JSON without reading the object.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use keelson_api::scan::Scan;
+use serde::de::Error as _;
+use serde_json::Result;
 
 use super::strategy::Fields;
 
@@ -16,23 +17,47 @@ pub struct Selected {
     pub fields: Fields,
 }
 
-/// The metadata of an object, as far as selectors look at it.
-#[derive(Deserialize, Default)]
-pub struct Metadata {
-    /// The labels.
-    pub labels: Option<BTreeMap<String, String>>,
+/// The labels of an object of any kind.
+pub fn labels(json: &[u8]) -> Result<BTreeMap<String, String>> {
+    let mut labels = &b""[..];
+    read(json, |name, value| match name {
+        b"metadata" => labels_in(value, &mut labels),
+        _ => Some(()),
+    })?;
+    texts(labels)
 }
 
-/// A string that is mostly copied from where it stands.
-pub type Text<'a> = Option<Cow<'a, str>>;
+/// Goes through the fields of a stored object, to its end.
+pub fn read<'j>(json: &'j [u8], field: impl FnMut(&'j [u8], &mut Scan<'j>) -> Option<()>) -> Result<()> {
+    let mut scan = Scan::new(json);
+    let whole = scan.members(field).and_then(|()| scan.end());
+    whole.ok_or_else(|| serde_json::Error::custom("the text is not a JSON object"))
+}
 
-/// The labels of an object of any kind.
-pub fn labels(json: &[u8]) -> Result<BTreeMap<String, String>, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Head {
-        #[serde(default)]
-        metadata: Metadata,
+/// Notes where the labels stand in an object's metadata.
+pub fn labels_in<'j>(metadata: &mut Scan<'j>, labels: &mut &'j [u8]) -> Option<()> {
+    metadata.members(|name, value| {
+        if name == b"labels" {
+            *labels = value.text()?;
+        }
+        Some(())
+    })
+}
+
+/// A map of strings; empty where there is none.
+pub fn texts(json: &[u8]) -> Result<BTreeMap<String, String>> {
+    if json.is_empty() {
+        return Ok(BTreeMap::new());
     }
-    let head: Head = serde_json::from_slice(json)?;
-    Ok(head.metadata.labels.unwrap_or_default())
+    let texts: Option<_> = serde_json::from_slice(json)?;
+    Ok(texts.unwrap_or_default())
+}
+
+/// A string; empty where there is none.
+pub fn text(json: &[u8]) -> Result<String> {
+    if json.is_empty() {
+        return Ok(String::new());
+    }
+    let text: Option<String> = serde_json::from_slice(json)?;
+    Ok(text.unwrap_or_default())
 }

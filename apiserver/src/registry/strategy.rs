@@ -375,6 +375,10 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     fn info(&self) -> &'static ResourceInfo;
     /// From JSON.
     fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, serde_json::Error>;
+    /// From a request of which nothing has to be said: see [`packed::plain`].
+    fn plain(&self, _json: &[u8]) -> Option<Box<dyn Object>> {
+        None
+    }
     /// An object from a value.
     fn decode_value(&self, value: Value) -> Result<Box<dyn Object>, serde_json::Error>;
     /// From a request, for kinds whose schema is not in the server's own table. The error says what is wrong.
@@ -488,6 +492,10 @@ impl<S: Strategy> ErasedStrategy for S {
 
     fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, serde_json::Error> {
         Ok(Box::new(packed::decode::<S::Object>(json)?))
+    }
+
+    fn plain(&self, json: &[u8]) -> Option<Box<dyn Object>> {
+        Some(Box::new(packed::plain::<S::Object>(json)?))
     }
 
     fn decode_value(&self, value: Value) -> Result<Box<dyn Object>, serde_json::Error> {

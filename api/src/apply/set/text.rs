@@ -58,6 +58,12 @@ fn unescaped(text: &str) -> impl Iterator<Item = u8> {
 
 /// Appends a step, escaped.
 pub(super) fn write_step(out: &mut String, step: &str) {
+    let plain = |byte: &u8| !matches!(byte, 0..0x20 | b'"' | b'\\');
+    // Hardly any step has to be escaped.
+    if step.as_bytes().iter().all(plain) {
+        out.push_str(step);
+        return;
+    }
     let mut clean = 0;
     for (at, byte) in step.bytes().enumerate() {
         let short = match byte {
@@ -123,6 +129,11 @@ impl<'t> Reader<'t> {
         let end = string_end(opened.as_bytes(), 0)?;
         self.rest = opened.get(end..)?.strip_prefix("\":{")?;
         Some(Written(&opened[..end]))
+    }
+
+    /// Everything to come; the reader stands in the root, or inside one of its nodes.
+    pub(super) fn all(self) -> &'t str {
+        self.rest
     }
 
     /// Leaves the node whose end it has reached.
@@ -198,6 +209,15 @@ impl Writer {
         self.out.push_str("\":{");
         self.out.push_str(inside);
         self.out.push('}');
+    }
+
+    /// A node and all that follow it in the root.
+    pub(super) fn all(&mut self, step: Written<'_>, rest: &str) {
+        self.separate();
+        self.out.push('"');
+        self.out.push_str(step.0);
+        self.out.push_str("\":{");
+        self.out.push_str(rest);
     }
 
     /// Begins a node.

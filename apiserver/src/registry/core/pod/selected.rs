@@ -1,74 +1,89 @@
 //! What selectors look at in a pod.
 
-use std::borrow::Cow;
+use keelson_api::scan::Scan;
+use serde_json::Result;
 
-use serde::Deserialize;
+use crate::registry::selected::{Selected, labels_in, read, text, texts};
 
-use crate::registry::selected::{Metadata, Selected, Text};
-
-#[derive(Deserialize)]
-struct Pod<'a> {
-    #[serde(default)]
-    metadata: Metadata,
-    #[serde(borrow)]
-    spec: Option<Spec<'a>>,
-    #[serde(borrow)]
-    status: Option<Status<'a>>,
+/// Where the values of what selectors look at stand; empty where there is none.
+#[derive(Default)]
+struct Found<'j> {
+    labels: &'j [u8],
+    node_name: &'j [u8],
+    restart_policy: &'j [u8],
+    scheduler_name: &'j [u8],
+    service_account_name: &'j [u8],
+    host_network: &'j [u8],
+    phase: &'j [u8],
+    pod_ip: &'j [u8],
+    /// That of the first of all addresses.
+    first_ip: Option<&'j [u8]>,
+    nominated_node_name: &'j [u8],
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct Spec<'a> {
-    #[serde(borrow)]
-    node_name: Text<'a>,
-    #[serde(borrow)]
-    restart_policy: Text<'a>,
-    #[serde(borrow)]
-    scheduler_name: Text<'a>,
-    #[serde(borrow)]
-    service_account_name: Text<'a>,
-    host_network: Option<bool>,
-}
+impl<'j> Found<'j> {
+    fn spec(&mut self, spec: &mut Scan<'j>) -> Option<()> {
+        spec.members(|name, value| {
+            let place = match name {
+                b"nodeName" => &mut self.node_name,
+                b"restartPolicy" => &mut self.restart_policy,
+                b"schedulerName" => &mut self.scheduler_name,
+                b"serviceAccountName" => &mut self.service_account_name,
+                b"hostNetwork" => &mut self.host_network,
+                _ => return Some(()),
+            };
+            *place = value.text()?;
+            Some(())
+        })
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct Status<'a> {
-    #[serde(borrow)]
-    phase: Text<'a>,
-    #[serde(borrow, rename = "podIP")]
-    pod_ip: Text<'a>,
-    #[serde(borrow, rename = "podIPs")]
-    pod_ips: Option<Vec<Address<'a>>>,
-    #[serde(borrow)]
-    nominated_node_name: Text<'a>,
-}
+    fn status(&mut self, status: &mut Scan<'j>) -> Option<()> {
+        status.members(|name, value| {
+            let place = match name {
+                b"phase" => &mut self.phase,
+                b"podIP" => &mut self.pod_ip,
+                b"podIPs" => return value.elements(|address| self.address(address)),
+                b"nominatedNodeName" => &mut self.nominated_node_name,
+                _ => return Some(()),
+            };
+            *place = value.text()?;
+            Some(())
+        })
+    }
 
-#[derive(Deserialize)]
-struct Address<'a> {
-    #[serde(borrow)]
-    ip: Text<'a>,
+    fn address(&mut self, address: &mut Scan<'j>) -> Option<()> {
+        let mut ip = &b""[..];
+        address.members(|name, value| {
+            if name == b"ip" {
+                ip = value.text()?;
+            }
+            Some(())
+        })?;
+        self.first_ip.get_or_insert(ip);
+        Some(())
+    }
 }
 
 /// Labels and selectable fields of a pod in the store.
-pub(super) fn pod(json: &[u8]) -> Result<Selected, serde_json::Error> {
-    let pod: Pod<'_> = serde_json::from_slice(json)?;
-    let (spec, status) = (pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
-    let text = |field: Text<'_>| field.map(Cow::into_owned).unwrap_or_default();
-    let address = status.pod_ips.into_iter().flatten().next();
+pub(super) fn pod(json: &[u8]) -> Result<Selected> {
+    let mut found = Found::default();
+    read(json, |name, value| match name {
+        b"metadata" => labels_in(value, &mut found.labels),
+        b"spec" => found.spec(value),
+        b"status" => found.status(value),
+        _ => Some(()),
+    })?;
     Ok(Selected {
-        labels: pod.metadata.labels.unwrap_or_default(),
+        labels: texts(found.labels)?,
         fields: vec![
-            ("spec.nodeName", text(spec.node_name)),
-            ("spec.restartPolicy", text(spec.restart_policy)),
-            ("spec.schedulerName", text(spec.scheduler_name)),
-            ("spec.serviceAccountName", text(spec.service_account_name)),
-            ("spec.hostNetwork", spec.host_network.unwrap_or(false).to_string()),
-            ("status.phase", text(status.phase)),
-            (
-                "status.podIP",
-                text(address.map_or(status.pod_ip, |address| address.ip)),
-            ),
-            ("status.nominatedNodeName", text(status.nominated_node_name)),
+            ("spec.nodeName", text(found.node_name)?),
+            ("spec.restartPolicy", text(found.restart_policy)?),
+            ("spec.schedulerName", text(found.scheduler_name)?),
+            ("spec.serviceAccountName", text(found.service_account_name)?),
+            ("spec.hostNetwork", (found.host_network == b"true").to_string()),
+            ("status.phase", text(found.phase)?),
+            ("status.podIP", text(found.first_ip.unwrap_or(found.pod_ip))?),
+            ("status.nominatedNodeName", text(found.nominated_node_name)?),
         ],
     })
 }
