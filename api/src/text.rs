@@ -34,14 +34,11 @@ pub fn quote(text: &str) -> String {
 pub fn string_end(json: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        at += json
-            .get(at..)?
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\\'))?;
-        if json[at] == b'"' {
-            return Some(at);
+        match json.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => at += 2,
+            _ => at += 1,
         }
-        at += 2;
     }
 }
 
