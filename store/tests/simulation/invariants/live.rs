@@ -34,7 +34,10 @@ pub fn check(world: &mut World) -> Result<(), String> {
     });
     super::leases::all_gone(world)?;
     come_to_one_end(world)?;
-    // A member may have come to it by a snapshot just now, and its watches not yet.
+    // A member may have come to it just now, and its watches not yet: by a change that nobody has taken from the mailbox,
+    // or by a snapshot.
+    let end = world.now + SECOND;
+    world.run_until(end);
     wait(world, QUIET, |world| world.watchers.iter().all(Watcher::in_step));
     Ok(())
 }
