@@ -235,6 +235,14 @@ fn a_service_is_where_a_converter_is(stage: &Stage) -> Result<()> {
     );
     service(stage, "converter", 9443, &server)?;
     refused("no endpoints available for service \"converter\"")?;
+    let mut elsewhere = client(&bundle);
+    elsewhere["service"]["port"] = json!(9444);
+    kubectl.feed("apply -f -", &ships(&group, &elsewhere, "v1").to_string())?;
+    let wanted = format!(
+        "{failed}Post \"https://{host}:9444/v1/convert?timeout=30s\": no service port 9444 found for service \"converter\""
+    );
+    refused_soon(stage, &format!("get {two} a"), None, &wanted)?;
+    define(&bundle)?;
     endpoint(stage, "converter", &server)?;
     kubectl.until(
         &format!("get {two} -o jsonpath={{.items[*].spec.host}}"),
@@ -305,7 +313,7 @@ fn another_server_serves_a_group_version(stage: &Stage) -> Result<()> {
         "metadata": {"name": format!("v1.{group}")},
         "spec": {"group": group, "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10,
             "caBundle": bundle,
-            "service": {"namespace": stage.namespace, "name": "extension", "port": 443}}});
+            "service": {"namespace": stage.namespace, "name": "extension", "port": 444}}});
     kubectl.feed("create -f -", &registration.to_string())?;
     let reason = format!("get apiservice v1.{group} -o jsonpath={{.status.conditions[0].reason}}");
     kubectl.until(&reason, |reason| reason == "ServiceNotFound")?;
@@ -313,6 +321,21 @@ fn another_server_serves_a_group_version(stage: &Stage) -> Result<()> {
     ensure!(refused.contains("unable to handle the request"), "{refused}");
 
     service(stage, "extension", 443, &server)?;
+    kubectl.until(&reason, |reason| reason == "ServicePortError")?;
+    let told = kubectl.path(
+        &format!("get apiservice v1.{group}"),
+        "{.status.conditions[0].message}",
+    )?;
+    ensure!(
+        told == format!(
+            "service/extension in \"{}\" is not listening on port 444",
+            stage.namespace
+        ),
+        "{told}"
+    );
+    kubectl.run(&format!(
+        r#"patch apiservice v1.{group} --type=merge -p {{"spec":{{"service":{{"port":443}}}}}}"#
+    ))?;
     kubectl.until(&reason, |reason| reason == "EndpointsNotFound")?;
     endpoint(stage, "extension", &server)?;
     kubectl.until(&reason, |reason| reason == "Passed")?;

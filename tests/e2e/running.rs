@@ -263,6 +263,15 @@ fn a_port_of_a_service_forwarded(stage: &Stage) -> Result<()> {
     let path = format!("/api/v1/namespaces/{}/services/web:80/proxy/", stage.namespace);
     let answer = kubectl.run(&format!("get --raw {path}"))?;
     ensure!(answer.contains("web-"), "{answer}");
+    for (asked, why) in [
+        ("web:81", "no service port 81 found for service \"web\""),
+        ("web:http", "no endpoints available for service \"web:http\""),
+        ("ftp:web:80", "invalid service request \"ftp:web:80\""),
+    ] {
+        let path = format!("/api/v1/namespaces/{}/services/{asked}/proxy/", stage.namespace);
+        let refused = kubectl.refused(&format!("get --raw {path}"), None)?;
+        ensure!(refused.contains(why), "{asked}: {refused}");
+    }
     kubectl.run("delete deployment,service web").map(drop)
 }
 

@@ -35,10 +35,26 @@ fn parts(token: &str) -> Option<(&str, &str)> {
 /// # Errors
 /// Why it is nobody's.
 pub fn authenticate(server: &Server, token: &str) -> Option<Result<User, String>> {
+    owner(
+        token,
+        |name| server.cached::<Secret>(NAMESPACE, name),
+        jiff::Timestamp::now(),
+    )
+}
+
+/// The same, at a moment, with secrets of `kube-system` found by their names.
+///
+/// # Errors
+/// Why it is nobody's.
+pub fn owner<S: AsRef<Secret>>(
+    token: &str,
+    find: impl FnOnce(&str) -> Option<S>,
+    now: jiff::Timestamp,
+) -> Option<Result<User, String>> {
     let (id, secret) = parts(token)?;
     let name = format!("bootstrap-token-{id}");
-    Some(match server.cached::<Secret>(NAMESPACE, &name) {
-        Some(found) => judge(&found, id, secret, jiff::Timestamp::now()),
+    Some(match find(&name) {
+        Some(found) => judge(found.as_ref(), id, secret, now),
         None => Err(format!("there is no secret {NAMESPACE}/{name}")),
     })
 }

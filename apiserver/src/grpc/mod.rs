@@ -11,7 +11,7 @@
 
 mod entering;
 mod watching;
-mod writes;
+pub mod writes;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -2,128 +2,125 @@
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::strict::FieldValidation;
 use keelson_proto::resources as proto;
 use tonic::{Response, Status};
 
-use super::entering::Entered;
 use super::{Door, status};
 use crate::authentication::User;
 use crate::flow_control::Pool;
+use crate::handlers;
 use crate::handlers::managers::Tracking;
 use crate::handlers::options::{Query, WriteOptions};
 use crate::handlers::patch::PatchType;
-use crate::handlers::{self, Call, Outcome};
 use crate::registry::info::{SubresourceForm, Verb};
+
+/// What a write asks for, besides whom and what it is about.
+#[derive(Debug)]
+pub enum Wanted {
+    /// An object.
+    Create(Bytes, WriteOptions),
+    /// An object in the place of another.
+    Update(Bytes, WriteOptions),
+    /// A change.
+    Patch(PatchType, Bytes, WriteOptions),
+    /// That something goes.
+    Delete(DeleteOptions),
+}
+
+impl Wanted {
+    /// A write taken apart: its verb, its target, and what is wanted, or why that makes no sense. Whoever may not write is
+    /// told so first.
+    pub fn of(write: proto::batch_item::Write) -> (Verb, Option<proto::Target>, ApiResult<Self>) {
+        use proto::batch_item::Write;
+        match write {
+            Write::Create(request) => {
+                let wanted = options(request.options).map(|options| Self::Create(request.json, options));
+                (Verb::Create, request.target, wanted)
+            }
+            Write::Update(request) => {
+                let wanted = options(request.options).map(|options| Self::Update(request.json, options));
+                (Verb::Update, request.target, wanted)
+            }
+            Write::Patch(request) => {
+                let wanted = Self::patch(&request.content_type, request.body, request.options);
+                (Verb::Patch, request.target, wanted)
+            }
+            Write::Delete(request) => {
+                let wanted = Query(&[]).delete_options(&request.options).map(Self::Delete);
+                (Verb::Delete, request.target, wanted)
+            }
+        }
+    }
+
+    fn patch(content_type: &str, body: Bytes, given: Option<proto::WriteOptions>) -> ApiResult<Self> {
+        let kind = PatchType::parse(content_type)?;
+        let options = WriteOptions {
+            tracking: kind.tracking(),
+            ..options(given)?
+        };
+        if kind == PatchType::Apply && options.field_manager.is_empty() {
+            return Err(ApiError::bad_request("fieldManager is required for apply patch"));
+        }
+        Ok(Self::Patch(kind, body, options))
+    }
+}
 
 impl Door {
     async fn write(&self, user: &User, write: proto::batch_item::Write) -> ApiResult<(u16, Bytes)> {
-        use proto::batch_item::Write;
-        let answer = |entered: &Entered, outcome: Outcome| (outcome.code, entered.object(outcome).json);
-        match write {
-            Write::Create(request) => {
-                let mut target = request.target;
-                let entered = self
-                    .enter(user, target.take(), Verb::Create, Pool::Writing)
-                    .await?;
+        let (verb, target, wanted) = Wanted::of(write);
+        let entered = self.enter(user, target, verb, Pool::Writing).await?;
+        let mut call = entered.call();
+        let outcome = match wanted? {
+            Wanted::Create(json, options) => {
+                entered.brings(&json);
+                let form = entered.subresource()?;
                 // POST to a collection: the name is in the object.
-                let name_in_path = !entered.target.subresource.is_empty();
-                let target = &entered.target;
-                let name = if name_in_path { target.name.as_str() } else { "" };
-                let call = Call::new(
-                    &entered.server,
-                    &entered.served,
-                    user,
-                    &target.namespace,
-                    name,
-                    &target.subresource,
-                )
-                .with_options(options(request.options)?);
-                entered.brings(&request.json);
-                let outcome = match entered.subresource()? {
-                    None => {
-                        entered
-                            .noted(handlers::create::create(&call, &request.json))
-                            .await?
-                    }
-                    Some(_) => {
-                        entered
-                            .noted(handlers::subresource::serve(
-                                &call,
-                                Verb::Create,
-                                &request.json,
-                                &[],
-                            ))
-                            .await?
-                    }
-                };
-                Ok(answer(&entered, outcome))
-            }
-            Write::Update(request) => {
-                let entered = self
-                    .enter(user, request.target, Verb::Update, Pool::Writing)
-                    .await?;
-                let call = entered.call().with_options(options(request.options)?);
-                entered.brings(&request.json);
-                let outcome = match entered.subresource()? {
-                    Some(SubresourceForm::Handler) => {
-                        entered
-                            .noted(handlers::subresource::serve(
-                                &call,
-                                Verb::Update,
-                                &request.json,
-                                &[],
-                            ))
-                            .await?
-                    }
-                    _ => {
-                        entered
-                            .noted(handlers::update::update(&call, &request.json))
-                            .await?
-                    }
-                };
-                Ok(answer(&entered, outcome))
-            }
-            Write::Patch(request) => {
-                let entered = self
-                    .enter(user, request.target, Verb::Patch, Pool::Writing)
-                    .await?;
-                let kind = PatchType::parse(&request.content_type)?;
-                let options = WriteOptions {
-                    tracking: kind.tracking(),
-                    ..options(request.options)?
-                };
-                if kind == PatchType::Apply && options.field_manager.is_empty() {
-                    return Err(ApiError::bad_request("fieldManager is required for apply patch"));
+                if form.is_none() {
+                    call.name = "";
                 }
-                let call = entered.call().with_options(options);
-                entered.brings(&request.body);
-                let outcome = match entered.subresource()? {
-                    Some(SubresourceForm::Handler) => {
-                        entered
-                            .noted(handlers::subresource::patch(&call, kind, &request.body, &[]))
-                            .await?
-                    }
-                    _ => {
-                        entered
-                            .noted(handlers::patch::patch(&call, kind, &request.body))
-                            .await?
+                let call = call.with_options(options);
+                let creating = async {
+                    match form {
+                        None => handlers::create::create(&call, &json).await,
+                        Some(_) => handlers::subresource::serve(&call, verb, &json, &[]).await,
                     }
                 };
-                Ok(answer(&entered, outcome))
+                entered.noted(creating).await?
             }
-            Write::Delete(request) => {
-                let entered = self
-                    .enter(user, request.target, Verb::Delete, Pool::Writing)
-                    .await?;
-                let options = Query(&[]).delete_options(&request.options)?;
-                let outcome = entered
-                    .noted(handlers::delete::delete(&entered.call(), options))
-                    .await?;
-                Ok(answer(&entered, outcome))
+            Wanted::Update(json, options) => {
+                entered.brings(&json);
+                let call = call.with_options(options);
+                let form = entered.subresource()?;
+                let updating = async {
+                    match form {
+                        Some(SubresourceForm::Handler) => {
+                            handlers::subresource::serve(&call, verb, &json, &[]).await
+                        }
+                        _ => handlers::update::update(&call, &json).await,
+                    }
+                };
+                entered.noted(updating).await?
             }
-        }
+            Wanted::Patch(kind, body, options) => {
+                entered.brings(&body);
+                let call = call.with_options(options);
+                let form = entered.subresource()?;
+                let patching = async {
+                    match form {
+                        Some(SubresourceForm::Handler) => {
+                            handlers::subresource::patch(&call, kind, &body, &[]).await
+                        }
+                        _ => handlers::patch::patch(&call, kind, &body).await,
+                    }
+                };
+                entered.noted(patching).await?
+            }
+            Wanted::Delete(options) => entered.noted(handlers::delete::delete(&call, options)).await?,
+        };
+        Ok((outcome.code, entered.object(outcome).json))
     }
 
     /// One write; a panic in it is an answer, too.

@@ -1,8 +1,11 @@
 //! What the store holds, which may have been damaged or written by somebody else.
 
 use keelson_apiserver::storage::encryption::ciphers::Cipher;
+use keelson_apiserver::storage::encryption::kms::{Source, frame_of, key_in_use, taken_apart};
 use keelson_apiserver::storage::entry::with_version;
 use keelson_fuzz::bounded;
+use keelson_proto::kms::{EncryptResponse, EncryptedDekSourceType, StatusResponse};
+use prost::Message as _;
 use serde_json::Value;
 
 use super::fuzz;
@@ -60,4 +63,56 @@ fn encrypted_values() {
         .examples(examples.clone())
         .rounds(2_000)
         .run(bounded(open));
+}
+
+/// Values under seeds that a key management service has wrapped, and what such a service answers.
+#[test]
+fn values_of_a_key_management_service() {
+    const PLAIN: &[u8] = b"{\"metadata\":{}}";
+    const KEY: &[u8] = b"/registry/secrets/a";
+    let seed = [7; 32];
+    let wrapped = EncryptResponse {
+        ciphertext: b"wrapped".as_slice().into(),
+        key_id: "1".into(),
+        annotations: [("version.example.com".to_owned(), b"1".as_slice().into())].into(),
+    };
+    let kind = EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed;
+    let frame = frame_of(wrapped.clone()).expect("a frame");
+    let source = Source::of(kind, &seed).expect("a seed");
+    let sealed = source.seal(frame.clone(), PLAIN, KEY).expect("sealed");
+    let (again, data) = taken_apart(&sealed).expect("taken apart");
+    assert_eq!(again, frame);
+    assert_eq!(source.open(&data, KEY).as_deref(), Ok(PLAIN));
+    let status = StatusResponse {
+        version: "v2".into(),
+        healthz: "ok".into(),
+        key_id: "1".into(),
+    };
+    let read = |input: &[u8]| {
+        if let Ok((frame, data)) = taken_apart(input) {
+            assert!(!data.is_empty() && !frame.key_id.is_empty());
+            for unwrapped in [seed.as_slice(), input] {
+                // Nothing opens but what was sealed; what stands around it is not part of that.
+                if let Ok(source) = Source::of(frame.encrypted_dek_source_type(), unwrapped)
+                    && let Ok(opened) = source.open(&data, KEY)
+                {
+                    assert_eq!(opened, PLAIN);
+                }
+            }
+        }
+        if let Ok(answer) = EncryptResponse::decode(input)
+            && let Ok(frame) = frame_of(answer)
+        {
+            let sealed = source.seal(frame.clone(), PLAIN, KEY).expect("sealed");
+            assert_eq!(taken_apart(&sealed).map(|(frame, _)| frame), Ok(frame));
+        }
+        let _ = StatusResponse::decode(input).map(key_in_use);
+    };
+    fuzz("kms")
+        .examples([sealed.clone(), wrapped.encode_to_vec(), status.encode_to_vec()])
+        .words(&[
+            "v2", "v2beta1", "ok", "\x0a", "\x12", "\x1a", "\x22", "\x2a", "\x08",
+        ])
+        .rounds(2_000)
+        .run(bounded(read));
 }

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use keelson_proto::kms::key_management_service_client::KeyManagementServiceClient;
 use keelson_proto::kms::{
-    DecryptRequest, EncryptRequest, EncryptedDekSourceType, EncryptedObject, StatusRequest,
+    DecryptRequest, EncryptRequest, EncryptResponse, EncryptedDekSourceType, EncryptedObject, StatusRequest,
+    StatusResponse,
 };
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -25,6 +26,8 @@ use super::Opened;
 use super::ciphers::{Gcm, random};
 use super::config;
 
+/// What is wrapped today.
+const SEEDS: EncryptedDekSourceType = EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed;
 /// Bytes of a seed, and of what is mixed into it for each value.
 const SEED: usize = 32;
 /// How often a healthy plugin is asked for its key.
@@ -41,11 +44,58 @@ const ANNOTATIONS_MAX: usize = 32 * 1024;
 const KEPT: usize = 4096;
 
 /// Where keys come from.
-enum Source {
+pub enum Source {
     /// A seed, from which keys are derived.
     Seed(hkdf::Prk),
     /// A key as it is: what earlier releases stored.
     Key(Gcm),
+}
+
+impl Source {
+    /// What the plugin has unwrapped.
+    ///
+    /// # Errors
+    /// When it has a wrong length.
+    pub fn of(kind: EncryptedDekSourceType, unwrapped: &[u8]) -> Result<Self, String> {
+        match kind {
+            SEEDS if unwrapped.len() < SEED => Err("the seed is shorter than 32 bytes".into()),
+            SEEDS => Ok(Self::Seed(hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, unwrapped))),
+            EncryptedDekSourceType::AesGcmKey => Ok(Self::Key(
+                Gcm::new(unwrapped).ok_or("the key has a wrong length")?,
+            )),
+        }
+    }
+
+    /// Puts what lies under the key `about` into the frame, encrypted.
+    ///
+    /// # Errors
+    /// When nothing new is encrypted with such a key.
+    pub fn seal(&self, mut frame: EncryptedObject, plain: &[u8], about: &[u8]) -> Result<Vec<u8>, String> {
+        let Self::Seed(prk) = self else {
+            return Err("the key in use is no seed".into());
+        };
+        let mixed: [u8; SEED] = random();
+        let mut sealed = mixed.to_vec();
+        sealed.extend(derived(prk, &mixed)?.seal(plain, about)?);
+        frame.encrypted_data = sealed.into();
+        Ok(frame.encode_to_vec())
+    }
+
+    /// Decrypts what lies under the key `about`.
+    ///
+    /// # Errors
+    /// When it was encrypted with another key, or lay elsewhere.
+    pub fn open(&self, data: &[u8], about: &[u8]) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Key(gcm) => gcm.open(data, about),
+            Self::Seed(prk) => {
+                let (mixed, data) = data
+                    .split_at_checked(SEED)
+                    .ok_or("the stored data was shorter than the required size")?;
+                derived(prk, mixed)?.open(data, about)
+            }
+        }
+    }
 }
 
 /// A seed and how it is stored.
@@ -112,17 +162,9 @@ impl Kms {
     /// The name of the key in use.
     async fn status(&self) -> Result<String, String> {
         let mut client = self.client.clone();
-        let answer = self.within(client.status(StatusRequest {})).await?;
-        if answer.healthz != "ok" {
-            return Err(format!("got unexpected healthz status: {}", answer.healthz));
-        }
-        if !matches!(answer.version.as_str(), "v2" | "v2beta1") {
-            return Err(format!("expected KMSv2 API version v2, got {}", answer.version));
-        }
-        if answer.key_id.is_empty() || answer.key_id.len() > NAME_MAX {
-            return Err("expected a keyID of 1 to 1024 bytes in the status".into());
-        }
-        Ok(answer.key_id)
+        self.within(client.status(StatusRequest {}))
+            .await
+            .and_then(key_in_use)
     }
 
     async fn within<T>(
@@ -172,15 +214,8 @@ impl Kms {
             .within(client.encrypt(request))
             .await
             .map_err(|error| format!("failed to encrypt DEK, error: {error}"))?;
-        let frame = EncryptedObject {
-            encrypted_data: Bytes::new(),
-            key_id: wrapped.key_id,
-            encrypted_dek_source: wrapped.ciphertext,
-            annotations: wrapped.annotations,
-            encrypted_dek_source_type: EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed as i32,
-        };
-        check(&frame)?;
-        let source = Arc::new(Source::Seed(hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &seed)));
+        let frame = frame_of(wrapped)?;
+        let source = Arc::new(Source::of(SEEDS, &seed)?);
         self.unwrapped.lock().insert(name_of(&frame), source.clone());
         Ok(Seed {
             source,
@@ -204,35 +239,13 @@ impl Kms {
                 self.confirmed().ok_or("there is no key to encrypt with")?
             }
         };
-        let Source::Seed(prk) = seed.source.as_ref() else {
-            return Err("the key in use is no seed".into());
-        };
-        let mixed: [u8; SEED] = random();
-        let mut sealed = mixed.to_vec();
-        sealed.extend(derived(prk, &mixed)?.seal(plain, about)?);
-        let mut frame = seed.frame.clone();
-        frame.encrypted_data = sealed.into();
-        Ok(frame.encode_to_vec())
+        seed.source.seal(seed.frame.clone(), plain, about)
     }
 
     /// Decrypts what lies under the key `about`.
     pub async fn open(&self, sealed: &[u8], about: &[u8]) -> Result<Opened, String> {
-        let mut frame = EncryptedObject::decode(sealed).map_err(|error| error.to_string())?;
-        let data = std::mem::take(&mut frame.encrypted_data);
-        if data.is_empty() {
-            return Err("encrypted data is empty".into());
-        }
-        check(&frame)?;
-        let source = self.source(&frame).await?;
-        let plain = match source.as_ref() {
-            Source::Key(gcm) => gcm.open(&data, about)?,
-            Source::Seed(prk) => {
-                let (mixed, data) = data
-                    .split_at_checked(SEED)
-                    .ok_or("the stored data was shorter than the required size")?;
-                derived(prk, mixed)?.open(data, about)?
-            }
-        };
+        let (frame, data) = taken_apart(sealed)?;
+        let plain = self.source(&frame).await?.open(&data, about)?;
         let now = self.seed.load_full();
         let stale = now.is_some_and(|seed| {
             seed.frame.key_id != frame.key_id
@@ -261,18 +274,7 @@ impl Kms {
             .within(client.decrypt(request))
             .await
             .map_err(|error| format!("failed to decrypt DEK, error: {error}"))?;
-        let source = match frame.encrypted_dek_source_type() {
-            EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed if answer.plaintext.len() < SEED => {
-                return Err("the seed is shorter than 32 bytes".into());
-            }
-            EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed => {
-                Source::Seed(hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &answer.plaintext))
-            }
-            EncryptedDekSourceType::AesGcmKey => {
-                Source::Key(Gcm::new(&answer.plaintext).ok_or("the key has a wrong length")?)
-            }
-        };
-        let source = Arc::new(source);
+        let source = Arc::new(Source::of(frame.encrypted_dek_source_type(), &answer.plaintext)?);
         let mut unwrapped = self.unwrapped.lock();
         if unwrapped.len() >= KEPT {
             unwrapped.clear();
@@ -295,6 +297,53 @@ async fn keep_current(kms: Weak<Kms>) {
         drop(current);
         tokio::time::sleep(wait).await;
     }
+}
+
+/// The name of the key that a healthy plugin uses.
+///
+/// # Errors
+/// When it is not healthy, or speaks of something else.
+pub fn key_in_use(answer: StatusResponse) -> Result<String, String> {
+    if answer.healthz != "ok" {
+        return Err(format!("got unexpected healthz status: {}", answer.healthz));
+    }
+    if !matches!(answer.version.as_str(), "v2" | "v2beta1") {
+        return Err(format!("expected KMSv2 API version v2, got {}", answer.version));
+    }
+    if answer.key_id.is_empty() || answer.key_id.len() > NAME_MAX {
+        return Err("expected a keyID of 1 to 1024 bytes in the status".into());
+    }
+    Ok(answer.key_id)
+}
+
+/// The frame of values under a seed that the plugin has wrapped.
+///
+/// # Errors
+/// When it is nothing to be stored.
+pub fn frame_of(wrapped: EncryptResponse) -> Result<EncryptedObject, String> {
+    let frame = EncryptedObject {
+        encrypted_data: Bytes::new(),
+        key_id: wrapped.key_id,
+        encrypted_dek_source: wrapped.ciphertext,
+        annotations: wrapped.annotations,
+        encrypted_dek_source_type: SEEDS as i32,
+    };
+    check(&frame)?;
+    Ok(frame)
+}
+
+/// A stored value's frame, and the value in it.
+///
+/// # Errors
+/// When it is none, or one that would not have been stored.
+pub fn taken_apart(sealed: &[u8]) -> Result<(EncryptedObject, Bytes), String> {
+    let mut frame = EncryptedObject::decode(sealed).map_err(|error| error.to_string())?;
+    let data = std::mem::take(&mut frame.encrypted_data);
+    if data.is_empty() {
+        return Err("encrypted data is empty".into());
+    }
+    check(&frame)?;
+    Ok((frame, data))
 }
 
 /// Refuses what upstream refuses to store.
