@@ -113,46 +113,45 @@ impl<'j> Scan<'j> {
     /// Past an object, of which each field is shown: its name, as it is written between the quotes, and the place of its
     /// value. What is not moved past there is passed over. `null` has no fields.
     pub fn members(&mut self, mut each: impl FnMut(&'j [u8], &mut Self) -> Option<()>) -> Option<()> {
-        if self.null() {
-            return Some(());
-        }
-        self.eat(b'{')?;
-        if self.eat(b'}').is_some() {
-            return Some(());
-        }
-        loop {
-            let name = self.key()?;
-            let before = self.at;
-            each(name, self)?;
-            if self.at == before {
-                self.value()?;
-            }
-            if self.eat(b',').is_none() {
-                return self.eat(b'}');
-            }
-        }
+        self.between(b'{', b'}', |scan| {
+            let name = scan.key()?;
+            scan.shown(|value| each(name, value))
+        })
     }
 
     /// Past a list, of which the place of each element is shown; otherwise as [`Scan::members`].
     pub fn elements(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.between(b'[', b']', |scan| {
+            scan.blank();
+            scan.shown(&mut each)
+        })
+    }
+
+    /// Past what is between two brackets, or `null`; `each` moves past what stands between the commas.
+    fn between(&mut self, open: u8, close: u8, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         if self.null() {
             return Some(());
         }
-        self.eat(b'[')?;
-        if self.eat(b']').is_some() {
+        self.eat(open)?;
+        if self.eat(close).is_some() {
             return Some(());
         }
         loop {
-            self.blank();
-            let before = self.at;
             each(self)?;
-            if self.at == before {
-                self.value()?;
-            }
             if self.eat(b',').is_none() {
-                return self.eat(b']');
+                return self.eat(close);
             }
         }
+    }
+
+    /// Past a value that somebody is shown, and may have moved past.
+    fn shown(&mut self, to: impl FnOnce(&mut Self) -> Option<()>) -> Option<()> {
+        let before = self.at;
+        to(self)?;
+        if self.at == before {
+            self.value()?;
+        }
+        Some(())
     }
 
     /// At the end of the text, or nothing but white space before it.

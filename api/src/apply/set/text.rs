@@ -201,32 +201,31 @@ impl Writer {
         }
     }
 
-    /// A whole node, of which there is something to write.
-    pub(super) fn whole(&mut self, step: Written<'_>, inside: &str) {
+    /// Writes a node up to what is in it.
+    fn enter(&mut self, step: Written<'_>) {
         self.separate();
         self.out.push('"');
         self.out.push_str(step.0);
         self.out.push_str("\":{");
+    }
+
+    /// A whole node, of which there is something to write.
+    pub(super) fn whole(&mut self, step: Written<'_>, inside: &str) {
+        self.enter(step);
         self.out.push_str(inside);
         self.out.push('}');
     }
 
     /// A node and all that follow it in the root.
     pub(super) fn all(&mut self, step: Written<'_>, rest: &str) {
-        self.separate();
-        self.out.push('"');
-        self.out.push_str(step.0);
-        self.out.push_str("\":{");
+        self.enter(step);
         self.out.push_str(rest);
     }
 
     /// Begins a node.
     pub(super) fn open(&mut self, step: Written<'_>, member: bool) -> Opened {
         let before = self.out.len();
-        self.separate();
-        self.out.push('"');
-        self.out.push_str(step.0);
-        self.out.push_str("\":{");
+        self.enter(step);
         let inside = self.out.len();
         if member {
             self.out.push_str("\".\":{}");
