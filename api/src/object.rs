@@ -81,11 +81,22 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
         Tree::of_object(&self.to_value()?).map_err(ApiError::internal)
     }
 
+    /// The same of nothing but the metadata.
+    fn tree_of_metadata(&self) -> ApiResult<Tree> {
+        let metadata = packed::unmanaged_metadata(self.meta());
+        Tree::of(&OfObject { metadata }).map_err(ApiError::internal)
+    }
+
     /// The same as a value, to be looked at or changed field by field.
     fn to_value(&self) -> ApiResult<Value> {
         serde_json::from_slice(&self.encode()?).map_err(ApiError::internal)
     }
-    /// The same without what is said of its managers.
+    /// The metadata as a value, without what is said of managers.
+    fn unmanaged_metadata(&self) -> ApiResult<Value> {
+        serde_json::to_value(packed::unmanaged_metadata(self.meta())).map_err(ApiError::internal)
+    }
+
+    /// The object without what is said of its managers.
     fn to_unmanaged_value(&self) -> ApiResult<Value> {
         let mut value = self.to_value()?;
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -149,6 +160,12 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
 }
 
 static EMPTY: BTreeMap<String, String> = BTreeMap::new();
+
+/// An object of which nothing but the metadata is written.
+#[derive(Serialize)]
+struct OfObject<M> {
+    metadata: M,
+}
 
 /// A kind known at compile time. Every `k8s-openapi` type with object metadata is one.
 pub trait Kind:

@@ -98,6 +98,11 @@ pub fn metadata(meta: &ObjectMeta) -> impl Serialize + '_ {
     form(meta, true)
 }
 
+/// Metadata to be written without what is said of managers.
+pub fn unmanaged_metadata(meta: &ObjectMeta) -> impl Serialize + '_ {
+    form(meta, false)
+}
+
 /// Metadata to be written, with or without managed fields.
 fn form(meta: &ObjectMeta, managers: bool) -> Metadata<'_> {
     let ObjectMeta {

@@ -2,6 +2,8 @@
 //!
 //! Nothing is built and nothing is checked but the structure around the place: a few instructions a byte.
 
+pub(crate) mod brackets;
+
 use crate::text::string_end;
 
 /// A place in JSON text. Moving on answers `None` where the text is not JSON.
@@ -70,25 +72,15 @@ impl<'j> Scan<'j> {
     /// Past one value.
     pub(crate) fn value(&mut self) -> Option<()> {
         self.blank();
-        let (json, mut at, mut depth) = (self.json, self.at, 0_usize);
-        loop {
-            match *json.get(at)? {
-                b'"' => at = string_end(json, at + 1)?,
-                b'{' | b'[' => depth += 1,
-                // The end of what the value is in.
-                b'}' | b']' | b',' if depth == 0 => break,
-                b'}' | b']' => depth -= 1,
-                _ => {
-                    at += 1;
-                    continue;
-                }
+        let inside = self.at + 1;
+        self.at = match *self.json.get(self.at)? {
+            b'"' => string_end(self.json, inside)? + 1,
+            b'{' | b'[' => brackets::end(self.json, inside)?,
+            _ => {
+                let of_scalars = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+                self.at + self.json[self.at..].iter().position(|byte| !of_scalars(byte))?
             }
-            at += 1;
-            if depth == 0 {
-                break;
-            }
-        }
-        self.at = at;
+        };
         Some(())
     }
 

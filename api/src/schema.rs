@@ -1,7 +1,7 @@
 //! One schema source for everything: OpenAPI, strict decoding, merging, protobuf.
 //!
 //! The facts are a text table in the program (`schema/types.tsv`). It is read once, on first use, into about
-//! 200 KiB that point back into the text; what is asked rarely (defaults, list keys, protobuf tags) stays text.
+//! 400 KiB that point back into the text; what is asked rarely (defaults, patch rules, protobuf tags) stays text.
 //!
 //! ```
 //! let pod = keelson_api::schema::by_kind("", "v1", "Pod").expect("a pod");
@@ -48,8 +48,15 @@ pub struct Definition {
 #[derive(Debug)]
 pub struct Field {
     pub(crate) name: &'static str,
+    /// How the name begins, for finding it.
+    beginning: u64,
     pub(crate) ty: Type,
     pub(crate) attributes: &'static str,
+    /// What every write asks of every field is read from the attributes once.
+    required: bool,
+    always_there: bool,
+    map_kind: Option<MapKind>,
+    list_kind: Option<ListKind>,
 }
 
 /// The type of a field or of an element.
@@ -89,7 +96,26 @@ pub enum ListKind {
     /// Element by element: each value once.
     Set,
     /// Element by element, told apart by these fields.
-    Map(Vec<&'static str>),
+    Map(Box<[&'static str]>),
+}
+
+/// How maps are merged by apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapKind {
+    /// As a whole.
+    Atomic,
+    /// Entry by entry.
+    Granular,
+}
+
+impl MapKind {
+    /// The word that schemas have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Atomic => "atomic",
+            Self::Granular => "granular",
+        }
+    }
 }
 
 /// How strategic merge patch treats a field.
@@ -160,7 +186,9 @@ impl Definition {
     }
 
     pub(crate) fn field_index(&self, name: &str) -> Option<usize> {
-        self.fields.binary_search_by(|field| field.name.cmp(name)).ok()
+        let wanted = beginning(name);
+        let order = |field: &Field| field.beginning.cmp(&wanted).then_with(|| field.name.cmp(name));
+        self.fields.binary_search_by(order).ok()
     }
 
     /// Whether apply treats the object as a whole.
@@ -199,6 +227,25 @@ impl Definition {
 }
 
 impl Field {
+    pub(crate) fn new(name: &'static str, ty: Type, attributes: &'static str) -> Self {
+        let is = |word| words(attributes).any(|one| one == word);
+        let required = is("!");
+        let filled_in = matches!(ty, Type::Named(_)) && attribute(attributes, "=") == Some("{}");
+        Self {
+            name,
+            beginning: beginning(name),
+            required,
+            always_there: required || filled_in,
+            map_kind: attribute(attributes, "map=").map(|kind| match kind {
+                "atomic" => MapKind::Atomic,
+                _ => MapKind::Granular,
+            }),
+            list_kind: attribute(attributes, "list=").map(list_kind),
+            ty,
+            attributes,
+        }
+    }
+
     /// The JSON name.
     pub fn name(&self) -> &'static str {
         self.name
@@ -211,7 +258,13 @@ impl Field {
 
     /// Whether the field must be there.
     pub fn required(&self) -> bool {
-        self.has("!")
+        self.required
+    }
+
+    /// Whether it is there even where it is not written: fields without which the type is never written, structs in
+    /// structs.
+    pub fn always_there(&self) -> bool {
+        self.always_there
     }
 
     /// The default, as JSON text.
@@ -220,24 +273,18 @@ impl Field {
     }
 
     /// How apply merges the list.
-    pub fn list_kind(&self) -> Option<ListKind> {
-        let text = attribute(self.attributes, "list=")?;
-        let (kind, keys) = text.split_once(':').unwrap_or((text, ""));
-        Some(match kind {
-            "map" => ListKind::Map(keys.split(',').collect()),
-            "set" => ListKind::Set,
-            _ => ListKind::Atomic,
-        })
+    pub fn list_kind(&self) -> Option<&ListKind> {
+        self.list_kind.as_ref()
     }
 
     /// Whether apply treats the field's object as a whole.
     pub fn atomic_map(&self) -> bool {
-        self.map_kind() == Some("atomic")
+        self.map_kind() == Some(MapKind::Atomic)
     }
 
-    /// How apply merges the map, where the type says: `atomic` or `granular`.
-    pub fn map_kind(&self) -> Option<&'static str> {
-        attribute(self.attributes, "map=")
+    /// How apply merges the map, where the type says.
+    pub fn map_kind(&self) -> Option<MapKind> {
+        self.map_kind
     }
 
     /// How strategic merge patch treats the field.
@@ -298,6 +345,26 @@ impl Type {
     }
 }
 
+/// The first bytes of a name as a number: names are in the order of these numbers, as far as they tell.
+fn beginning(name: &str) -> u64 {
+    let name = name.as_bytes();
+    let first = name.first_chunk().copied().unwrap_or_else(|| {
+        let mut padded = [0; 8];
+        padded[..name.len()].copy_from_slice(name);
+        padded
+    });
+    u64::from_be_bytes(first)
+}
+
+fn list_kind(text: &'static str) -> ListKind {
+    let (kind, keys) = text.split_once(':').unwrap_or((text, ""));
+    match kind {
+        "map" => ListKind::Map(keys.split(',').collect()),
+        "set" => ListKind::Set,
+        _ => ListKind::Atomic,
+    }
+}
+
 fn attribute(attributes: &'static str, prefix: &str) -> Option<&'static str> {
     words(attributes).find_map(|word| word.strip_prefix(prefix))
 }
@@ -329,7 +396,7 @@ mod tests {
                 key: "name"
             })
         );
-        assert_eq!(containers.list_kind(), Some(ListKind::Map(vec!["name"])));
+        assert_eq!(containers.list_kind(), Some(&ListKind::Map(["name"].into())));
         let volumes = spec.field("volumes").and_then(Field::patch).expect("volumes");
         assert!(volumes.merge && volumes.retain_keys && volumes.key == "name");
         let port = by_name("io.k8s.api.core.v1.ContainerPort").expect("ports");

@@ -2,7 +2,7 @@
 
 use super::elements::{self, Keyed};
 use super::fresh;
-use super::schema::{Lists, Schema};
+use super::schema::{Child, Lists, Schema};
 use super::set::{Branch, FieldSet, Step};
 use super::tree::{Ref, Sort};
 
@@ -108,8 +108,8 @@ impl<'t> Side<'t> {
     }
 
     /// The other side of a field that only one side has.
-    fn counterpart(self, schema: &dyn Schema, field: &str) -> Side<'t> {
-        if !self.is_absent() && schema.always_there(field) {
+    fn counterpart(self, field: &Child<'_>) -> Side<'t> {
+        if !self.is_absent() && field.always_there {
             Side::Unwritten
         } else {
             Side::Absent
@@ -152,11 +152,14 @@ impl Changes {
 }
 
 fn node(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, String> {
-    if let (Side::There(a), Side::There(b)) = (old, new)
-        && a.same(b)
-    {
-        return Ok(Changes::default());
+    match (old, new) {
+        (Side::There(a), Side::There(b)) if a.same(b) => Ok(Changes::default()),
+        _ => unequal(schema, old, new),
     }
+}
+
+/// What differs between two values that are not written alike.
+fn unequal(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, String> {
     let sort = match (old.sort(), new.sort()) {
         (Sort::Null, sort) | (sort, Sort::Null) => sort,
         (a, b) if a == b => a,
@@ -203,22 +206,28 @@ fn map(schema: &dyn Schema, old: Side<'_>, new: Side<'_>) -> Result<Changes, Str
             (Some((name, a)), Some((other, b))) if name == other => {
                 ours.next();
                 theirs.next();
-                (name, Side::There(a), Side::There(b))
+                (name, Some(a), Some(b))
             }
             (Some((name, a)), other) if other.is_none_or(|(other, _)| name < other) => {
                 ours.next();
-                (name, Side::There(a), new.counterpart(schema, name))
+                (name, Some(a), None)
             }
             (_, Some((name, b))) => {
                 theirs.next();
-                (name, old.counterpart(schema, name), Side::There(b))
+                (name, None, Some(b))
             }
             (Some(_), None) => break,
         };
-        // A field the schema does not know was stored before it was forgotten.
-        if let Some(child) = schema.field(name) {
-            changes.attach(Step::Field(name), node(child.schema, a, b)?);
+        if let (Some(a), Some(b)) = (a, b)
+            && a.same(b)
+        {
+            continue;
         }
+        // A field the schema does not know was stored before it was forgotten.
+        let Some(child) = schema.field(name) else { continue };
+        let a = a.map_or_else(|| old.counterpart(&child), Side::There);
+        let b = b.map_or_else(|| new.counterpart(&child), Side::There);
+        changes.attach(Step::Field(name), unequal(child.schema, a, b)?);
     }
     changes.mark(old, new);
     Ok(changes)

@@ -1,5 +1,7 @@
 //! How the elements of a list are told apart.
 
+use smallvec::SmallVec;
+
 use super::element::{self, Key};
 use super::schema::{Lists, Schema};
 use super::tree::{Ref, Sort};
@@ -43,8 +45,8 @@ pub(super) fn step(schema: &dyn Schema, kind: &Lists<'_>, element: Ref<'_>) -> R
                 Sort::Null => return Err("associative list with keys may not have a null element".to_owned()),
                 _ => return Err("associative list with keys may not have non-map elements".to_owned()),
             }
-            let mut found = Vec::with_capacity(keys.len());
-            for name in keys {
+            let mut found: SmallVec<[_; 4]> = SmallVec::new();
+            for name in keys.iter() {
                 let key = match element.get(name) {
                     Some(value) => Key::Given(value),
                     None => Key::Default(schema.key_default(name).ok_or_else(|| {

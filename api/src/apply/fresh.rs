@@ -57,7 +57,7 @@ fn inside(schema: &dyn Schema, before: Before, value: Ref<'_>, out: &mut SetWrit
         for (name, inner) in value.entries() {
             // A field the schema does not know was stored before it was forgotten.
             let Some(child) = schema.field(name) else { continue };
-            let there = before == Before::Unwritten && schema.always_there(name);
+            let there = before == Before::Unwritten && child.always_there;
             let before = if there { Before::Unwritten } else { Before::Absent };
             place(child.schema, before, inner, Step::Field(name), out)?;
         }

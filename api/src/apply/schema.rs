@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::schema::{Definition, Field, ListKind, Shape, Type};
+use crate::schema::{Definition, Field, ListKind, MapKind, Shape, Type};
 
 /// A place in objects of some kind.
 pub trait Schema: Sync {
@@ -25,13 +25,6 @@ pub trait Schema: Sync {
     fn key_default(&self, key: &str) -> Option<Cow<'_, str>> {
         let _ = key;
         None
-    }
-
-    /// Whether an object that is there has this field even where it is not written: structs in structs, fields without
-    /// which the type is never written. What is set there later is not the field itself.
-    fn always_there(&self, field: &str) -> bool {
-        let _ = field;
-        false
     }
 
     /// What scalars here have to be, if that is known.
@@ -54,7 +47,7 @@ pub enum Lists<'a> {
     /// Value by value.
     Set,
     /// Element by element; these fields tell elements apart.
-    Map(Vec<&'a str>),
+    Map(Cow<'a, [&'a str]>),
 }
 
 impl Lists<'_> {
@@ -71,6 +64,29 @@ pub struct Child<'a> {
     pub schema: &'a dyn Schema,
     /// Whether it is a field of a struct, rather than an entry of a map.
     pub declared: bool,
+    /// Whether an object that is there has this field even where it is not written: structs in structs, fields without
+    /// which the type is never written. What is set there later is not the field itself.
+    pub always_there: bool,
+}
+
+impl<'a> Child<'a> {
+    /// A field that is there where it is written.
+    pub fn declared(schema: &'a dyn Schema) -> Self {
+        Self {
+            schema,
+            declared: true,
+            always_there: false,
+        }
+    }
+
+    /// An entry of a map, or a field of an object nobody has described.
+    pub fn entry(schema: &'a dyn Schema) -> Self {
+        Self {
+            schema,
+            declared: false,
+            always_there: false,
+        }
+    }
 }
 
 /// What a scalar may be.
@@ -100,10 +116,7 @@ impl Schema for Deduced {
     }
 
     fn field(&self, _: &str) -> Option<Child<'_>> {
-        Some(Child {
-            schema: self,
-            declared: false,
-        })
+        Some(Child::entry(self))
     }
 
     fn items(&self) -> Option<&dyn Schema> {
@@ -125,10 +138,7 @@ impl Schema for Whole {
     }
 
     fn field(&self, _: &str) -> Option<Child<'_>> {
-        Some(Child {
-            schema: self,
-            declared: false,
-        })
+        Some(Child::entry(self))
     }
 
     fn items(&self) -> Option<&dyn Schema> {
@@ -148,24 +158,15 @@ impl Schema for Definition {
     fn field(&self, name: &str) -> Option<Child<'_>> {
         match self.shape() {
             Shape::Fields => Definition::field(self, name).map(|field| Child {
-                schema: field,
-                declared: true,
+                always_there: field.always_there(),
+                ..Child::declared(field)
             }),
-            _ => Whole.field(name).map(|_| Child {
-                schema: &Whole,
-                declared: false,
-            }),
+            _ => Some(Child::entry(&Whole)),
         }
     }
 
     fn items(&self) -> Option<&dyn Schema> {
         Some(&Whole)
-    }
-
-    fn always_there(&self, name: &str) -> bool {
-        Definition::field(self, name).is_some_and(|field| {
-            field.required() || (field.ty().named().is_some() && field.default() == Some("{}"))
-        })
     }
 
     fn scalar(&self) -> Option<Scalar> {
@@ -188,7 +189,7 @@ impl Schema for Definition {
 impl Schema for Field {
     fn atomic_map(&self) -> bool {
         match self.map_kind() {
-            Some(kind) => kind == "atomic",
+            Some(kind) => kind == MapKind::Atomic,
             None => self.ty().atomic_map(),
         }
     }
@@ -196,7 +197,7 @@ impl Schema for Field {
     fn list(&self) -> Lists<'_> {
         match self.list_kind() {
             Some(ListKind::Set) => Lists::Set,
-            Some(ListKind::Map(keys)) => Lists::Map(keys),
+            Some(ListKind::Map(keys)) => Lists::Map(Cow::Borrowed(keys)),
             _ => Lists::Atomic,
         }
     }
@@ -216,10 +217,6 @@ impl Schema for Field {
             .field(key)?
             .default()
             .map(Cow::Borrowed)
-    }
-
-    fn always_there(&self, name: &str) -> bool {
-        self.ty().always_there(name)
     }
 
     fn scalar(&self) -> Option<Scalar> {
@@ -246,14 +243,8 @@ impl Schema for Type {
     fn field(&self, name: &str) -> Option<Child<'_>> {
         match self {
             Type::Named(id) => Schema::field(id.get(), name),
-            Type::Map(element) => Some(Child {
-                schema: element.as_ref(),
-                declared: false,
-            }),
-            Type::Object => Some(Child {
-                schema: &Deduced,
-                declared: false,
-            }),
+            Type::Map(element) => Some(Child::entry(element.as_ref())),
+            Type::Object => Some(Child::entry(&Deduced)),
             _ => None,
         }
     }
@@ -264,13 +255,6 @@ impl Schema for Type {
             Type::Named(id) => id.get().items(),
             Type::Object => Some(&Deduced),
             _ => None,
-        }
-    }
-
-    fn always_there(&self, name: &str) -> bool {
-        match self {
-            Type::Named(id) => id.get().always_there(name),
-            _ => false,
         }
     }
 

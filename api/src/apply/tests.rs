@@ -1,12 +1,14 @@
 //! Applications as users make them, and what must hold for all of them.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::object::Object as _;
 use crate::schema as table;
-use crate::status::ApiError;
+use crate::status::{ApiError, ApiResult};
 
 const APPS: &str = "apps/v1";
 
@@ -536,4 +538,27 @@ proptest! {
         nothing.subtract_below(&a);
         prop_assert!(nothing.is_empty());
     }
+}
+
+#[test]
+fn the_metadata_tells_what_changed_in_it() {
+    let pod = |annotations: Value, labels: Value| -> Pod {
+        let json = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "annotations": annotations, "labels": labels, "managedFields": [{"manager": "m"}]},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        });
+        serde_json::from_value(json).expect("a pod")
+    };
+    let schema = table::by_kind("", "v1", "Pod").expect("pods");
+    let old = pod(json!({"a": "1", "b": "2"}), json!(null));
+    let new = pod(json!({"a": "3"}), json!({"c": "4"}));
+    let compared = |old: ApiResult<Tree>, new: ApiResult<Tree>| {
+        let (old, new) = (old.expect("a tree"), new.expect("a tree"));
+        compare(schema, Some(old.root()), new.root()).expect("a comparison")
+    };
+    let of_metadata = compared(old.tree_of_metadata(), new.tree_of_metadata());
+    assert_eq!(of_metadata, compared(old.tree(), new.tree()));
+    let modified = value(of_metadata.modified);
+    assert_eq!(modified, json!({"f:metadata": {"f:annotations": {"f:a": {}}}}));
 }

@@ -174,18 +174,18 @@ fn property(field: &'static Field, description: Option<&str>, notation: Notation
         out.insert("description".into(), text.into());
     }
     if let Some(kind) = field.list_kind() {
-        let name = match &kind {
+        let name = match kind {
             ListKind::Atomic => "atomic",
             ListKind::Set => "set",
             ListKind::Map(_) => "map",
         };
         out.insert("x-kubernetes-list-type".into(), name.into());
         if let ListKind::Map(keys) = kind {
-            out.insert("x-kubernetes-list-map-keys".into(), keys.into());
+            out.insert("x-kubernetes-list-map-keys".into(), keys.to_vec().into());
         }
     }
     if let Some(kind) = field.map_kind() {
-        out.insert("x-kubernetes-map-type".into(), kind.into());
+        out.insert("x-kubernetes-map-type".into(), kind.as_str().into());
     }
     if let Some(patch) = field.patch() {
         let strategies: Vec<&str> = [

@@ -53,11 +53,7 @@ impl Table {
                     fields: Box::default(),
                 });
             } else {
-                fields.push(Field {
-                    name: first,
-                    ty: read_type(second, &ids),
-                    attributes,
-                });
+                fields.push(Field::new(first, read_type(second, &ids), attributes));
             }
         }
         close(&mut definitions, &mut fields);

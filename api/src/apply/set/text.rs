@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 
+use crate::scan::brackets;
 use crate::text::string_end;
 
 /// What marks a node that has steps below as a member, too. No step sorts before it.
@@ -144,22 +145,10 @@ impl<'t> Reader<'t> {
 
     /// Leaves the node it is in, wherever it stands; what was still to come in it.
     pub(super) fn skip(&mut self) -> &'t str {
-        let bytes = self.rest.as_bytes();
-        let (mut depth, mut at) = (0_usize, 0);
-        while let Some(byte) = bytes.get(at) {
-            match byte {
-                b'"' => match string_end(bytes, at + 1) {
-                    Some(end) => at = end,
-                    None => break,
-                },
-                b'{' => depth += 1,
-                b'}' if depth == 0 => break,
-                b'}' => depth -= 1,
-                _ => {}
-            }
-            at += 1;
-        }
-        let at = at.min(self.rest.len());
+        let at = match brackets::end(self.rest.as_bytes(), 0) {
+            Some(end) => end - 1,
+            None => self.rest.len(),
+        };
         let (inside, rest) = self.rest.split_at_checked(at).unwrap_or((self.rest, ""));
         self.rest = rest;
         self.leave();

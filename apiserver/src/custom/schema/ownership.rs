@@ -12,18 +12,9 @@ use crate::custom::strategy::CustomStrategy;
 /// Fields that every object of the API has.
 fn of_every_object(name: &str) -> Option<Child<'static>> {
     match name {
-        "apiVersion" | "kind" => Some(Child {
-            schema: &Deduced,
-            declared: true,
-        }),
-        "metadata" => {
-            keelson_api::schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").map(|meta| {
-                Child {
-                    schema: meta,
-                    declared: true,
-                }
-            })
-        }
+        "apiVersion" | "kind" => Some(Child::declared(&Deduced)),
+        "metadata" => keelson_api::schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+            .map(|meta| Child::declared(meta)),
         _ => None,
     }
 }
@@ -48,22 +39,13 @@ impl apply::Schema for Schema {
             return Some(child);
         }
         if let Some(schema) = self.properties.get(name) {
-            return Some(Child {
-                schema,
-                declared: true,
-            });
+            return Some(Child::declared(schema));
         }
         let undescribed =
             self.preserve || self.ty.is_none() || matches!(self.additional, Additional::Allowed(true));
         match self.additional.schema() {
-            Some(schema) => Some(Child {
-                schema,
-                declared: false,
-            }),
-            None if undescribed => Some(Child {
-                schema: &Deduced,
-                declared: false,
-            }),
+            Some(schema) => Some(Child::entry(schema)),
+            None if undescribed => Some(Child::entry(&Deduced)),
             None => None,
         }
     }
