@@ -27,7 +27,7 @@ use crate::connect::{KubeletAccess, Lookup};
 use crate::flow_control::FlowControl;
 use crate::handlers::managers::Tracking;
 use crate::handlers::options::WriteOptions;
-use crate::handlers::update::Base;
+use crate::handlers::update::{Base, Extent};
 use crate::handlers::{self, Call};
 use crate::metrics::ServerMetrics;
 use crate::registry::catalog::{Catalog, Served};
@@ -193,7 +193,7 @@ impl Server {
     ) -> ApiResult<K> {
         let served = self.served_of::<K>()?;
         let call = Call::new(self, &served, user, namespace, name, subresource);
-        let outcome = handlers::update::update_with(&call, Base::Present, |old| {
+        let outcome = handlers::update::update_with(&call, Base::Present, Extent::Whole, |old| {
             let mut new = old.clone_box();
             let typed = new
                 .downcast_mut::<K>()

@@ -15,6 +15,7 @@ use super::names::{Form, ScalePaths};
 use crate::admission::Operation;
 use crate::handlers::managers::Tracking;
 use crate::handlers::options::WriteOptions;
+use crate::handlers::update::{Base, Extent, update_with};
 use crate::handlers::{self, Call};
 use crate::registry::catalog::Served;
 use crate::registry::common::scale::{answer, decode, managers};
@@ -47,17 +48,16 @@ impl Subresource for CustomScale {
         let served = self.served(ctx).await?;
         let parent = parent(ctx, &served, Tracking::Through("scale"));
         let paths = self.paths()?;
-        let outcome =
-            handlers::update::update_with(&parent, handlers::update::Base::Present, |old: &dyn Object| {
-                let mut new = old.clone_box();
-                let object = untyped_mut(new.as_mut())?;
-                if version.is_some() {
-                    object.metadata.resource_version.clone_from(&version);
-                }
-                set(&mut object.fields, &paths.spec, wanted);
-                Ok(new)
-            })
-            .await?;
+        let outcome = update_with(&parent, Base::Present, Extent::Whole, |old: &dyn Object| {
+            let mut new = old.clone_box();
+            let object = untyped_mut(new.as_mut())?;
+            if version.is_some() {
+                object.metadata.resource_version.clone_from(&version);
+            }
+            set(&mut object.fields, &paths.spec, wanted);
+            Ok(new)
+        })
+        .await?;
         self.scale_of(&outcome.json, false)
     }
 
@@ -73,18 +73,17 @@ impl Subresource for CustomScale {
             path: paths.spec.iter().map(String::as_str).collect(),
         };
         ctx.server.admit(ctx, Operation::Update, config).await?;
-        let outcome =
-            handlers::update::update_with(&parent, handlers::update::Base::Present, |old: &dyn Object| {
-                let mut new = old.clone_box();
-                let before = self.scale(untyped(old)?, false)?;
-                let (scale, entries) = managers::apply(old.meta(), &place, &before, config, &wish)?;
-                let object = untyped_mut(new.as_mut())?;
-                set(&mut object.fields, &paths.spec, wanted(&scale, ctx.name)?);
-                object.metadata.resource_version = scale.metadata.resource_version;
-                object.metadata.managed_fields = entries;
-                Ok(new)
-            })
-            .await?;
+        let outcome = update_with(&parent, Base::Present, Extent::Whole, |old: &dyn Object| {
+            let mut new = old.clone_box();
+            let before = self.scale(untyped(old)?, false)?;
+            let (scale, entries) = managers::apply(old.meta(), &place, &before, config, &wish)?;
+            let object = untyped_mut(new.as_mut())?;
+            set(&mut object.fields, &paths.spec, wanted(&scale, ctx.name)?);
+            object.metadata.resource_version = scale.metadata.resource_version;
+            object.metadata.managed_fields = entries;
+            Ok(new)
+        })
+        .await?;
         self.scale_of(&outcome.json, false)
     }
 }

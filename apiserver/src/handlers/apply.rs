@@ -9,7 +9,7 @@ use keelson_daemon::yaml::{self, Twice, Unread};
 use serde_json::{Value, json};
 
 use super::managers::{self, Forms};
-use super::update::{Base, update_with};
+use super::update::{Base, Extent, update_with};
 use super::{Call, Outcome, body, create};
 use crate::authorization::attributes::{Attributes, Resource};
 
@@ -21,7 +21,10 @@ pub async fn apply(call: &Call<'_>, body: &[u8]) -> ApiResult<Outcome> {
     let config = read(call, body)?;
     check(call.served.api_version(), call.info().kind, &config)?;
     for _ in 0..ATTEMPTS {
-        let changed = update_with(call, Base::Present, |old| applied(call, Some(old), &config)).await;
+        let changed = update_with(call, Base::Present, Extent::Whole, |old| {
+            applied(call, Some(old), &config)
+        })
+        .await;
         return match changed {
             Err(error) if error.is_not_found() && call.subresource.is_empty() => {
                 match create(call, &config).await {

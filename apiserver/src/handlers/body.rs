@@ -81,13 +81,17 @@ pub fn from_value(call: &Call<'_>, value: Value) -> ApiResult<Box<dyn Object>> {
 
 /// The same from an object that this patch was laid over. What the patch says is all that may be wrong with it.
 pub fn from_patched(call: &Call<'_>, value: Value, patch: &[u8]) -> ApiResult<Box<dyn Object>> {
+    read_value(call, value, !is_plain(call, patch))
+}
+
+/// Whether nothing would have to be said of this part of an object of a built-in kind, which is spelled as it is stored.
+pub fn is_plain(call: &Call<'_>, part: &[u8]) -> bool {
     let info = call.info();
-    let proven = call.served.as_stored()
+    call.served.as_stored()
         && schema::by_kind(info.group, info.version, info.kind).is_some_and(|definition| {
-            strict::check(definition, patch)
+            strict::check(definition, part)
                 .is_ok_and(|checked| checked.complaints.is_empty() && checked.as_it_was())
-        });
-    read_value(call, value, !proven)
+        })
 }
 
 fn read_value(call: &Call<'_>, mut value: Value, check: bool) -> ApiResult<Box<dyn Object>> {

@@ -12,6 +12,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
 use super::Call;
+use super::update::Extent;
 use crate::custom::conversion::Converter;
 use crate::registry::extensions;
 use crate::registry::info::{Alias, group_version};
@@ -73,13 +74,13 @@ pub fn created(call: &Call<'_>, object: &mut dyn Object) -> ApiResult<()> {
         .filter(|entries| !is_reset(entries))
         .and_then(|entries| Managed::read(&entries).ok())
         .unwrap_or_default();
-    track(call, object, None, managed);
+    track(call, object, None, Extent::Whole, managed);
     Ok(())
 }
 
 /// Notes who changed an object. A client may write the managed fields, too: forget them all, or change what others are
 /// said to manage. What cannot be read is as if it had not been written.
-pub fn changed(call: &Call<'_>, new: &mut dyn Object, old: &dyn Object) {
+pub fn changed(call: &Call<'_>, new: &mut dyn Object, old: &dyn Object, extent: Extent) {
     if call.options.tracking == Tracking::AsGiven {
         return;
     }
@@ -97,12 +98,17 @@ pub fn changed(call: &Call<'_>, new: &mut dyn Object, old: &dyn Object) {
             _ => stored(before),
         },
     };
-    track(call, new, Some(old), managed);
+    track(call, new, Some(old), extent, managed);
 }
 
-fn track(call: &Call<'_>, new: &mut dyn Object, old: Option<&dyn Object>, mut managed: Managed) {
-    let manager = of_call(call, Operation::Update);
-    match update(call, new, old, &mut managed, manager) {
+fn track(
+    call: &Call<'_>,
+    new: &mut dyn Object,
+    old: Option<&dyn Object>,
+    extent: Extent,
+    mut managed: Managed,
+) {
+    match update(call, new, old, extent, &mut managed) {
         Ok(()) => new.meta_mut().managed_fields = managed.into_entries(),
         Err(error) => {
             let (kind, name) = (call.info().kind, new.name());
@@ -159,14 +165,15 @@ fn update(
     call: &Call<'_>,
     new: &dyn Object,
     old: Option<&dyn Object>,
+    extent: Extent,
     managed: &mut Managed,
-    manager: Manager,
 ) -> ApiResult<()> {
     if managed.is_empty() && old.is_some() {
         return Ok(());
     }
+    let manager = of_call(call, Operation::Update);
     let reset = reset_fields(call);
-    let forms = Forms::new(call);
+    let forms = Forms { call, extent };
     let own = forms.view(&manager.version, new, old, &reset)?;
     let now = call.now;
     apply::update(managed, manager, now, &own, &mut |version| {
@@ -183,12 +190,17 @@ fn update(
 /// A kind's objects in the versions it is served in.
 pub struct Forms<'c, 'a> {
     call: &'c Call<'a>,
+    /// How much of them is looked at where they are compared.
+    extent: Extent,
 }
 
 impl<'c, 'a> Forms<'c, 'a> {
     /// The versions of the call's resource.
     pub fn new(call: &'c Call<'a>) -> Self {
-        Self { call }
+        Self {
+            call,
+            extent: Extent::Whole,
+        }
     }
 
     /// What has to be known of a version; `None` when the resource is not served in it.
@@ -214,7 +226,10 @@ impl<'c, 'a> Forms<'c, 'a> {
     /// An object of the handlers' version as that version has it.
     fn tree(&self, version: &str, object: &dyn Object) -> ApiResult<Tree> {
         if self.is_storage(version) {
-            return object.tree();
+            return match self.extent {
+                Extent::Whole => object.tree(),
+                Extent::Metadata => object.tree_of_metadata(),
+            };
         }
         let mut value = object.to_value()?;
         match self.call.served.converter() {

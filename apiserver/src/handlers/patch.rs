@@ -1,12 +1,15 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch; applications have a module of their own.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use keelson_api::object::Object;
 use keelson_api::patch::{json, merge, strategic};
 use keelson_api::schema::{self, Definition};
 use keelson_api::status::{ApiError, ApiResult};
-use serde_json::Value;
+use keelson_api::strict;
+use serde_json::{Value, json};
 
 use super::managers::Tracking;
-use super::update::{Base, update_with};
+use super::update::{Base, Extent, update_with};
 use super::{Call, Outcome, body};
 use crate::registry::info::SubresourceForm;
 
@@ -64,7 +67,13 @@ pub async fn patch(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> ApiResult<
     if kind == PatchType::Apply {
         return super::apply::apply(call, patch).await;
     }
-    update_with(call, Base::Present, |old| {
+    if let Some(patch) = of_metadata(call, kind, patch) {
+        return update_with(call, Base::Present, Extent::Metadata, |old| {
+            laid_over_metadata(call, kind, old, patch.clone())
+        })
+        .await;
+    }
+    update_with(call, Base::Present, Extent::Whole, |old| {
         if may_see_managers(kind, patch) {
             let mut value = old.to_value()?;
             call.served.from_storage(&mut value);
@@ -95,6 +104,38 @@ fn may_see_managers(kind: PatchType, patch: &[u8]) -> bool {
         || (kind == PatchType::Json && (mentions(b"/metadata\"") || mentions(b"\"\"")))
 }
 
+/// A patch that is laid over nothing but the metadata, as most are that clients send, and of which nothing would have to
+/// be said. The rest of the object then need not be looked at.
+fn of_metadata(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> Option<Value> {
+    let laid_over = matches!(kind, PatchType::Merge | PatchType::Strategic);
+    if !laid_over || !call.subresource.is_empty() || may_see_managers(kind, patch) {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(patch).ok()?;
+    let members = value.as_object()?;
+    (members.len() == 1 && members.get("metadata")?.is_object() && body::is_plain(call, patch))
+        .then_some(value)
+}
+
+fn laid_over_metadata(
+    call: &Call<'_>,
+    kind: PatchType,
+    old: &dyn Object,
+    patch: Value,
+) -> ApiResult<Box<dyn Object>> {
+    let mut value = json!({"metadata": old.unmanaged_metadata()?});
+    lay_over(call, kind, &mut value, patch)?;
+    let meta: ObjectMeta = serde_json::from_value(value["metadata"].take()).map_err(|error| {
+        strict::cannot_be_handled(call.info().kind, call.served.version(), &error.to_string())
+    })?;
+    let mut new = old.clone_box();
+    *new.meta_mut() = ObjectMeta {
+        managed_fields: old.meta().managed_fields.clone(),
+        ..meta
+    };
+    Ok(new)
+}
+
 /// Patches a value in the version asked for.
 pub fn apply(call: &Call<'_>, kind: PatchType, value: &mut Value, patch: &[u8]) -> ApiResult<()> {
     if kind == PatchType::Json {
@@ -102,6 +143,10 @@ pub fn apply(call: &Call<'_>, kind: PatchType, value: &mut Value, patch: &[u8]) 
     }
     let patch: Value = serde_json::from_slice(patch)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    lay_over(call, kind, value, patch)
+}
+
+fn lay_over(call: &Call<'_>, kind: PatchType, value: &mut Value, patch: Value) -> ApiResult<()> {
     match definition(call).filter(|_| kind == PatchType::Strategic) {
         Some(definition) => Ok(strategic::apply(value, patch, definition)?),
         None if kind == PatchType::Strategic => {

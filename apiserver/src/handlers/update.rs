@@ -30,7 +30,7 @@ pub async fn update(call: &Call<'_>, json: &[u8]) -> ApiResult<Outcome> {
     }
     let may_create = call.subresource.is_empty() && call.strategy().allow_create_on_update();
     if may_create && object.resource_version().is_empty() && object.uid().is_empty() {
-        match update_with(call, Base::Callers, |_| Ok(object.clone_box())).await {
+        match update_with(call, Base::Callers, Extent::Whole, |_| Ok(object.clone_box())).await {
             Err(error) if error.is_not_found() => {
                 let created = create::create_object(call, object.clone_box()).await;
                 match created {
@@ -42,7 +42,7 @@ pub async fn update(call: &Call<'_>, json: &[u8]) -> ApiResult<Outcome> {
             other => return other,
         }
     }
-    update_with(call, Base::Callers, |_| Ok(object.clone_box())).await
+    update_with(call, Base::Callers, Extent::Whole, |_| Ok(object.clone_box())).await
 }
 
 /// What a changed object goes back to.
@@ -55,12 +55,22 @@ pub enum Base {
     Present,
 }
 
+/// How far a change reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Anywhere.
+    Whole,
+    /// No further than the metadata: the rest is what was stored, and has its defaults.
+    Metadata,
+}
+
 /// Changes an object to what `change` makes of it, again and again until nobody else changed it in between.
 ///
 /// The result of `change` is held against the object's version if it carries one: another version is a conflict.
 pub async fn update_with(
     call: &Call<'_>,
     base: Base,
+    extent: Extent,
     mut change: impl FnMut(&dyn Object) -> ApiResult<Box<dyn Object>> + Send,
 ) -> ApiResult<Outcome> {
     let mut current = call.current().await?;
@@ -68,7 +78,7 @@ pub async fn update_with(
         // Computed in one go: `change` is not shared between threads.
         let new = change(current.object.as_ref());
         let step = match new {
-            Ok(new) => attempt(call, base, new, &current).await,
+            Ok(new) => attempt(call, base, extent, new, &current).await,
             Err(error) => Err(error),
         };
         match step {
@@ -98,6 +108,7 @@ enum Step {
 async fn attempt(
     call: &Call<'_>,
     base: Base,
+    extent: Extent,
     mut new: Box<dyn Object>,
     current: &Current,
 ) -> ApiResult<Step> {
@@ -107,9 +118,11 @@ async fn attempt(
     let ctx = call.context(call.name);
     inherit(call, new.meta_mut(), old.meta())?;
     let pinned = held_to_version(call, new.meta_mut(), current)? && base == Base::Callers;
-    strategy.default(new)?;
+    if extent == Extent::Whole {
+        strategy.default(new)?;
+    }
     new.meta_mut().generation = old.meta().generation;
-    managers::changed(call, new, old);
+    managers::changed(call, new, old, extent);
 
     let admitted = call
         .server

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use keelson_api::object::Kind;
 use keelson_api::text::string_end;
 
-use crate::registry::selected::Selected;
+use super::selectable::Selectable;
 use crate::registry::strategy::ErasedStrategy;
 
 /// What a watch says about an object.
@@ -55,8 +55,7 @@ pub struct Entry {
     /// The whole line of a watch, so that one allocation serves lists, gets and watches.
     line: Bytes,
     kind: EventType,
-    labels: Box<[(Box<str>, Box<str>)]>,
-    fields: Box<[(&'static str, Box<str>)]>,
+    selectable: Selectable,
     /// Whether the store holds other bytes than those shown: of an older version, or from before a default.
     revised: bool,
     /// Length of its field in a list in protobuf, 0 while nobody has asked.
@@ -77,17 +76,13 @@ impl Entry {
         let revised = strategy.stored(stored);
         let stored = revised.as_deref().unwrap_or(stored);
         let line = splice(kind, stored, revision).ok_or("there is no metadata")?;
-        let Selected { labels, fields } = strategy.selected(stored).map_err(|e| e.to_string())?;
+        let found = strategy.selected(stored).map_err(|e| e.to_string())?;
         Ok(Self {
             key,
             revision,
             line,
             kind,
-            labels: labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
-            fields: fields
-                .into_iter()
-                .map(|(name, value)| (name, value.into()))
-                .collect(),
+            selectable: Selectable::new(&found, strategy.info().selectable_fields),
             revised: revised.is_some(),
             protobuf_length: AtomicU32::new(0),
             decoded: OnceLock::new(),
@@ -112,8 +107,7 @@ impl Entry {
             revision,
             line: self.line_at(EventType::Deleted, revision),
             kind: EventType::Deleted,
-            labels: self.labels.clone(),
-            fields: self.fields.clone(),
+            selectable: self.selectable.clone(),
             revised: self.revised,
             protobuf_length: AtomicU32::new(0),
             decoded: OnceLock::new(),
@@ -193,12 +187,12 @@ impl Entry {
 
     /// Value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v)
+        self.selectable.label(key)
     }
 
-    /// Every label.
-    pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
-        &self.labels
+    /// Every label: key and value.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.selectable.labels()
     }
 
     /// Value of a selectable field, empty when it has none.
@@ -206,11 +200,7 @@ impl Entry {
         match name {
             "metadata.name" => self.name(),
             "metadata.namespace" => self.namespace(),
-            _ => self
-                .fields
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map_or("", |(_, v)| v),
+            _ => self.selectable.field(name),
         }
     }
 }
@@ -318,8 +308,7 @@ mod tests {
             revision: 120,
             line,
             kind: EventType::Added,
-            labels: Box::default(),
-            fields: Box::default(),
+            selectable: Selectable::default(),
             revised: false,
             protobuf_length: AtomicU32::new(0),
             decoded: OnceLock::new(),

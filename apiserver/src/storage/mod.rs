@@ -26,4 +26,5 @@ pub mod filter;
 pub mod freshness;
 pub mod paging;
 pub mod queue;
+mod selectable;
 pub mod store;

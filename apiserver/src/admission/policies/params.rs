@@ -62,8 +62,9 @@ pub async fn collect(
             let (entries, _) = resource.cache.snapshot(|| server.feed.reached());
             select(&entries, &Filter::namespace(namespace), None)
                 .filter(|entry| {
-                    let labels = entry.labels().iter();
-                    let labels = labels.map(|(key, value)| (key.to_string(), value.to_string()));
+                    let labels = entry
+                        .labels()
+                        .map(|(key, value)| (key.to_string(), value.to_string()));
                     selectors::matches(selector, &labels.collect())
                 })
                 .filter_map(|entry| object_of(entry))
