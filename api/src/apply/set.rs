@@ -247,9 +247,22 @@ impl FieldSet {
             theirs: false,
             shared: |ours, theirs| (!theirs).then_some(ours),
         };
-        if !self.is_empty() && !other.is_empty() {
+        if self.may_share_with(other) {
             *self = self.combined(other, &RULE);
         }
+    }
+
+    /// Whether one of the first steps of another set stands anywhere in this one: a look at the text, which is quicker
+    /// than going through it.
+    fn may_share_with(&self, other: &FieldSet) -> bool {
+        let mut theirs = other.reader();
+        while let Some(step) = theirs.step() {
+            if self.members.contains(step.0) {
+                return true;
+            }
+            theirs.skip();
+        }
+        false
     }
 
     /// The members of both sets.
