@@ -18,9 +18,9 @@ use hyper::body::{Frame, SizeHint};
 use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use super::negotiate::Encoding;
+use super::readable;
 pub use crate::connect::Body;
 use crate::flow_control::{Place, Sending};
 
@@ -187,15 +187,10 @@ pub fn encode(json: Bytes, encoding: Encoding, pretty: bool) -> ApiResult<Bytes>
     if encoding == Encoding::Protobuf {
         return protobuf::encode(&json).map(Bytes::from);
     }
-    let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
     if encoding == Encoding::Yaml {
-        return serde_yaml::to_string(&value)
-            .map(Bytes::from)
-            .map_err(ApiError::internal);
+        return readable::yaml(&json).map(Bytes::from);
     }
-    let mut text = serde_json::to_string_pretty(&value).map_err(ApiError::internal)?;
-    text.push('\n');
-    Ok(Bytes::from(text))
+    Ok(readable::indented(&json).into())
 }
 
 /// Compresses what is large enough to be worth it.

@@ -1,7 +1,7 @@
 //! Lists: items between a head and a tail, made while they are sent.
 //!
-//! Stored bytes are sent as they are. Other forms, tables and protobuf among them, are made item by item: a list costs
-//! what is on its way to its reader, not what it is long. YAML and indented JSON, which people read, are made at once.
+//! Stored bytes are sent as they are. Other forms, tables, protobuf and YAML among them, are made item by item: a list
+//! costs what is on its way to its reader, not what it is long.
 
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -15,10 +15,9 @@ use jiff::Timestamp;
 use keelson_api::protobuf::ListForm;
 use keelson_api::status::ApiResult;
 
-use super::answer::{
-    Body, GZIP_THRESHOLD, Parts, answer, encode, full, gzip_parts, made, maybe_gzip, with_warnings,
-};
+use super::answer::{Body, GZIP_THRESHOLD, Parts, answer, full, gzip_parts, made, maybe_gzip, with_warnings};
 use super::negotiate::{Encoding, Shape};
+use super::readable;
 use super::resources::{Wish, present};
 use crate::audit;
 use crate::handlers::Call;
@@ -42,12 +41,9 @@ pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Respo
         (Shape::Whole, Encoding::Json) if !wish.pretty && shown_as_stored(call, &list) => {
             stored(call, list, wish.gzip)?
         }
-        (_, Encoding::Json) if !wish.pretty => json(shaped(call, list, wish)?, wish.gzip)?,
         (_, Encoding::Protobuf) => protobuf(call, list, wish)?,
-        _ => {
-            let body = encode(shaped(call, list, wish)?.all()?, encoding, wish.pretty)?;
-            whole(body, encoding, wish.gzip)
-        }
+        (_, Encoding::Json) if !wish.pretty => begun(shaped(call, list, wish)?, encoding, wish.gzip)?,
+        _ => begun(shaped(call, list, wish)?.readable(wish)?, encoding, wish.gzip)?,
     };
     Ok(with_warnings(response, &call.warnings()))
 }
@@ -78,7 +74,8 @@ struct Making {
     each: Each,
     /// Between items.
     separator: &'static [u8],
-    tail: Bytes,
+    /// Until it is sent.
+    tail: Option<Bytes>,
     /// Whether there was an item.
     begun: bool,
 }
@@ -90,14 +87,39 @@ impl Making {
             items: items.into_iter().peekable(),
             each,
             separator: b",",
-            tail: Bytes::from_static(TAIL),
+            tail: Some(Bytes::from_static(TAIL)),
             begun: false,
         }
     }
 
+    /// The same for people, of JSON that is sent to none.
+    fn readable(self, wish: Wish) -> ApiResult<Self> {
+        let empty = [self.head.as_ref(), TAIL].concat();
+        let (any, made) = (self.items.len() > 0, self.each);
+        let (frame, separator, each): (_, _, Each) = match wish.form.encoding {
+            Encoding::Yaml => (
+                readable::yaml_frame(&empty, field(wish.form.shape), any)?,
+                b"".as_slice(),
+                Box::new(move |entry| readable::yaml_item(&made(entry)?).map(Bytes::from)),
+            ),
+            _ => (
+                readable::indented_frame(&empty, any),
+                b",".as_slice(),
+                Box::new(move |entry| Ok(readable::indented_item(&made(entry)?).into())),
+            ),
+        };
+        Ok(Self {
+            head: frame.head.into(),
+            each,
+            separator,
+            tail: Some(frame.tail.into()),
+            ..self
+        })
+    }
+
     /// Adds a piece to `out`; false when there is no more.
     fn piece(&mut self, out: &mut BytesMut) -> ApiResult<bool> {
-        if self.tail.is_empty() {
+        if self.tail.is_none() {
             return Ok(false);
         }
         let enough = out.len() + PIECE;
@@ -110,8 +132,10 @@ impl Making {
             self.begun = true;
             out.extend_from_slice(&(self.each)(&entry)?);
         }
-        if self.items.peek().is_none() {
-            out.extend_from_slice(&std::mem::take(&mut self.tail));
+        if self.items.peek().is_none()
+            && let Some(tail) = self.tail.take()
+        {
+            out.extend_from_slice(&tail);
         }
         Ok(true)
     }
@@ -149,6 +173,14 @@ fn objects(call: &Call<'_>, list: &ListAnswer) -> ApiResult<Making> {
     Ok(Making::json(head, list.items.clone(), each))
 }
 
+/// What a list of this shape calls its items.
+fn field(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Table => "rows",
+        Shape::Whole | Shape::Metadata => "items",
+    }
+}
+
 /// A list as JSON of the shape wanted.
 fn shaped(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Making> {
     match wish.form.shape {
@@ -182,20 +214,20 @@ fn stored(call: &Call<'_>, list: ListAnswer, gzip: bool) -> ApiResult<Response<B
     Ok(send(making.parts(), Encoding::Json, Some(length), gzip))
 }
 
-/// JSON that is made for this answer.
-fn json(mut making: Making, gzip: bool) -> ApiResult<Response<Body>> {
+/// What is made for this answer.
+fn begun(mut making: Making, encoding: Encoding, gzip: bool) -> ApiResult<Response<Body>> {
     let (mut first, mut length) = (Vec::new(), 0);
     while length < AT_FIRST {
         let mut piece = BytesMut::new();
         if !making.piece(&mut piece)? {
             let all: Vec<Bytes> = first;
-            return Ok(whole(all.concat().into(), Encoding::Json, gzip));
+            return Ok(whole(all.concat().into(), encoding, gzip));
         }
         length += piece.len();
         first.push(piece.freeze());
     }
     let parts = stream::iter(first.into_iter().map(Ok)).chain(making.parts());
-    Ok(send(Box::pin(parts), Encoding::Json, None, gzip))
+    Ok(send(Box::pin(parts), encoding, None, gzip))
 }
 
 /// Protobuf says how long a list is before its items come. Those of a short list are at hand then; those of a long one
@@ -249,7 +281,7 @@ fn protobuf(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response
         items: list.items.into_iter().peekable(),
         each: Box::new(each),
         separator: b"",
-        tail: tail.into(),
+        tail: Some(tail.into()),
         begun: false,
     };
     if length <= PIECE {

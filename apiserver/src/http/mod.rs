@@ -5,6 +5,7 @@
 //! | [`negotiate`] | which form the caller wants, which form the body has |
 //! | [`resources`] | requests to resources: verbs, bodies, answers |
 //! | [`list`], [`watch`] | answers that are streams |
+//! | [`readable`] | YAML and indented JSON |
 //! | [`websocket`] | watches as WebSocket messages |
 //! | [`paths`] | everything that is no resource: health, version, discovery, documents |
 //! | [`answer`] | bodies and headers of answers |
@@ -14,6 +15,7 @@ pub mod arriving;
 pub mod list;
 pub mod negotiate;
 pub mod paths;
+pub mod readable;
 pub mod resources;
 pub mod watch;
 pub mod websocket;
