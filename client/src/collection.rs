@@ -17,7 +17,7 @@ use tonic::{Response, Status, Streaming};
 
 use crate::errors::{from_grpc, is_connection_trouble};
 use crate::transport::{Authorize, Transport};
-use crate::types::{ApiResource, ListParams, Patch, WatchParams};
+use crate::types::{ApiResource, Discovery, ListParams, Patch, WatchParams};
 
 /// One resource of one version, and the connection to it.
 #[derive(Clone)]
@@ -387,7 +387,7 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, 
 }
 
 /// Every resource the server serves, from its aggregated discovery document.
-pub(crate) async fn discover(transport: &Transport) -> Result<Vec<ApiResource>, ApiError> {
+pub(crate) async fn discover(transport: &Transport) -> Result<Discovery, ApiError> {
     let document = twice(transport, |mut client, authorize| async move {
         client.discover(authorize.request(wire::DiscoverRequest {})).await
     })
@@ -395,6 +395,9 @@ pub(crate) async fn discover(transport: &Transport) -> Result<Vec<ApiResource>, 
     let groups: GroupList = decode(&document.json)?;
     Ok(groups.flatten())
 }
+
+/// What is said of a group version was so once.
+const STALE: &str = "Stale";
 
 #[derive(Deserialize)]
 struct GroupList {
@@ -420,6 +423,8 @@ struct GroupName {
 struct GroupVersion {
     version: String,
     #[serde(default)]
+    freshness: String,
+    #[serde(default)]
     resources: Vec<Resource>,
 }
 
@@ -441,18 +446,24 @@ struct ResponseKind {
 }
 
 impl GroupList {
-    fn flatten(self) -> Vec<ApiResource> {
-        let mut all = Vec::new();
+    fn flatten(self) -> Discovery {
+        let mut all = Discovery::default();
         for group in self.items {
             for version in group.versions {
-                all.extend(version.resources.into_iter().map(|resource| ApiResource {
-                    group: group.metadata.name.clone(),
-                    version: version.version.clone(),
-                    kind: resource.response_kind.kind,
-                    plural: resource.resource,
-                    namespaced: resource.scope == "Namespaced",
-                    verbs: resource.verbs,
-                }));
+                if version.freshness == STALE {
+                    all.stale
+                        .push(format!("{}/{}", group.metadata.name, version.version));
+                    continue;
+                }
+                all.resources
+                    .extend(version.resources.into_iter().map(|resource| ApiResource {
+                        group: group.metadata.name.clone(),
+                        version: version.version.clone(),
+                        kind: resource.response_kind.kind,
+                        plural: resource.resource,
+                        namespaced: resource.scope == "Namespaced",
+                        verbs: resource.verbs,
+                    }));
             }
         }
         all
@@ -469,9 +480,13 @@ mod tests {
             {"metadata":{"creationTimestamp":null},"versions":[{"version":"v1","resources":[
                 {"resource":"pods","responseKind":{"group":"","version":"","kind":"Pod"},"scope":"Namespaced",
                  "verbs":["get","list"],"subresources":[]}]}]},
-            {"metadata":{"name":"apps"},"versions":[{"version":"v1","resources":[
-                {"resource":"deployments","responseKind":{"kind":"Deployment"},"scope":"Namespaced","verbs":["get"]}]}]}]}"#;
-        let all = decode::<GroupList>(text.as_bytes()).unwrap().flatten();
+            {"metadata":{"name":"apps"},"versions":[{"version":"v1","freshness":"Current","resources":[
+                {"resource":"deployments","responseKind":{"kind":"Deployment"},"scope":"Namespaced","verbs":["get"]}]}]},
+            {"metadata":{"name":"other"},"versions":[{"version":"v1beta1","freshness":"Stale","resources":[
+                {"resource":"things","responseKind":{"kind":"Thing"},"scope":"Namespaced","verbs":["get"]}]}]}]}"#;
+        let found = decode::<GroupList>(text.as_bytes()).unwrap().flatten();
+        assert_eq!(found.stale, ["other/v1beta1"]);
+        let all = found.resources;
         assert_eq!(all.len(), 2);
         assert_eq!(
             (all[0].group.as_str(), all[0].plural.as_str(), all[0].namespaced),

@@ -44,7 +44,7 @@ pub use leader::{LeaderConfig, LeaderError, run_as_leader};
 pub use queue::{ReconcileError, WorkQueue, run_workers};
 pub use resource::{DynamicClient, ResourceClient};
 pub use store::{Indexer, Store};
-pub use types::{ApiResource, ListParams, ObjectList, Patch, WatchEvent, WatchParams, Write};
+pub use types::{ApiResource, Discovery, ListParams, ObjectList, Patch, WatchEvent, WatchParams, Write};
 
 use collection::Collection;
 use transport::Transport;
@@ -81,8 +81,8 @@ impl Client {
         DynamicClient::new(Collection::named(self.transport.clone(), gvr))
     }
 
-    /// Every resource the server serves.
-    pub async fn discover(&self) -> Result<Vec<ApiResource>, ApiError> {
+    /// What the server serves.
+    pub async fn discover(&self) -> Result<Discovery, ApiError> {
         collection::discover(&self.transport).await
     }
 }

@@ -120,6 +120,15 @@ pub enum Write<K> {
     },
 }
 
+/// What the server serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Every resource it can tell of.
+    pub resources: Vec<ApiResource>,
+    /// Group versions, as `group/version`, of other servers that do not answer: what they serve is not known now.
+    pub stale: Vec<String>,
+}
+
 /// A resource the server serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiResource {

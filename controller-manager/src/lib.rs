@@ -76,7 +76,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt as _;
-use keelson_client::{ApiResource, Client, ClientConfig, LeaderConfig, run_as_leader};
+use keelson_client::{Client, ClientConfig, Discovery, LeaderConfig, run_as_leader};
 use keelson_daemon::backoff::Backoff;
 use keelson_daemon::health::HealthServer;
 use keelson_daemon::metrics::Metrics;
@@ -145,6 +145,7 @@ async fn run_controllers(
     };
     let is_served = |(group, plural): (&str, &str)| {
         served
+            .resources
             .iter()
             .any(|resource| resource.group == group && resource.plural == plural)
     };
@@ -185,11 +186,11 @@ async fn start(context: Context, controller: &'static Controller, identities: Op
 }
 
 /// What the apiserver serves; `None` if this process has to stop before it says so.
-pub(crate) async fn discover(context: &Context) -> Option<Vec<ApiResource>> {
+pub(crate) async fn discover(context: &Context) -> Option<Discovery> {
     let mut backoff = Backoff::new(DISCOVERY_RETRY, DISCOVERY_RETRY_MAX);
     loop {
         match context.client().discover().await {
-            Ok(resources) => return Some(resources),
+            Ok(served) => return Some(served),
             Err(error) => tracing::warn!(%error, "asking the apiserver what it serves"),
         }
         tokio::select! {

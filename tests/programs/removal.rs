@@ -1,5 +1,7 @@
 //! What goes with what: owners and dependents, namespaces and their contents.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use keelson_tests::process::eventually;
 use serde_json::{Value, json};
@@ -7,6 +9,11 @@ use serde_json::{Value, json};
 use crate::plane::{Plane, SOON};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const BOXES: &str = "/apis/example.com/v1/namespaces/default/boxes";
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const REGISTRATIONS: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+/// Until the collector follows a definition.
+const SETTLED: Duration = Duration::from_secs(6);
 
 fn map(plane: &Plane, name: &str, owners: &[(&str, &str, bool)]) -> Result<String> {
     let owners: Vec<Value> = owners
@@ -142,6 +149,87 @@ fn a_namespace_loses_its_pods_before_what_they_use() -> Result<()> {
     ensure!(used["metadata"]["deletionTimestamp"].is_null(), "{used}");
     let free = json!({"metadata": {"finalizers": null}});
     plane.call("PATCH", &format!("{inside}/pods/last"), &free, 200)?;
+    eventually("the namespace is gone", SOON, || {
+        plane.call("GET", inside, &Value::Null, 404).map(drop)
+    })
+}
+
+/// A box, and a map it owns.
+fn box_and_map(plane: &Plane, name: &str) -> Result<()> {
+    let object = json!({"apiVersion": "example.com/v1", "kind": "Box", "metadata": {"name": name}});
+    let owner = plane.call("POST", BOXES, &object, 201)?;
+    let owners = json!([{"apiVersion": "example.com/v1", "kind": "Box", "name": name, "uid": owner["metadata"]["uid"]}]);
+    let map = json!({"metadata": {"name": name, "ownerReferences": owners}});
+    plane.call("POST", MAPS, &map, 201).map(drop)
+}
+
+#[test]
+fn dependents_stay_while_their_owners_are_served_in_another_version() -> Result<()> {
+    let plane = Plane::start("garbage-collector-controller")?;
+    let version = |name: &str| json!({"name": name, "served": true, "storage": name == "v1", "schema": {"openAPIV3Schema": {"type": "object"}}});
+    let definition = json!({"metadata": {"name": "boxes.example.com"}, "spec": {"group": "example.com",
+        "scope": "Namespaced", "names": {"plural": "boxes", "kind": "Box"}, "versions": [version("v1")]}});
+    plane.call("POST", DEFINITIONS, &definition, 201)?;
+    eventually("boxes are served", SOON, || plane.get(BOXES).map(drop))?;
+    for name in ["first", "second"] {
+        box_and_map(&plane, name)?;
+    }
+    plane.call("DELETE", &format!("{BOXES}/first"), &Value::Null, 200)?;
+    gone(&plane, "first")?;
+
+    // From now on the collector prefers the other version.
+    let more = json!({"spec": {"versions": [version("v1"), version("v2")]}});
+    plane.call("PATCH", &format!("{DEFINITIONS}/boxes.example.com"), &more, 200)?;
+    std::thread::sleep(SETTLED);
+    plane.get(&format!("{MAPS}/second"))?;
+    plane.call("DELETE", &format!("{BOXES}/second"), &Value::Null, 200)?;
+    gone(&plane, "second")?;
+
+    // With the definition go the boxes, and what is theirs.
+    box_and_map(&plane, "third")?;
+    plane.call(
+        "DELETE",
+        &format!("{DEFINITIONS}/boxes.example.com"),
+        &Value::Null,
+        200,
+    )?;
+    gone(&plane, "third")
+}
+
+#[test]
+fn a_namespace_stays_while_nobody_can_say_what_is_in_it() -> Result<()> {
+    let plane = Plane::start("namespace-controller")?;
+    let service = json!({"metadata": {"name": "nobody"}, "spec": {"type": "ExternalName", "externalName": "localhost"}});
+    plane.call("POST", "/api/v1/namespaces/default/services", &service, 201)?;
+    let registration = json!({"metadata": {"name": "v1.example.com"}, "spec": {"group": "example.com", "version": "v1",
+        "groupPriorityMinimum": 1000, "versionPriority": 15, "insecureSkipTLSVerify": true,
+        "service": {"namespace": "default", "name": "nobody", "port": 1}}});
+    plane.call("POST", REGISTRATIONS, &registration, 201)?;
+    let registered = format!("{REGISTRATIONS}/v1.example.com");
+    eventually("nobody is found to serve it", SOON, || {
+        let found = plane.get(&registered)?;
+        ensure!(found["status"]["conditions"][0]["status"] == "False", "{found}");
+        Ok(())
+    })?;
+
+    let made = json!({"metadata": {"name": "unsure"}});
+    plane.call("POST", "/api/v1/namespaces", &made, 201)?;
+    let inside = "/api/v1/namespaces/unsure";
+    let map = json!({"metadata": {"name": "known"}});
+    plane.call("POST", &format!("{inside}/configmaps"), &map, 201)?;
+    plane.call("DELETE", inside, &Value::Null, 200)?;
+    eventually("the namespace says why it stays", SOON, || {
+        let namespace = plane.get(inside)?;
+        let mut conditions = namespace["status"]["conditions"].as_array().into_iter().flatten();
+        let told = conditions.find(|condition| condition["type"] == "NamespaceDeletionDiscoveryFailure");
+        let wanted = "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: \
+                      example.com/v1: stale GroupVersion discovery: example.com/v1";
+        ensure!(told.is_some_and(|told| told["message"] == wanted), "{namespace}");
+        Ok(())
+    })?;
+    // What is known of is gone already.
+    plane.call("GET", &format!("{inside}/configmaps/known"), &Value::Null, 404)?;
+    plane.call("DELETE", &registered, &Value::Null, 200)?;
     eventually("the namespace is gone", SOON, || {
         plane.call("GET", inside, &Value::Null, 404).map(drop)
     })

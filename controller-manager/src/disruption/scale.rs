@@ -135,7 +135,7 @@ impl Scales {
         owner: &OwnerReference,
     ) -> Result<Option<(String, i32)>, ScaleError> {
         let (group, version) = split_api_version(&owner.api_version);
-        let served = self.client.discover().await?;
+        let served = self.client.discover().await?.resources;
         let no_scale = || ScaleError::NoScale(format!("{}/{}", owner.api_version, owner.kind));
         let resource = served
             .iter()

@@ -46,7 +46,7 @@ pub struct Node {
     pub foreground: bool,
     /// Being deleted without its dependents.
     pub orphan: bool,
-    /// Named as an owner, never seen.
+    /// Named as an owner and never seen, or seen no more.
     pub ghost: bool,
 }
 
@@ -229,17 +229,42 @@ impl Graph {
         }
     }
 
-    /// Objects of a resource that is no longer served are no longer seen to go.
-    pub fn forget_resource(&mut self, resource: &Resource) -> Vec<Work> {
-        let of_resource =
-            |node: &Node| node.resource.as_ref().is_some_and(|own| own.gvr == resource.gvr) && !node.ghost;
-        let uids: Vec<Uid> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| of_resource(node))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        uids.iter().flat_map(|uid| self.remove(uid)).collect()
+    /// Objects of a resource that is watched no longer are not seen to go: they are there for all anybody knows, until
+    /// they are looked up as what their kind is served as now.
+    pub fn lose_sight(&mut self, resource: &Resource, again: Option<&Arc<Resource>>) -> Vec<Work> {
+        let owns = |uid: &Uid| {
+            self.nodes
+                .get(uid)
+                .is_some_and(|node| !node.dependents.is_empty())
+        };
+        // Nobody asks for what is served no more and owns nothing.
+        let (kept, dropped): (Vec<Uid>, Vec<Uid>) = self
+            .seen(|own| own.gvr == resource.gvr)
+            .into_iter()
+            .partition(|uid| again.is_some() || owns(uid));
+        for uid in &kept {
+            if let Some(node) = self.nodes.get_mut(uid) {
+                node.resource = again.cloned();
+                node.ghost = true;
+                (node.deleting, node.foreground, node.orphan) = (false, false, false);
+            }
+        }
+        let mut work: Vec<Work> = dropped.iter().flat_map(|uid| self.remove(uid)).collect();
+        work.extend(kept.into_iter().map(Work::Judge));
+        work
+    }
+
+    /// A definition is gone, and so are all objects of it.
+    pub fn withdraw(&mut self, group: &str, plural: &str) -> Vec<Work> {
+        let gone = self.seen(|own| (&*own.gvr.group, &*own.gvr.resource) == (group, plural));
+        gone.iter().flat_map(|uid| self.remove(uid)).collect()
+    }
+
+    /// What is of such a resource and not only named.
+    fn seen(&self, of: impl Fn(&Resource) -> bool) -> Vec<Uid> {
+        let nodes = self.nodes.iter();
+        let seen = nodes.filter(|(_, node)| !node.ghost && node.resource.as_ref().is_some_and(|own| of(own)));
+        seen.map(|(uid, _)| uid.clone()).collect()
     }
 }
 

@@ -92,3 +92,40 @@ fn an_orphaning_deletion_is_noticed_once() {
     assert_eq!(see(&mut graph, &going), [Work::Orphan("owner".into())]);
     assert!(see(&mut graph, &going).is_empty());
 }
+
+#[test]
+fn what_is_seen_no_more_is_looked_up() {
+    let mut graph = Graph::default();
+    see(&mut graph, &meta("owner", &[]));
+    see(&mut graph, &meta("child", &["owner"]));
+    let newer = Arc::new(Resource {
+        gvr: Gvr::new("", "v2", "things"),
+        ..Resource::clone(&resource())
+    });
+    // Served in another version: whoever watches that one shows it again.
+    assert_eq!(graph.lose_sight(&resource(), Some(&newer)).len(), 2);
+    assert_eq!(graph.presence("owner"), Presence::Unknown);
+    assert!(graph.observe(&newer, &meta("owner", &[]), |_| None).is_empty());
+    assert_eq!(graph.presence("owner"), Presence::Present);
+    assert_eq!(graph.blocking_dependents("owner"), ["child".into()]);
+    // Served no more: what owns something is kept in mind, the rest is not.
+    graph.observe(&newer, &meta("child", &["owner"]), |_| None);
+    graph.observe(&newer, &meta("alone", &[]), |_| None);
+    let work = graph.lose_sight(&newer, None);
+    assert!(graph.get("alone").is_none() && !work.contains(&judge("alone")));
+    assert_eq!(graph.presence("owner"), Presence::Unknown);
+}
+
+#[test]
+fn with_a_definition_its_objects_are_gone() {
+    let mut graph = Graph::default();
+    see(&mut graph, &meta("owner", &[]));
+    let other = Arc::new(Resource {
+        gvr: Gvr::new("other", "v1", "children"),
+        ..Resource::clone(&resource())
+    });
+    graph.observe(&other, &meta("child", &["owner"]), |_| None);
+    assert_eq!(graph.withdraw("", "things"), [judge("child")]);
+    assert_eq!(graph.presence("owner"), Presence::Absent);
+    assert!(graph.get("child").is_some());
+}

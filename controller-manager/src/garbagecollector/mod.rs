@@ -13,6 +13,7 @@ mod monitors;
 mod resources;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +24,9 @@ use crate::context::Context;
 use graph::{Graph, Work};
 use monitors::Monitors;
 use resources::{Resource, Resources};
+
+/// Most of what an informer has shown, the one that takes over from it has shown as well after this time.
+const TAKEN_OVER: Duration = Duration::from_secs(10);
 
 /// Runs the controller until shutdown, unless it is switched off.
 pub async fn run(context: Context) {
@@ -96,9 +100,22 @@ impl Collector {
         self.enqueue(work);
     }
 
-    fn forget(&self, resource: &Resource) {
-        let work = self.graph.lock().forget_resource(resource);
-        self.enqueue(work);
+    /// A resource is watched no longer: it is served in another version, or not at all.
+    fn lose_sight(&self, resource: &Resource) {
+        let again = self.resources.load().of_kind(&resource.gvr.group, &resource.kind);
+        let work = self.graph.lock().lose_sight(resource, again.as_ref());
+        for item in work {
+            self.queue.add_after(item, TAKEN_OVER);
+        }
+    }
+
+    /// A definition is gone, and its objects went before it did.
+    fn withdrawn(&self, definition: &ObjectMeta) {
+        let name = definition.name.as_deref().unwrap_or_default();
+        if let Some((plural, group)) = name.split_once('.') {
+            let work = self.graph.lock().withdraw(group, plural);
+            self.enqueue(work);
+        }
     }
 
     fn enqueue(&self, work: Vec<Work>) {

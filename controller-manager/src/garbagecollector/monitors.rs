@@ -14,11 +14,9 @@ use super::Collector;
 use super::resources::{Resource, Resources};
 use crate::context::Context;
 
-/// Resources that define other resources.
-const DEFINING: [(&str, &str); 2] = [
-    ("apiextensions.k8s.io", "customresourcedefinitions"),
-    ("apiregistration.k8s.io", "apiservices"),
-];
+/// Resources that define other resources: custom ones, and those of other servers.
+const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
+const REGISTRATIONS: (&str, &str) = ("apiregistration.k8s.io", "apiservices");
 
 /// How long the server may take to serve what a definition defines.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -54,11 +52,11 @@ impl Monitors {
             }
         }
         self.watched.retain(|gvr, watched| {
-            let served = resources.all().any(|resource| resource.gvr == *gvr);
+            let served = resources.may_have(gvr);
             if !served && let Some((_, stop)) = &watched.own {
                 tracing::info!(resource = %gvr, "no longer served");
                 stop.cancel();
-                collector.forget(&watched.resource);
+                collector.lose_sight(&watched.resource);
             }
             served || watched.own.is_none()
         });
@@ -105,10 +103,14 @@ impl Monitors {
         let informer =
             MetadataInformer::start(context.client(), &resource.gvr, InformerOptions::default(), &stop);
         let (to, of) = (collector.clone(), resource.clone());
-        let defines = DEFINING.contains(&(&*resource.gvr.group, &*resource.gvr.resource));
+        let which = (&*resource.gvr.group, &*resource.gvr.resource);
+        let (defines, registers) = (which == DEFINITIONS, which == REGISTRATIONS);
         informer.subscribe(move |event| {
             tell(&to, &of, event, |object| &object.metadata);
-            if defines {
+            if defines && let Event::Deleted(definition) = event {
+                to.withdrawn(&definition.metadata);
+            }
+            if defines || registers {
                 // What is no longer defined is no longer served: there is nothing to wait for.
                 if matches!(event, Event::Deleted(_)) {
                     to.rediscover.add(());

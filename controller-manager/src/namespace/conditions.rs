@@ -83,12 +83,10 @@ fn of(outcome: &Outcome, now: &Time) -> Vec<NamespaceCondition> {
     vec![
         condition(
             "NamespaceDeletionDiscoveryFailure",
-            outcome.discovery.clone().map(|error| {
-                (
-                    "DiscoveryFailed",
-                    format!("Discovery failed for some groups, 1 failing: {error}"),
-                )
-            }),
+            outcome
+                .discovery
+                .clone()
+                .map(|message| ("DiscoveryFailed", message)),
             ("ResourcesDiscovered", "All resources successfully discovered"),
         ),
         condition(

@@ -16,26 +16,49 @@ const FINALIZER_ESTIMATE: u64 = 15;
 /// One attempt to delete everything. Pods go first, and alone: what they use must outlive them.
 pub async fn delete_all(client: &Client, namespace: &str) -> Outcome {
     let mut outcome = Outcome::default();
-    let resources = match client.discover().await {
-        Ok(resources) => deletable(resources),
+    let served = match client.discover().await {
+        Ok(served) => served,
         Err(error) => {
             outcome.discovery = Some(error.to_string());
             return outcome;
         }
     };
+    let unknown = incomplete(&served.stale);
+    delete_known(client, deletable(served.resources), namespace, &mut outcome).await;
+    // What others serve may be there as well, and cannot be seen.
+    outcome.discovery = unknown;
+    outcome
+}
+
+/// What is said when not every server tells what it serves.
+fn incomplete(stale: &[String]) -> Option<String> {
+    if stale.is_empty() {
+        return None;
+    }
+    let each: Vec<String> = stale
+        .iter()
+        .map(|version| format!("{version}: stale GroupVersion discovery: {version}"))
+        .collect();
+    Some(format!(
+        "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
+        each.len(),
+        each.join(", ")
+    ))
+}
+
+async fn delete_known(client: &Client, resources: Vec<ApiResource>, namespace: &str, outcome: &mut Outcome) {
     let (pods, others): (Vec<_>, Vec<_>) = resources
         .into_iter()
         .partition(|resource| resource.group.is_empty() && resource.plural == "pods");
     for resource in pods {
-        delete_resource(client, &resource, namespace, &mut outcome).await;
+        delete_resource(client, &resource, namespace, outcome).await;
     }
     if !outcome.is_empty() {
-        return outcome;
+        return;
     }
     for resource in others {
-        delete_resource(client, &resource, namespace, &mut outcome).await;
+        delete_resource(client, &resource, namespace, outcome).await;
     }
-    outcome
 }
 
 /// Resources that live in namespaces and can be deleted, each in one version.

@@ -35,9 +35,15 @@ impl Counter {
         if let Some(gvr) = self.served.lock().get(resource) {
             return Ok(Some(gvr.clone()));
         }
-        let found = self.client.discover().await?.into_iter().find(|served| {
-            served.namespaced && served.group == *resource.group && served.plural == *resource.resource
-        });
+        let found = self
+            .client
+            .discover()
+            .await?
+            .resources
+            .into_iter()
+            .find(|served| {
+                served.namespaced && served.group == *resource.group && served.plural == *resource.resource
+            });
         let Some(found) = found else { return Ok(None) };
         let gvr = Gvr::new(found.group, found.version, found.plural);
         self.served.lock().insert(resource.clone(), gvr.clone());
