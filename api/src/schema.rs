@@ -42,6 +42,8 @@ pub struct Definition {
     pub(crate) shape: Shape,
     pub(crate) attributes: &'static str,
     pub(crate) fields: Box<[Field]>,
+    /// The place of a field that is a moment typed objects always have, and that need not be on the wire.
+    pub(crate) moment: Option<usize>,
 }
 
 /// A field of a type.

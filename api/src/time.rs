@@ -5,6 +5,16 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
+/// The moment that Go has for none: what a time must be that is not said, where there must be one.
+pub const ZERO: &str = "0001-01-01T00:00:00Z";
+/// Its second.
+const ZERO_SECOND: i64 = -62_135_596_800;
+
+/// Whether nobody has said a time that there must be.
+pub fn is_zero(time: &Time) -> bool {
+    time.0.as_second() == ZERO_SECOND
+}
+
 /// The present, to the second.
 pub fn now() -> Time {
     Time(to_seconds(Timestamp::now()))
@@ -59,6 +69,12 @@ pub fn rfc3339_nano(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zero_is_the_year_one() {
+        assert!(is_zero(&Time(ZERO.parse().expect("a moment"))));
+        assert!(!is_zero(&now()));
+    }
 
     #[test]
     fn cuts_and_spells() {

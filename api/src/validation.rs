@@ -43,6 +43,9 @@ const LABEL_VALUE_MSG: &str = "a valid label must be an empty string or consist 
 const C_IDENTIFIER_FMT: &str = "[A-Za-z_][A-Za-z0-9_]*";
 const C_IDENTIFIER_MSG: &str = "a valid C identifier must start with alphabetic character or '_', \
      followed by a string of alphanumeric characters or '_'";
+const CONDITION_REASON_FMT: &str = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?";
+const CONDITION_REASON_MSG: &str = "a condition reason must start with alphabetic character, optionally followed by a \
+     string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
 const ENV_NAME_FMT: &str = "[-._a-zA-Z][-._a-zA-Z0-9]*";
 const ENV_NAME_MSG: &str = "a valid environment variable name must consist of alphabetic characters, digits, \
      '_', '-', or '.', and must not start with a digit";
@@ -267,6 +270,34 @@ pub fn c_identifier(value: &str) -> Complaints {
         C_IDENTIFIER_MSG,
         C_IDENTIFIER_FMT,
         &["my_name", "MY_NAME", "MyName"],
+    )]
+}
+
+/// The reason of a condition.
+pub fn condition_reason(value: &str) -> Complaints {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let good = match value.as_bytes() {
+        [] => false,
+        [only] => only.is_ascii_alphabetic(),
+        [first, between @ .., last] => {
+            first.is_ascii_alphabetic()
+                && between.iter().all(|&b| word(b) || b",:".contains(&b))
+                && word(*last)
+        }
+    };
+    if good {
+        return Vec::new();
+    }
+    vec![regex_error(
+        CONDITION_REASON_MSG,
+        CONDITION_REASON_FMT,
+        &[
+            "my_name",
+            "MY_NAME",
+            "MyName",
+            "ReasonA,ReasonB",
+            "ReasonA:ReasonB",
+        ],
     )]
 }
 

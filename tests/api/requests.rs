@@ -127,3 +127,50 @@ fn objects_inside_of_objects_have_metadata_and_nothing_else_in_it() -> Result<()
     );
     Ok(())
 }
+
+#[test]
+fn a_condition_need_not_say_since_when() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    let create = |path: &str, object: Value| -> Result<()> {
+        let made = plane.admin("POST", path, Some(&object.to_string()))?;
+        ensure!(made.code == 201, "{made:?}");
+        Ok(())
+    };
+    // What a Go client sends for a time that nobody has set.
+    let conditions = json!([{"type": "StatusUpdate", "status": "True", "reason": "Test", "message": "told",
+        "lastTransitionTime": null}]);
+    let services = "/api/v1/namespaces/default/services";
+    create(
+        services,
+        json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}),
+    )?;
+    let mut service = plane.read(&format!("{services}/s/status"))?;
+    service["status"]["conditions"] = conditions.clone();
+    let updated = plane.admin("PUT", &format!("{services}/s/status"), Some(&service.to_string()))?;
+    ensure!(
+        updated.code == 200 && updated.body.contains("\"StatusUpdate\""),
+        "{updated:?}"
+    );
+
+    // Some kinds want to know.
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    create(
+        budgets,
+        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1}}),
+    )?;
+    let mut budget = plane.read(&format!("{budgets}/b/status"))?;
+    budget["status"]["conditions"] = conditions;
+    budget["status"]["conditions"][0]["reason"] = json!("no reason");
+    let refused = plane.admin("PUT", &format!("{budgets}/b/status"), Some(&budget.to_string()))?;
+    ensure!(
+        refused.code == 422
+            && refused
+                .body
+                .contains("status.conditions[0].lastTransitionTime: Required value: must be set")
+            && refused
+                .body
+                .contains("status.conditions[0].reason: Invalid value"),
+        "{refused:?}"
+    );
+    Ok(())
+}

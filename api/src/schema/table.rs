@@ -12,6 +12,12 @@ const PREFIXES: [(&str, &str); 4] = [
     ("", "io.k8s.api."),
 ];
 
+/// Moments without which there is no typed object.
+const MOMENTS: [(&str, &str); 2] = [
+    ("^apis.meta.v1.Condition", "lastTransitionTime"),
+    ("events.v1.EventSeries", "lastObservedTime"),
+];
+
 /// The table in memory: definitions by name, kinds by group, kind and version.
 pub(super) struct Table {
     pub(super) definitions: Box<[Definition]>,
@@ -51,6 +57,7 @@ impl Table {
                     shape: Shape::Fields,
                     attributes,
                     fields: Box::default(),
+                    moment: None,
                 });
             } else {
                 fields.push(Field::new(first, read_type(second, &ids), attributes));
@@ -59,6 +66,10 @@ impl Table {
         close(&mut definitions, &mut fields);
         for definition in &mut definitions {
             definition.shape = shape(definition.name);
+            definition.moment = MOMENTS
+                .iter()
+                .find(|(name, _)| *name == definition.name)
+                .and_then(|(_, field)| definition.field_index(field));
         }
         definitions.sort_unstable_by_key(|definition| definition.name);
 

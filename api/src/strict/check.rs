@@ -346,7 +346,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 }
 
-/// An element of a list. A null there has no typed form, so it asks for a rewrite.
+/// An element of a list, or a moment that must be there. A null has no typed form then, so it asks for a rewrite.
 struct Element<'s, 't>(Seed<'s, 't>);
 
 impl<'de> DeserializeSeed<'de> for Element<'_, '_> {
@@ -386,6 +386,7 @@ fn fields<'de, A: MapAccess<'de>>(
 ) -> Result<(), A::Error> {
     // No type has more than 64 fields; if one did, its later fields would only lose the check for duplicates.
     let mut seen = 0u64;
+    let mut moment = definition.moment.is_none();
     let dot = if state.path.is_empty() { "" } else { "." };
     while let Some(key) = map.next_key_seed(FieldName(definition))? {
         match key {
@@ -400,12 +401,17 @@ fn fields<'de, A: MapAccess<'de>>(
                         let path = state.path.clone();
                         state.complain("duplicate", &path);
                     }
-                    let expected = Expected::Type(&field.ty);
-                    map.next_value_seed(Seed {
+                    let seed = Seed {
                         state,
-                        expected,
+                        expected: Expected::Type(&field.ty),
                         owner: definition.short_name(),
-                    })
+                    };
+                    if definition.moment == Some(index) {
+                        moment = true;
+                        map.next_value_seed(Element(seed))
+                    } else {
+                        map.next_value_seed(seed)
+                    }
                 })?;
                 seen |= bit;
             }
@@ -416,6 +422,7 @@ fn fields<'de, A: MapAccess<'de>>(
             }
         }
     }
+    state.needs_rewrite |= !moment;
     Ok(())
 }
 

@@ -4,14 +4,26 @@ use serde_json::Value;
 
 use crate::quantity::Amount;
 use crate::schema::{Definition, Shape, Type};
+use crate::time;
 
 /// Brings an object of this type into its canonical spelling.
 pub(super) fn object(definition: &'static Definition, value: &mut Value) {
     match definition.shape() {
         Shape::Fields => {
-            for (name, value) in value.as_object_mut().into_iter().flatten() {
+            let Some(object) = value.as_object_mut() else {
+                return;
+            };
+            for (name, value) in object.iter_mut() {
                 if let Some(field) = definition.field(name) {
                     of_type(&field.ty, value);
+                }
+            }
+            if let Some(moment) = definition.moment {
+                let given = object
+                    .entry(definition.fields[moment].name)
+                    .or_insert(Value::Null);
+                if given.is_null() {
+                    *given = time::ZERO.into();
                 }
             }
         }

@@ -85,3 +85,21 @@ fn rewrites_only_what_is_spelled_differently() {
     let plain = pod(r#"{"spec":{"overhead":{"cpu":"500m"},"nodeName":null}}"#).expect("well typed");
     assert!(matches!(plain.json, Cow::Borrowed(_)) && plain.complaints.is_empty());
 }
+
+#[test]
+fn a_condition_without_its_moment_has_the_zero_one() {
+    for given in ["", r#","lastTransitionTime":null"#] {
+        let body = format!(r#"{{"status":{{"conditions":[{{"type":"A"{given}}}]}}}}"#);
+        let service = schema::by_kind("", "v1", "Service").expect("services");
+        let checked = check(service, body.as_bytes()).expect("well typed");
+        let value: Value = serde_json::from_slice(&checked.json).expect("JSON");
+        assert_eq!(
+            value["status"]["conditions"][0]["lastTransitionTime"],
+            crate::time::ZERO
+        );
+        serde_json::from_value::<k8s_openapi::api::core::v1::Service>(value).expect("a service");
+    }
+    let told = r#"{"status":{"conditions":[{"type":"A","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#;
+    let service = schema::by_kind("", "v1", "Service").expect("services");
+    assert!(check(service, told.as_bytes()).expect("well typed").as_it_was());
+}

@@ -45,6 +45,9 @@ pub trait AdmissionPolicy: Kind {
     /// The spec is not what an update of the status writes.
     fn keep_spec(&mut self, _old: &Self) {}
 
+    /// Rules for the status.
+    fn validate_status(&self, _errors: &mut Errors) {}
+
     /// Rules of this kind alone, for what is surrounded by that.
     fn validate_own(&self, errors: &mut Errors, at: &Loc<'_>, surroundings: &Surroundings);
 }
@@ -150,6 +153,12 @@ impl<K: AdmissionPolicy> Strategy for PolicyKind<K> {
 
     fn validate_update(&self, ctx: &RequestContext<'_>, new: &K, _old: &K) -> Errors {
         self.validate_create(ctx, new)
+    }
+
+    fn validate_subresource_update(&self, _ctx: &RequestContext<'_>, new: &K, _old: &K) -> Errors {
+        let mut errors = Errors::new();
+        new.validate_status(&mut errors);
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

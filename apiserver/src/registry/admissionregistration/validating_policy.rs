@@ -11,7 +11,7 @@ use super::policies::{AdmissionPolicy, Defaults, Parts, parts_of_spec};
 use crate::admission::expressions::surroundings::{Surroundings, Wanted};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::meta::Spec;
-use crate::registry::common::rules;
+use crate::registry::common::{conditions, rules};
 use crate::registry::strategy::{Column, ResourceInfo, Scope, SubresourceInfo};
 
 /// Reasons a violation may be answered with.
@@ -65,6 +65,14 @@ impl AdmissionPolicy for ValidatingAdmissionPolicy {
 
     fn keep_spec(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
+    }
+
+    fn validate_status(&self, errors: &mut Errors) {
+        let conditions = self
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_deref());
+        conditions::validate(errors, &Loc::new("status.conditions"), conditions);
     }
 
     fn validate_own(&self, errors: &mut Errors, at: &Loc<'_>, surroundings: &Surroundings) {

@@ -2,6 +2,7 @@
 //!
 //! | module | what lives there |
 //! | --- | --- |
+//! | [`conditions`] | the conditions that many kinds have |
 //! | [`loc`] | places in an object, spelled out only when something is wrong there |
 //! | [`meta`] | generations |
 //! | [`replicas`] | what replica sets and replication controllers share |
@@ -12,6 +13,7 @@
 //! | [`scale`] | the `scale` subresource |
 
 pub mod cells;
+pub mod conditions;
 pub mod defaults;
 pub mod loc;
 pub mod meta;

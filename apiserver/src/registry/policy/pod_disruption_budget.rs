@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::registry::common::loc::Loc;
 use crate::registry::common::meta::{self, spec_and_status};
-use crate::registry::common::{cells, rules, selectors};
+use crate::registry::common::{cells, conditions, rules, selectors};
 use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Strategy, SubresourceInfo};
 
 /// The kind's strategy.
@@ -61,6 +61,7 @@ impl Strategy for PodDisruptionBudgetKind {
         let mut errors = Errors::new();
         let Some(status) = &new.status else { return errors };
         let at = Loc::new("status");
+        conditions::validate(&mut errors, &at.child("conditions"), status.conditions.as_deref());
         for (field, value) in [
             ("disruptionsAllowed", status.disruptions_allowed),
             ("currentHealthy", status.current_healthy),
