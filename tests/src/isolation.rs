@@ -3,7 +3,8 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::process::run;
 
@@ -46,6 +47,23 @@ pub fn isolate() -> Result<()> {
         .env(MARK, "1")
         .exec();
     Err(error).context("starting unshare (Debian package util-linux)")
+}
+
+/// Does something in a network of its own that has loopback addresses and this one besides. The daemons and threads
+/// that are started meanwhile are there, too.
+///
+/// # Errors
+/// When there is no such network: not root; and with what the work ends with.
+pub fn in_own_network<T: Send>(address: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let inside = || {
+        unshare(CloneFlags::CLONE_NEWNET).context("a network of its own needs root")?;
+        run("ip", &["link", "set", "lo", "up"])?;
+        run("ip", &["address", "add", address, "dev", "lo"])?;
+        work()
+    };
+    // Of the whole process, one thread alone changes its network.
+    let worked = std::thread::scope(|scope| scope.spawn(inside).join());
+    worked.map_err(|_| anyhow!("the work in its own network panicked"))?
 }
 
 fn set_up_network() -> Result<()> {

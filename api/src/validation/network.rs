@@ -64,6 +64,33 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
 }
 
+/// Whether the address is one of its link alone: 169.254.0.0/16, fe80::/10.
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Whether the address is of a group on its link: 224.0.0.0/24, ff02::/16.
+pub fn is_link_local_multicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(address) => address.segments()[0] & 0xff0f == 0xff02,
+    }
+}
+
+/// Whether the address is of one machine that others can reach: neither loopback nor of a link alone, no group, not all.
+/// Private networks count.
+pub fn is_global_unicast(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    !address.is_loopback()
+        && !address.is_unspecified()
+        && !address.is_multicast()
+        && !is_link_local(address)
+        && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 /// Whether the address is of IPv4, also when it is written as IPv6.
 fn is_v4(address: IpAddr) -> bool {
     match address {

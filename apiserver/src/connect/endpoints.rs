@@ -32,9 +32,7 @@ pub(super) async fn proxied(
     {
         return Err(nobody(name));
     }
-    let mut ready: Vec<_> = slices.iter().flat_map(|slice| ready(slice, port_name)).collect();
-    ready.shuffle(&mut rand::rng());
-    for (endpoint, address, port) in ready {
+    for (endpoint, address, port) in in_any_order(&slices, port_name) {
         if is_a_pods(lookup, namespace, endpoint.target_ref.as_ref(), &address).await {
             return Ok((address, port));
         }
@@ -61,9 +59,8 @@ pub async fn extension_endpoint(
     }
     let port_name = port_name(&service, name, port.into())?;
     let slices = lookup.endpoint_slices(namespace, name).await?;
-    let mut ready: Vec<_> = slices.iter().flat_map(|slice| ready(slice, port_name)).collect();
-    ready.shuffle(&mut rand::rng());
-    let (_, address, port) = ready.into_iter().next().ok_or_else(|| nobody(name))?;
+    let first = in_any_order(&slices, port_name).into_iter().next();
+    let (_, address, port) = first.ok_or_else(|| nobody(name))?;
     Ok((address, port))
 }
 
@@ -84,11 +81,18 @@ fn port_name<'a>(service: &'a Service, name: &str, number: i64) -> ApiResult<&'a
     Ok(found.name.as_deref().unwrap_or_default())
 }
 
-/// The ready endpoints of a slice that has the port, with address and number.
-fn ready<'a>(
-    slice: &'a EndpointSlice,
-    port_name: &str,
-) -> impl Iterator<Item = (&'a Endpoint, String, u16)> + use<'a> {
+/// A ready endpoint, its address, and the number of the port there.
+type Ready<'a> = (&'a Endpoint, String, u16);
+
+/// The ready endpoints of all slices that have the port; chance decides who comes first.
+fn in_any_order<'a>(slices: &'a [EndpointSlice], port_name: &str) -> Vec<Ready<'a>> {
+    let mut all: Vec<_> = slices.iter().flat_map(|slice| ready(slice, port_name)).collect();
+    all.shuffle(&mut rand::rng());
+    all
+}
+
+/// The ready endpoints of a slice that has the port.
+fn ready<'a>(slice: &'a EndpointSlice, port_name: &str) -> impl Iterator<Item = Ready<'a>> + use<'a> {
     let mut ports = slice.ports.iter().flatten();
     let port = ports
         .find(|port| port.name.as_deref().unwrap_or_default() == port_name)

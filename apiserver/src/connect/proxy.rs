@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{LOCATION, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::validation::{is_global_unicast, parse_ip};
 use keelson_daemon::tls::client_config;
 
 use super::forward::{Backend, Transport, forward};
@@ -28,7 +29,7 @@ pub(super) async fn serve(
         ApiError::bad_request(format!("invalid {kind} request {:?}", target.name))
     })?;
     let backend = match target.resource {
-        "nodes" => access.backend(&lookup.node(name.name).await?)?,
+        "nodes" => node_backend(access, lookup, &name).await?,
         "pods" => pod_backend(lookup, target.namespace, &name).await?,
         _ => service_backend(lookup, target.namespace, target.name, &name).await?,
     };
@@ -58,6 +59,30 @@ fn below(target: &Target<'_>, request: &Request<Arriving>) -> Option<Response<Bo
     Some(response)
 }
 
+/// A node's kubelet, or what else listens on the node.
+async fn node_backend(
+    access: &KubeletAccess,
+    lookup: &dyn Lookup,
+    name: &ProxyName<'_>,
+) -> ApiResult<Backend> {
+    let kubelet = access.backend(&lookup.node(name.name).await?)?;
+    if name.port.is_empty() || name.port == kubelet.port.to_string() {
+        return Ok(kubelet);
+    }
+    let (host, port) = (kubelet.host, name.port_number()?);
+    let found = tokio::net::lookup_host((host.as_str(), port)).await;
+    let allowed = found.map(|mut addresses| addresses.all(|address| is_global_unicast(address.ip())));
+    if !allowed.map_err(|error| ApiError::bad_request(format!("lookup {host}: {error}")))? {
+        return Err(not_allowed());
+    }
+    name.backend(host, port)
+}
+
+/// Whoever may read pods does not get to what listens for this machine alone.
+fn not_allowed() -> ApiError {
+    ApiError::bad_request("address not allowed")
+}
+
 async fn pod_backend(lookup: &dyn Lookup, namespace: &str, name: &ProxyName<'_>) -> ApiResult<Backend> {
     let pod = lookup.pod(namespace, name.name).await?;
     let container_port = || {
@@ -69,23 +94,17 @@ async fn pod_backend(lookup: &dyn Lookup, namespace: &str, name: &ProxyName<'_>)
         u16::try_from(port.container_port).ok()
     };
     let port = match name.port {
-        "" => container_port().unwrap_or(80),
-        port => port
-            .parse()
-            .map_err(|_| ApiError::bad_request(format!("invalid port {port:?}")))?,
+        "" => container_port().unwrap_or(if name.https { 443 } else { 80 }),
+        _ => name.port_number()?,
     };
-    let host = pod
+    let address = pod
         .status
         .as_ref()
-        .and_then(|status| status.pod_ip.clone())
-        .filter(|ip| !ip.is_empty())
-        .ok_or_else(|| ApiError::bad_request("address not allowed"))?;
-    Ok(Backend {
-        host,
-        port,
-        name: None,
-        transport: name.transport()?,
-    })
+        .and_then(|status| parse_ip(status.pod_ip.as_deref()?));
+    let address = address
+        .filter(|address| is_global_unicast(*address))
+        .ok_or_else(not_allowed)?;
+    name.backend(address.to_string(), port)
 }
 
 async fn service_backend(
@@ -95,12 +114,7 @@ async fn service_backend(
     name: &ProxyName<'_>,
 ) -> ApiResult<Backend> {
     let (host, port) = endpoints::proxied(lookup, namespace, (name.name, name.port), asked).await?;
-    Ok(Backend {
-        host,
-        port,
-        name: None,
-        transport: name.transport()?,
-    })
+    name.backend(host, port)
 }
 
 /// A name as it stands in a proxy path: `name`, `name:port`, `scheme:name:port`.
@@ -134,13 +148,24 @@ impl<'a> ProxyName<'a> {
         }
     }
 
+    fn port_number(&self) -> ApiResult<u16> {
+        let port = self.port;
+        port.parse()
+            .map_err(|_| ApiError::bad_request(format!("invalid port {port:?}")))
+    }
+
     /// Backends behind `https:` show certificates nobody here can know, so they are not verified, as upstream.
-    fn transport(&self) -> ApiResult<Transport> {
-        if !self.https {
-            return Ok(Transport::Plain);
-        }
-        let config = client_config(None, None).map_err(ApiError::internal)?;
-        Ok(Transport::Tls(Arc::new(config)))
+    fn backend(&self, host: String, port: u16) -> ApiResult<Backend> {
+        let transport = match self.https {
+            false => Transport::Plain,
+            true => Transport::Tls(Arc::new(client_config(None, None).map_err(ApiError::internal)?)),
+        };
+        Ok(Backend {
+            host,
+            port,
+            name: None,
+            transport,
+        })
     }
 }
 

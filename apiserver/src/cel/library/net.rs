@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use keelson_api::validation::{is_global_unicast, is_link_local, is_link_local_multicast};
 
 use super::super::eval::Failure;
 use super::super::value::Value;
@@ -56,18 +57,9 @@ pub fn method<'v>(name: &str, target: &Value<'v>, args: &[Value<'v>]) -> Option<
                 "family" => Value::Int(if own.is_ipv4() { 4 } else { 6 }),
                 "isLoopback" => Value::Bool(own.is_loopback()),
                 "isUnspecified" => Value::Bool(own.is_unspecified()),
-                "isLinkLocalMulticast" => Value::Bool(match own {
-                    IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
-                    IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
-                }),
-                "isLinkLocalUnicast" => Value::Bool(link_local(*own)),
-                "isGlobalUnicast" => Value::Bool(
-                    !own.is_loopback()
-                        && !own.is_unspecified()
-                        && !own.is_multicast()
-                        && !link_local(*own)
-                        && *own != IpAddr::from([255, 255, 255, 255]),
-                ),
+                "isLinkLocalMulticast" => Value::Bool(is_link_local_multicast(*own)),
+                "isLinkLocalUnicast" => Value::Bool(is_link_local(*own)),
+                "isGlobalUnicast" => Value::Bool(is_global_unicast(*own)),
                 _ => return None,
             }))
         }
@@ -88,12 +80,5 @@ pub fn method<'v>(name: &str, target: &Value<'v>, args: &[Value<'v>]) -> Option<
             _ => return None,
         })),
         _ => None,
-    }
-}
-
-fn link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
     }
 }

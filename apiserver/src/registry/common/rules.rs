@@ -155,27 +155,21 @@ pub fn not_special_ip(errors: &mut Errors, at: &Loc<'_>, value: &str) {
         ));
         return;
     };
+    // IPv4 in the clothes of IPv6 is what it is.
+    let address = address.to_canonical();
     if address.is_unspecified() {
         errors.push(at.invalid(value, format!("may not be unspecified ({value})")));
     }
     if address.is_loopback() {
         errors.push(at.invalid(value, "may not be in the loopback range (127.0.0.0/8, ::1/128)"));
     }
-    let link_local = match address {
-        std::net::IpAddr::V4(v4) => v4.is_link_local(),
-        std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    if link_local {
+    if validation::is_link_local(address) {
         errors.push(at.invalid(
             value,
             "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
         ));
     }
-    let link_local_multicast = match address {
-        std::net::IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
-        std::net::IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
-    };
-    if link_local_multicast {
+    if validation::is_link_local_multicast(address) {
         errors.push(at.invalid(
             value,
             "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",

@@ -188,7 +188,9 @@ fn endpoints(errors: &mut Errors, slice: &EndpointSlice) {
 fn address(errors: &mut Errors, at: &Loc<'_>, kind: &str, address: &str) {
     match kind {
         "IPv4" | "IPv6" => match validation::parse_ip(address) {
-            Some(ip) if ip.is_ipv4() == (kind == "IPv4") => rules::not_special_ip(errors, at, address),
+            Some(ip) if ip.to_canonical().is_ipv4() == (kind == "IPv4") => {
+                rules::not_special_ip(errors, at, address)
+            }
             Some(_) => errors.push(at.invalid(address, format!("must be a valid {kind} address"))),
             None => rules::ip(errors, at, address),
         },
@@ -274,7 +276,15 @@ mod tests {
                 "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"
             ]
         );
-        assert_eq!(texts(slice("IPv6", "10.0.0.1")).len(), 1);
+        assert_eq!(
+            texts(slice("IPv4", "::ffff:127.0.0.1")),
+            [
+                "endpoints[0].addresses[0]: Invalid value: \"::ffff:127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"
+            ]
+        );
+        for address in ["10.0.0.1", "::ffff:10.0.0.1"] {
+            assert_eq!(texts(slice("IPv6", address)).len(), 1);
+        }
         assert_eq!(texts(slice("", "x")), ["addressType: Required value"]);
     }
 }
