@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::issuer::Issuer;
+use crate::issuer::{Curve, Issuer};
 use crate::servers::{http, webhook_config};
 use keelson_tests::authority::Authority;
 use keelson_tests::control_plane::{Answer, ControlPlane};
@@ -77,7 +77,7 @@ fn an_issuer_s_tokens_are_believed_as_long_as_they_are_good() -> Result<()> {
 
     // A new key is learned when the first token comes that it signed; what the old one signed is nothing any more.
     let old = issuer.token(json!({"sub": "joe", "hd": "example.com"}))?;
-    issuer.rotate("two")?;
+    issuer.rotate("two", Curve::P256)?;
     keelson_tests::process::eventually("the new key is known", std::time::Duration::from_secs(10), || {
         who(&plane, &issuer.token(good.clone())?)
     })?;
@@ -145,6 +145,16 @@ fn a_configuration_maps_claims_with_expressions() -> Result<()> {
         "{jane}"
     );
     ensure!(jane["extra"]["example.com/tenant"] == json!(["t1"]), "{jane}");
+    // Whatever curve the issuer's next key is on.
+    issuer.rotate("two", Curve::P521)?;
+    keelson_tests::process::eventually(
+        "a key on P-521 is known",
+        std::time::Duration::from_secs(10),
+        || {
+            ensure!(who(&plane, &token("t1", "dev")?)?["username"] == "user:jane");
+            Ok(())
+        },
+    )?;
     refused(&plane, &token("closed", "dev")?)?;
     refused(&plane, &token("t1", "banned")?)?;
     // Nobody in particular is let in where the configuration says so, and nowhere else.
