@@ -74,6 +74,113 @@ fn collections_are_not_written_over() -> Result<()> {
     Ok(())
 }
 
+/// Kinds of which an update has to say which version it changes: where, and an object.
+fn versioned() -> Vec<(String, Value)> {
+    let resources = json!({"resourceRules": [{"apiGroups": ["example.com"], "apiVersions": ["v1"],
+        "operations": ["CREATE"], "resources": ["crates"]}]});
+    let admission = |plural: &str| format!("/apis/admissionregistration.k8s.io/v1/{plural}");
+    let storage = |plural: &str| format!("/apis/storage.k8s.io/v1/{plural}");
+    vec![
+        (
+            admission("mutatingadmissionpolicies"),
+            json!({"spec": {"reinvocationPolicy": "Never", "matchConstraints": resources, "mutations": [
+                {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{}"}}]}}),
+        ),
+        (
+            admission("validatingadmissionpolicies"),
+            json!({"spec": {"matchConstraints": resources, "validations": [{"expression": "true"}]}}),
+        ),
+        (
+            admission("mutatingadmissionpolicybindings"),
+            json!({"spec": {"policyName": "p"}}),
+        ),
+        (
+            admission("validatingadmissionpolicybindings"),
+            json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}}),
+        ),
+        (admission("mutatingwebhookconfigurations"), json!({})),
+        (admission("validatingwebhookconfigurations"), json!({})),
+        (
+            "/apis/node.k8s.io/v1/runtimeclasses".to_owned(),
+            json!({"handler": "h"}),
+        ),
+        (
+            "/apis/policy/v1/namespaces/default/poddisruptionbudgets".to_owned(),
+            json!({"spec": {}}),
+        ),
+        (
+            "/apis/coordination.k8s.io/v1/namespaces/default/leases".to_owned(),
+            json!({"spec": {}}),
+        ),
+        (storage("csidrivers"), json!({"spec": {}})),
+        (storage("csinodes"), json!({"spec": {"drivers": []}})),
+        (
+            storage("namespaces/default/csistoragecapacities"),
+            json!({"storageClassName": "s"}),
+        ),
+        (
+            storage("volumeattachments"),
+            json!({"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+        ),
+    ]
+}
+
+#[test]
+fn nobody_writes_over_what_they_have_not_read() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    let unread = |path: &str, object: &str| {
+        let answer = plane.admin("PUT", path, Some(object))?;
+        let message = ": metadata.resourceVersion: Invalid value: 0x0: must be specified for an update";
+        ensure!(
+            answer.code == 422 && answer.body.contains(message),
+            "{path}: {answer:?}"
+        );
+        Ok(())
+    };
+    for (path, mut object) in versioned() {
+        object["metadata"] = json!({"name": "one"});
+        let object = object.to_string();
+        let made = plane.admin("POST", &path, Some(&object))?;
+        ensure!(made.code == 201, "{made:?}");
+        unread(&format!("{path}/one"), &object)?;
+        if ["volumeattachments", "poddisruptionbudgets"]
+            .iter()
+            .any(|with_status| path.ends_with(with_status))
+        {
+            unread(&format!("{path}/one/status"), &object)?;
+        }
+        // The server itself may have something to say about it in between.
+        eventually("what was read is written over", PATIENCE, || {
+            let known = plane.read(&format!("{path}/one"))?.to_string();
+            let again = plane.admin("PUT", &format!("{path}/one"), Some(&known))?;
+            ensure!(again.code == 200, "{again:?}");
+            Ok(())
+        })?;
+    }
+    let crates = crates(&plane)?;
+    let definition = format!("{DEFINITIONS}/crates.example.com");
+    let mut known = plane.read(&definition)?;
+    known["metadata"] = json!({"name": "crates.example.com"});
+    unread(&definition, &known.to_string())?;
+    let own =
+        json!({"apiVersion": "example.com/v1", "kind": "Crate", "metadata": {"name": "one"}}).to_string();
+    let made = plane.admin("POST", crates, Some(&own))?;
+    ensure!(made.code == 201, "{made:?}");
+    unread(&format!("{crates}/one"), &own)?;
+
+    // Of most kinds it may be done.
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"metadata": {"name": "one"}}).to_string();
+    for (method, path, code) in [
+        ("POST", maps.to_owned(), 201),
+        ("PUT", format!("{maps}/one"), 200),
+    ] {
+        let answer = plane.admin(method, &path, Some(&map))?;
+        ensure!(answer.code == code, "{answer:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn objects_inside_of_objects_have_metadata_and_nothing_else_in_it() -> Result<()> {
     let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;

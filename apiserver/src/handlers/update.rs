@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use keelson_api::field::Path;
+use keelson_api::field::{self, ErrorType, Path};
+use keelson_api::names::GroupKind;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::validation;
@@ -211,11 +212,11 @@ fn held_to_version(call: &Call<'_>, new: &mut ObjectMeta, current: &Current) -> 
     let version = current.revision.to_string();
     match new.resource_version.as_deref().unwrap_or_default() {
         "" | "0" => {
-            if call.strategy().allow_unconditional_update() || !call.subresource.is_empty() {
-                new.resource_version = Some(version);
-            } else {
-                new.resource_version = None;
+            let whole = matches!(call.subresource, "" | "status");
+            if whole && !call.strategy().allow_unconditional_update() {
+                return Err(unversioned(call));
             }
+            new.resource_version = Some(version);
             Ok(false)
         }
         given if given == version => Ok(true),
@@ -224,6 +225,23 @@ fn held_to_version(call: &Call<'_>, new: &mut ObjectMeta, current: &Current) -> 
             "invalid resource version {given:?}"
         ))),
     }
+}
+
+/// Of some kinds nobody writes over what they have not read.
+fn unversioned(call: &Call<'_>) -> ApiError {
+    let resource = call.group_resource();
+    let missing = field::Error {
+        kind: ErrorType::Invalid,
+        field: "metadata.resourceVersion".to_owned(),
+        value: None,
+        // The version that is missing, as Go shows numbers without a sign.
+        detail: "0x0: must be specified for an update".into(),
+    };
+    ApiError::invalid(
+        &GroupKind::new(resource.group, resource.resource),
+        call.name,
+        &[missing],
+    )
 }
 
 fn modified(call: &Call<'_>) -> ApiError {

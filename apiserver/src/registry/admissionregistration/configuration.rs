@@ -68,6 +68,10 @@ impl<K: Configuration> Strategy for ConfigurationKind<K> {
         webhooks::validate(&new.views())
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         webhooks::COLUMNS
     }

@@ -155,6 +155,10 @@ impl<K: AdmissionPolicy> Strategy for PolicyKind<K> {
         self.validate_create(ctx, new)
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate_subresource_update(&self, _ctx: &RequestContext<'_>, new: &K, _old: &K) -> Errors {
         let mut errors = Errors::new();
         new.validate_status(&mut errors);

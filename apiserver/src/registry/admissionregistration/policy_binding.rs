@@ -96,6 +96,10 @@ impl<K: PolicyBinding> Strategy for BindingKind<K> {
         self.validate_create(ctx, new)
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

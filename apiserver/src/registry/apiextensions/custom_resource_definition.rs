@@ -175,6 +175,10 @@ impl Strategy for CustomResourceDefinitionKind {
         definition.metadata.deletion_timestamp.is_none() || finalizers.iter().any(|name| name == CLEANUP)
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),

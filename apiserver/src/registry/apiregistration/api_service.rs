@@ -113,6 +113,10 @@ impl Strategy for ApiServiceKind {
         validate(new)
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),

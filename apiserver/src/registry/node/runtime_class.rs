@@ -47,6 +47,10 @@ impl Strategy for RuntimeClassKind {
         errors
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),

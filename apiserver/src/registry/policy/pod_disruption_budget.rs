@@ -73,6 +73,10 @@ impl Strategy for PodDisruptionBudgetKind {
         errors
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),

@@ -90,6 +90,10 @@ impl Strategy for CsiDriverKind {
         errors
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),

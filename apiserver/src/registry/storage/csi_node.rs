@@ -52,6 +52,10 @@ impl Strategy for CsiNodeKind {
         errors
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),

@@ -63,6 +63,10 @@ impl Strategy for CsiStorageCapacityKind {
         errors
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),

@@ -85,6 +85,10 @@ impl Strategy for VolumeAttachmentKind {
         validate(new)
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),
