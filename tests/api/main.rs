@@ -5,6 +5,7 @@
 //! Each story has a store and an apiserver of its own on free ports of the loopback address.
 
 mod aggregation;
+mod answers;
 mod conformity;
 mod connections;
 mod crowds;

@@ -25,15 +25,39 @@ use crate::storage::store::{Stored, Written};
 const ATTEMPTS: usize = 10;
 /// Deletions of a collection under way at the same time.
 const CONCURRENCY: usize = 16;
-/// Resources whose deletion answers the object instead of a Status.
-const ANSWER_THE_OBJECT: &[&str] = &[
-    "pods",
-    "services",
-    "serviceaccounts",
-    "podtemplates",
-    "resourcequotas",
-    "persistentvolumes",
-    "persistentvolumeclaims",
+/// Resources whose deletion answers the object instead of a Status, by group.
+const ANSWER_THE_OBJECT: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "pods",
+            "services",
+            "serviceaccounts",
+            "podtemplates",
+            "resourcequotas",
+            "persistentvolumes",
+            "persistentvolumeclaims",
+        ],
+    ),
+    (
+        "resource.k8s.io",
+        &[
+            "deviceclasses",
+            "resourceclaims",
+            "resourceclaimtemplates",
+            "resourceslices",
+        ],
+    ),
+    (
+        "storage.k8s.io",
+        &[
+            "csidrivers",
+            "csinodes",
+            "storageclasses",
+            "volumeattachments",
+            "volumeattributesclasses",
+        ],
+    ),
 ];
 
 /// Deletes an object, or begins to.
@@ -280,7 +304,8 @@ fn code(options: &DeleteOptions) -> u16 {
 
 fn removed(call: &Call<'_>, current: &Current) -> Outcome {
     let info = call.info();
-    if info.group.is_empty() && ANSWER_THE_OBJECT.contains(&info.plural) {
+    let mut answering = ANSWER_THE_OBJECT.iter().filter(|(group, _)| *group == info.group);
+    if answering.any(|(_, plurals)| plurals.contains(&info.plural)) {
         return Outcome::object(200, current.json.clone());
     }
     let mut details = json!({"name": call.name, "kind": info.plural, "uid": current.object.uid()});

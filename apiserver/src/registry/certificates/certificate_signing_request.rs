@@ -73,16 +73,17 @@ impl Strategy for CertificateSigningRequestKind {
             // Whoever approves says nothing about the certificate.
             status.certificate = old.status.as_ref().and_then(|status| status.certificate.clone());
         } else {
-            // Whoever signs does not approve: what was approved stays, what is new is refused by validation.
-            let mut kept: Vec<_> = status.conditions.take().unwrap_or_default();
-            for condition in conditions(old) {
-                if matches!(condition.type_.as_str(), APPROVED | DENIED)
-                    && !kept.iter().any(|known| known.type_ == condition.type_)
+            // Whoever signs does not approve: what was approved stays as it was. What is new or missing is refused by
+            // validation.
+            let approvals = status.conditions.iter_mut().flatten();
+            for condition in approvals.filter(|one| matches!(one.type_.as_str(), APPROVED | DENIED)) {
+                if let Some(known) = conditions(old)
+                    .iter()
+                    .find(|known| known.type_ == condition.type_)
                 {
-                    kept.push(condition.clone());
+                    condition.clone_from(known);
                 }
             }
-            status.conditions = Some(kept).filter(|all| !all.is_empty());
         }
         for condition in status.conditions.iter_mut().flatten() {
             let now = Time(ctx.now);

@@ -19,7 +19,7 @@ pub mod validation;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use keelson_api::field::Errors;
 use keelson_api::pods::qos_class;
@@ -308,14 +308,16 @@ fn take_resources(spec: &mut PodSpec, wanted: PodSpec) {
         ),
     ];
     for (kept, wanted) in lists {
-        if kept.len() != wanted.len() {
+        let names =
+            |containers: &[Container]| containers.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        if names(&*kept) != names(&wanted) {
+            // Validation refuses that.
+            *kept = wanted;
             continue;
         }
         for (kept, wanted) in kept.iter_mut().zip(wanted) {
-            if kept.name == wanted.name {
-                kept.resources = wanted.resources;
-                kept.resize_policy = wanted.resize_policy;
-            }
+            kept.resources = wanted.resources;
+            kept.resize_policy = wanted.resize_policy;
         }
     }
     if spec.init_containers.as_ref().is_some_and(Vec::is_empty) {

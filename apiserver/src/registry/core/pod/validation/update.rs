@@ -252,6 +252,26 @@ pub fn ephemeral_containers(new: &Pod, old: &Pod) -> Errors {
     errors
 }
 
+/// Who gets more or less stays who it is.
+fn same_containers(errors: &mut Errors, at: &Loc<'_>, (new, old): (&[Container], &[Container])) {
+    if new.len() != old.len() {
+        errors.push(at.forbidden("containers may not be added or removed on resize"));
+        return;
+    }
+    for (i, _) in new
+        .iter()
+        .zip(old)
+        .enumerate()
+        .filter(|(_, (new, old))| new.name != old.name)
+    {
+        let name = at.index(i);
+        errors.push(
+            name.child("name")
+                .forbidden("containers may not be renamed or reordered on resize"),
+        );
+    }
+}
+
 /// A change of what running containers may use.
 pub fn resize(new: &Pod, old: &Pod) -> Errors {
     let mut errors = Errors::new();
@@ -259,6 +279,20 @@ pub fn resize(new: &Pod, old: &Pod) -> Errors {
         return errors;
     };
     let at = Loc::new("spec");
+    let init = |spec: &PodSpec| spec.init_containers.clone().unwrap_or_default();
+    same_containers(
+        &mut errors,
+        &at.child("containers"),
+        (&new_spec.containers, &old_spec.containers),
+    );
+    same_containers(
+        &mut errors,
+        &at.child("initContainers"),
+        (&init(new_spec), &init(old_spec)),
+    );
+    if !errors.is_empty() {
+        return errors;
+    }
     super::pod_spec(&mut errors, &at, new_spec);
     if qos_class(new) != qos_class(old) {
         let shown = qos_class(new).as_str();
@@ -290,7 +324,7 @@ pub fn resize(new: &Pod, old: &Pod) -> Errors {
                             .forbidden("only cpu and memory resources are mutable"),
                     );
                 } else if !new.contains_key(name) {
-                    errors.push(at.forbidden("resource requirements cannot be removed"));
+                    errors.push(at.forbidden(format!("resource {field} cannot be removed")));
                 }
             }
         }
