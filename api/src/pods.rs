@@ -104,6 +104,55 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
         .filter(|name| !name.is_empty())
 }
 
+/// A port of the node that a pod occupies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// The port.
+    pub port: i32,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The address; `0.0.0.0` is all of them.
+    pub address: String,
+}
+
+impl HostPort {
+    /// Whether both cannot be had on one node.
+    pub fn conflicts_with(&self, other: &HostPort) -> bool {
+        let any = |address: &str| address == "0.0.0.0" || address == "::";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.address == other.address || any(&self.address) || any(&other.address))
+    }
+}
+
+/// The ports of its node that a pod claims.
+pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| is_sidecar(container));
+    let ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            let number = port.host_port.filter(|number| *number > 0)?;
+            Some(HostPort {
+                port: number,
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                address: port
+                    .host_ip
+                    .clone()
+                    .filter(|ip| !ip.is_empty())
+                    .unwrap_or_else(|| "0.0.0.0".into()),
+            })
+        })
+        .collect()
+}
+
 /// Whether an init container is a sidecar: it keeps running beside the containers.
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")

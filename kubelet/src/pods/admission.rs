@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use keelson_api::pods::host_ports;
 
 use crate::eviction;
 use crate::objects::PodExt;
@@ -22,6 +23,14 @@ pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Result<(), PodFailu
         return Err(refused(
             "NodeAffinity",
             "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        ));
+    }
+    let wanted = host_ports(pod.spec());
+    let mut taken = others.iter().flat_map(|other| host_ports(other.spec()));
+    if taken.any(|taken| wanted.iter().any(|port| port.conflicts_with(&taken))) {
+        return Err(refused(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
         ));
     }
     Ok(())
@@ -207,5 +216,28 @@ mod tests {
                 .reason,
             "NodeAffinity"
         );
+    }
+
+    #[test]
+    fn a_port_of_the_node_is_one_pods() {
+        let with = |port: i32, address: &str| -> Pod {
+            let ports = json!([{"containerPort": 80, "hostPort": port, "hostIP": address}]);
+            serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "ports": ports}]}}))
+                .expect("a pod")
+        };
+        let others = [Arc::new(with(8080, "10.0.0.1"))];
+        for (port, address) in [(8081, ""), (8080, "10.0.0.2")] {
+            assert_eq!(admit(&with(port, address), &others, &node()), Ok(()));
+        }
+        for address in ["", "0.0.0.0", "10.0.0.1"] {
+            let failure = admit(&with(8080, address), &others, &node()).expect_err("taken");
+            assert_eq!(
+                (failure.reason.as_str(), failure.message.as_str()),
+                (
+                    "NodePorts",
+                    "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+                )
+            );
+        }
     }
 }

@@ -6,8 +6,6 @@ mod resources;
 mod terms;
 
 pub use node::{ImageState, NodeInfo};
-pub use pod::{
-    Affinity, AffinityTerm, Counted, HostPort, PodId, PodInfo, SpreadConstraint, WhenUnsatisfiable,
-};
+pub use pod::{Affinity, AffinityTerm, Counted, PodId, PodInfo, SpreadConstraint, WhenUnsatisfiable};
 pub use resources::{NonZero, Resources};
 pub use terms::{NodeTerm, RequiredNodes, WeightedTerm};

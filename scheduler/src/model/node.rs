@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 use keelson_api::object::Object;
+use keelson_api::pods::HostPort;
 
-use super::{HostPort, NonZero, PodInfo, Resources};
+use super::{NonZero, PodInfo, Resources};
 
 /// An image that is on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

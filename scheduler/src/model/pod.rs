@@ -7,33 +7,13 @@ use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, Toleration, Topo
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use keelson_api::object::{Object, ObjectKey};
 use keelson_api::owners;
+use keelson_api::pods::{HostPort, host_ports};
 use keelson_api::selector::{LabelSelector, Operator, Requirement};
 
 use super::{NodeTerm, NonZero, RequiredNodes, Resources, WeightedTerm};
 
 /// A pod's uid: names one pod for ever, where a name can be used again.
 pub type PodId = Arc<str>;
-
-/// A port of the node that a pod occupies.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostPort {
-    /// The port.
-    pub port: i32,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// The address; `0.0.0.0` is all of them.
-    pub address: String,
-}
-
-impl HostPort {
-    /// Whether both cannot be had on one node.
-    pub fn conflicts_with(&self, other: &HostPort) -> bool {
-        let any = |address: &str| address == "0.0.0.0" || address == "::";
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.address == other.address || any(&self.address) || any(&other.address))
-    }
-}
 
 /// What to do when a spread constraint cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,33 +262,6 @@ impl PodInfo {
         // Plain data with string keys: its encoding cannot fail.
         serde_json::to_vec(&all).unwrap_or_default()
     }
-}
-
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| keelson_api::pods::is_sidecar(c));
-    let ports = spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten());
-    ports
-        .filter_map(|port| {
-            let number = port.host_port.filter(|number| *number > 0)?;
-            Some(HostPort {
-                port: number,
-                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
-                address: port
-                    .host_ip
-                    .clone()
-                    .filter(|ip| !ip.is_empty())
-                    .unwrap_or_else(|| "0.0.0.0".into()),
-            })
-        })
-        .collect()
 }
 
 /// The selector, narrowed to pods that agree (or differ) with this one in the given labels. A selector that does not

@@ -61,8 +61,9 @@ impl Filter for NodePorts {
 
 #[cfg(test)]
 mod tests {
+    use keelson_api::pods::HostPort;
+
     use super::*;
-    use crate::model::HostPort;
     use crate::testing::{cluster, cycle, node, pod};
 
     #[test]
