@@ -226,12 +226,12 @@ fn flags_say_the_same_as_a_file_would() {
     assert!(half.configured().is_err());
 }
 
-/// RFC 7515, A.2, A.3 and A.4.
+/// RFC 7515, A.2 and A.3, and a signature that OpenSSL made on P-521.
 #[test]
 fn signatures_of_the_standard_are_verified() {
     let rsa = json!({"kty": "RSA", "e": "AQAB", "n": "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"});
     let ec = json!({"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"});
-    let p521 = json!({"kty": "EC", "crv": "P-521", "x": "AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4XUQWEt4DFgk", "y": "ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2"});
+    let p521 = json!({"kty": "EC", "crv": "P-521", "x": "AYqExFdN7JT53NSwsYwJWiMvKkWXFo_hU7gpgYnsK2MBi6XhPCnZnQ0hsH_LGOMt_Hrnz2ZvPhcQQWmL08eOubTP", "y": "ART8m0QdPWpPjrlA8FSpRO4E5rHCjjMLD1pQ2kW4sGKckPwCjzVSDLgfwz_CQsa9Zmu2zzIowe1Fa2o231Srihtb"});
     let claims =
         "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
     for (jwk, algorithm, header, payload, signature) in [
@@ -254,7 +254,7 @@ fn signatures_of_the_standard_are_verified() {
             Algorithm::Es512,
             "eyJhbGciOiJFUzUxMiJ9",
             "UGF5bG9hZA",
-            "AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn",
+            "ANr9zYfcyntKncbYComo2VbPfnbSWbztAoj_eyc1-A16-_uaCeOFomjtqHiwoTtESfAanyuXyGLujlfekSJZx1euAAZoKRf8oH8UbE5lgiTgLtV1_37nb0sVu7ovlI1W0XxreAIwupXeYsNGrdhwTpKQn_naHu9-n5c6Oju0SZfbrJSr",
         ),
     ] {
         use base64::Engine as _;
