@@ -24,6 +24,7 @@ pub const STORIES: &[Story] = &[
         "pods_reach_each_other_by_address",
         pods_reach_each_other_by_address,
     ),
+    ("a_pod_of_a_runtime_class", a_pod_of_a_runtime_class),
 ];
 
 fn ready(stage: &Stage, pod: &str) -> Result<()> {
@@ -358,4 +359,20 @@ fn pods_reach_each_other_by_address(stage: &Stage) -> Result<()> {
         "no {caller} in {answer}"
     );
     kubectl.run("delete pod server caller --now").map(drop)
+}
+
+fn a_pod_of_a_runtime_class(stage: &Stage) -> Result<()> {
+    let (kubectl, class) = (&stage.kubectl, &stage.namespace);
+    let of_runc = format!(
+        r#"{{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {{"name": "{class}"}},
+            "handler": "runc", "overhead": {{"podFixed": {{"cpu": "10m"}}}}}}"#
+    );
+    kubectl.feed("create -f -", &of_runc)?;
+    let overrides = format!(r#"--overrides={{"apiVersion":"v1","spec":{{"runtimeClassName":"{class}"}}}}"#);
+    kubectl.args(&["run", "classed", &format!("--image={ECHO}"), &overrides])?;
+    ready(stage, "classed")?;
+    let overhead = kubectl.path("get pod classed", "{.spec.overhead.cpu}")?;
+    ensure!(overhead == "10m", "{overhead}");
+    kubectl.run("delete pod classed --now")?;
+    kubectl.run(&format!("delete runtimeclass {class}")).map(drop)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_proto::cri;
 use tokio_util::sync::CancellationToken;
 
@@ -98,18 +99,32 @@ pub async fn sandbox(context: &Context, pod: &Pod, attempt: u32) -> Result<Strin
             .events
             .pod(pod, Level::Warning, "MissingClusterDNS", &text);
     }
-    let handler = pod.spec().runtime_class_name.clone().unwrap_or_default();
-    context
-        .runtime
-        .run_pod_sandbox(config, handler)
-        .await
-        .map_err(|error| {
-            let text = format!("Failed to create pod sandbox: {}", error.message);
-            context
-                .events
-                .pod(pod, Level::Warning, "FailedCreatePodSandBox", &text);
-            text
-        })
+    let made = match runtime_handler(context, pod).await {
+        Ok(handler) => {
+            let sandbox = context.runtime.run_pod_sandbox(config, handler).await;
+            sandbox.map_err(|error| error.message)
+        }
+        Err(error) => Err(error),
+    };
+    made.map_err(|error| {
+        let text = format!("Failed to create pod sandbox: {error}");
+        context
+            .events
+            .pod(pod, Level::Warning, "FailedCreatePodSandBox", &text);
+        text
+    })
+}
+
+/// What the runtime calls the pod's runtime class; nothing for what it runs pods with otherwise.
+async fn runtime_handler(context: &Context, pod: &Pod) -> Result<String, String> {
+    let name = pod.spec().runtime_class_name.as_deref().unwrap_or_default();
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    let class = context.api.client.resource::<RuntimeClass>().get("", name).await;
+    class
+        .map(|class| class.handler)
+        .map_err(|error| error.message().to_owned())
 }
 
 /// Writes a pod's `/etc/hosts`. It exists before any container does: it is mounted as a file.
