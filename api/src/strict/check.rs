@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
@@ -171,13 +173,13 @@ impl<'t> Seed<'_, 't> {
         match (self.expected, self.shape()) {
             (Expected::Type(Type::String), _) | (_, Shape::IntOrString | Shape::Any) => Ok(()),
             (Expected::Type(Type::Bytes), _) => {
-                if text.bytes().any(|b| matches!(b, b'\r' | b'\n')) {
-                    self.state.needs_rewrite = true;
+                if let Some(at) = illegal_base64(text) {
+                    return Err(self.fail(format!("illegal base64 data at input byte {at}")));
                 }
-                match illegal_base64(text) {
-                    Some(at) => Err(self.fail(format!("illegal base64 data at input byte {at}"))),
-                    None => Ok(()),
-                }
+                // All but line breaks and what is left over before padding is spelled one way.
+                let breaks = text.bytes().any(|b| matches!(b, b'\r' | b'\n'));
+                self.state.needs_rewrite |= breaks || (text.ends_with('=') && BASE64.decode(text).is_err());
+                Ok(())
             }
             (_, Shape::Quantity) => match text.trim().parse::<Amount>() {
                 Ok(amount) => {

@@ -1,10 +1,19 @@
 //! Rewrites what the API accepts into the one form that is stored.
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD as BASE64};
 use serde_json::Value;
 
 use crate::quantity::Amount;
 use crate::schema::{Definition, Shape, Type};
 use crate::time;
+
+/// Base64 as Go reads it: bits that are left over before padding may be anything.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// Brings an object of this type into its canonical spelling.
 pub(super) fn object(definition: &'static Definition, value: &mut Value) {
@@ -57,6 +66,9 @@ fn of_type(ty: &Type, value: &mut Value) {
         Type::Bytes => {
             if let Value::String(text) = value {
                 text.retain(|c| !matches!(c, '\r' | '\n'));
+                if let Ok(bytes) = LENIENT.decode(&*text) {
+                    *text = BASE64.encode(bytes);
+                }
             }
         }
         _ => {}

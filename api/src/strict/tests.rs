@@ -76,12 +76,19 @@ fn rewrites_only_what_is_spelled_differently() {
     assert_eq!(value["spec"]["overhead"]["cpu"], "500m");
     assert_eq!(value["spec"]["overhead"]["memory"], "1Mi");
     assert_eq!(value["spec"]["containers"][0]["args"][0], "");
-    let secret = check(
-        schema::by_kind("", "v1", "Secret").expect("secrets"),
-        b"{\"data\":{\"a\":\"aGV\\nsbG8=\"}}",
-    )
-    .expect("base64");
-    assert_eq!(&*secret.json, br#"{"data":{"a":"aGVsbG8="}}"#);
+    for (given, stored) in [
+        ("aGV\\nsbG8=", "aGVsbG8="),
+        ("aGVsbG9=", "aGVsbG8="),
+        ("ZZ==", "ZQ=="),
+    ] {
+        let body = format!(r#"{{"data":{{"a":"{given}"}}}}"#);
+        let secret = check(
+            schema::by_kind("", "v1", "Secret").expect("secrets"),
+            body.as_bytes(),
+        );
+        let stored = format!(r#"{{"data":{{"a":"{stored}"}}}}"#);
+        assert_eq!(&*secret.expect("base64").json, stored.as_bytes());
+    }
     let plain = pod(r#"{"spec":{"overhead":{"cpu":"500m"},"nodeName":null}}"#).expect("well typed");
     assert!(matches!(plain.json, Cow::Borrowed(_)) && plain.complaints.is_empty());
 }
