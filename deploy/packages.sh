@@ -3,7 +3,7 @@
 
 BUILD_PACKAGES=(gcc libc6-dev)
 NODE_PACKAGES=(containerd runc containernetworking-plugins nftables iptables iproute2 conntrack busybox-static curl ca-certificates)
-TEST_PACKAGES=(etcd-client protobuf-compiler libprotobuf-dev jq systemd util-linux procps faketime docker-registry python3-kubernetes python3-venv golang-go)
+TEST_PACKAGES=(etcd-client etcd-server protobuf-compiler libprotobuf-dev jq systemd util-linux procps faketime docker-registry python3-kubernetes python3-venv golang-go)
 
 # install_packages NAME...: installs those that are missing; says what it does.
 install_packages() {
