@@ -281,3 +281,80 @@ fn a_condition_need_not_say_since_when() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_patch_of_the_metadata_alone_is_as_any_other() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let patches = [
+        json!({"annotations": {"a": "1", "b": null}, "labels": {"l": "m"}}),
+        json!({"annotations": null, "finalizers": ["example.com/f"]}),
+        json!({"labels": {"l": null}, "unknown": 1}),
+        json!({"labels": {"not a label": "x"}}),
+        json!({"labels": {"l": 1}}),
+        json!({"resourceVersion": "1"}),
+        json!({"name": "other"}),
+        json!({"uid": "other", "generation": 7, "creationTimestamp": null}),
+    ];
+    for media_type in ["merge-patch", "strategic-merge-patch"] {
+        let mut answers = Vec::new();
+        // What a patch says of the spec besides changes nothing.
+        for beside in [json!({}), json!({"spec": {}})] {
+            let template = json!({"metadata": {"labels": {"x": "y"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+            let deployment = json!({"metadata": {"name": "d", "annotations": {"b": "2"}},
+                "spec": {"selector": {"matchLabels": {"x": "y"}}, "template": template}});
+            let made = plane.admin("POST", deployments, Some(&deployment.to_string()))?;
+            ensure!(made.code == 201, "{made:?}");
+            let path = format!("{deployments}/d");
+            let patched = |patch: &Value| {
+                let mut args = plane.certificate("admin");
+                let media_type = format!("Content-Type: application/{media_type}+json");
+                args.extend([
+                    "-H".to_owned(),
+                    media_type,
+                    "--data-binary".to_owned(),
+                    patch.to_string(),
+                ]);
+                plane.curl("PATCH", &path, None, &args)
+            };
+            for metadata in &patches {
+                let mut patch = beside.clone();
+                patch["metadata"] = metadata.clone();
+                let answer = patched(&patch)?;
+                let mut body: Value = serde_json::from_str(&answer.body)?;
+                if let Some(metadata) = body["metadata"].as_object_mut() {
+                    for own in ["uid", "resourceVersion", "creationTimestamp"] {
+                        metadata.remove(own);
+                    }
+                    for entry in metadata
+                        .get_mut("managedFields")
+                        .and_then(Value::as_array_mut)
+                        .into_iter()
+                        .flatten()
+                    {
+                        entry["time"].take();
+                    }
+                }
+                let warned = answer.headers.to_lowercase().contains("\nwarning:");
+                answers.push((answer.code, warned, body.to_string()));
+            }
+            patched(&json!({"metadata": {"finalizers": null}}))?;
+            let gone = plane.admin("DELETE", &path, None)?;
+            ensure!(gone.code == 200, "{gone:?}");
+        }
+        let (alone, beside) = answers.split_at(patches.len());
+        for (i, (alone, beside)) in alone.iter().zip(beside).enumerate() {
+            // Uids differ, of which one refusal speaks.
+            let alike = if alone.0 == 200 {
+                alone == beside
+            } else {
+                alone.0 == beside.0
+            };
+            ensure!(alike, "{}: {alone:?}\n{beside:?}", patches[i]);
+        }
+        let codes: Vec<u16> = alone.iter().map(|(code, ..)| *code).collect();
+        ensure!(codes == [200, 200, 200, 422, 400, 409, 400, 409], "{codes:?}");
+        ensure!(alone[2].1 && !alone[1].1, "{:?}", alone[2]);
+    }
+    Ok(())
+}
