@@ -215,6 +215,55 @@ impl Events {
     }
 }
 
+/// An HTTP/1.1 connection that is written to piece by piece.
+pub struct Line(TlsStream<TcpStream>);
+
+impl Line {
+    /// Connects with the certificate issued under that name.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn connect(plane: &ControlPlane, name: &str) -> Result<Self> {
+        Ok(Self(tls(plane, name, b"http/1.1").await?))
+    }
+
+    /// Sends these bytes.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).await?;
+        Ok(self.0.flush().await?)
+    }
+
+    /// The head of the next answer.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn head(&mut self) -> Result<String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tokio::time::timeout(PATIENCE, self.0.read_u8()).await??);
+        }
+        Ok(String::from_utf8(head)?)
+    }
+
+    /// The next answer, which says how long it is: its head and its body.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn answer(&mut self) -> Result<(String, String)> {
+        let head = self.head().await?.to_ascii_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .with_context(|| head.clone())?;
+        let mut body = vec![0; length.parse()?];
+        tokio::time::timeout(PATIENCE, self.0.read_exact(&mut body)).await??;
+        Ok((head, String::from_utf8(body)?))
+    }
+}
+
 /// A watch over WebSocket.
 pub struct Socket {
     stream: TlsStream<TcpStream>,
@@ -228,18 +277,14 @@ impl Socket {
     /// # Errors
     /// When there is no answer.
     pub async fn open(plane: &ControlPlane, name: &str, path: &str, headers: &str) -> Result<Self> {
-        let mut stream = tls(plane, name, b"http/1.1").await?;
+        let mut line = Line::connect(plane, name).await?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
-        stream.write_all(request.as_bytes()).await?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await??);
-        }
-        let head = String::from_utf8(head)?;
-        Ok(Self { stream, head })
+        line.send(request.as_bytes()).await?;
+        let head = line.head().await?;
+        Ok(Self { stream: line.0, head })
     }
 
     /// The next message: the first byte of its frame, and what it says.
