@@ -19,7 +19,7 @@ pub mod validation;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use keelson_api::field::Errors;
 use keelson_api::pods::qos_class;
@@ -308,9 +308,11 @@ fn take_resources(spec: &mut PodSpec, wanted: PodSpec) {
         ),
     ];
     for (kept, wanted) in lists {
-        let names =
-            |containers: &[Container]| containers.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
-        if names(&*kept) != names(&wanted) {
+        let same_names = kept
+            .iter()
+            .map(|one| &one.name)
+            .eq(wanted.iter().map(|one| &one.name));
+        if !same_names {
             // Validation refuses that.
             *kept = wanted;
             continue;

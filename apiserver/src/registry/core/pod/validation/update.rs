@@ -258,17 +258,14 @@ fn same_containers(errors: &mut Errors, at: &Loc<'_>, (new, old): (&[Container],
         errors.push(at.forbidden("containers may not be added or removed on resize"));
         return;
     }
-    for (i, _) in new
-        .iter()
-        .zip(old)
-        .enumerate()
-        .filter(|(_, (new, old))| new.name != old.name)
-    {
-        let name = at.index(i);
-        errors.push(
-            name.child("name")
-                .forbidden("containers may not be renamed or reordered on resize"),
-        );
+    for (i, (new, old)) in new.iter().zip(old).enumerate() {
+        if new.name != old.name {
+            let name = at.index(i);
+            errors.push(
+                name.child("name")
+                    .forbidden("containers may not be renamed or reordered on resize"),
+            );
+        }
     }
 }
 
@@ -279,7 +276,6 @@ pub fn resize(new: &Pod, old: &Pod) -> Errors {
         return errors;
     };
     let at = Loc::new("spec");
-    let init = |spec: &PodSpec| spec.init_containers.clone().unwrap_or_default();
     same_containers(
         &mut errors,
         &at.child("containers"),
@@ -288,7 +284,10 @@ pub fn resize(new: &Pod, old: &Pod) -> Errors {
     same_containers(
         &mut errors,
         &at.child("initContainers"),
-        (&init(new_spec), &init(old_spec)),
+        (
+            new_spec.init_containers.as_deref().unwrap_or_default(),
+            old_spec.init_containers.as_deref().unwrap_or_default(),
+        ),
     );
     if !errors.is_empty() {
         return errors;
