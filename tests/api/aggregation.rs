@@ -1,10 +1,8 @@
 //! An API server behind another: the group version of a second kube-apiserver, registered with a Service and an APIService,
 //! is used through the first as if it were its own.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use keelson_tests::authority::Authority;
+use anyhow::{Result, ensure};
+use keelson_tests::aggregation::{PATIENCE, available, register, second_server};
 use keelson_tests::control_plane::ControlPlane;
 use keelson_tests::kubectl::{Kubectl, versions};
 use keelson_tests::process::eventually;
@@ -15,41 +13,7 @@ const GROUP: &str = "stable.example.com";
 const PATH: &str = "/apis/stable.example.com/v1";
 const WIDGETS: &str = "/apis/stable.example.com/v1/namespaces/default/widgets";
 const TYPE: &str = "com.example.stable.v1.Widget";
-const REGISTRATION: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1.stable.example.com";
-/// A server is asked again after half a minute, on a machine that has much to do.
-const PATIENCE: Duration = Duration::from_secs(90);
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-
-/// The second server, and the first with a certificate that the second believes.
-fn up() -> Result<(ControlPlane, ControlPlane)> {
-    let mut shown = Vec::new();
-    let inner = ControlPlane::up(|directory, _| {
-        let front = Authority::new(directory, "front")?;
-        let (certificate, key) = front.issue("front-proxy", &[])?;
-        shown = vec![
-            format!("--proxy-client-cert-file={}", certificate.display()),
-            format!("--proxy-client-key-file={}", key.display()),
-        ];
-        Ok(vec![
-            format!("--requestheader-client-ca-file={}", front.certificate.display()),
-            "--requestheader-allowed-names=front-proxy".to_owned(),
-        ])
-    })?;
-    let outer = ControlPlane::up(|_, _| Ok(shown))?;
-    Ok((inner, outer))
-}
-
-fn create(plane: &ControlPlane, path: &str, object: &Value) -> Result<()> {
-    let answer = plane.admin("POST", path, Some(&object.to_string()))?;
-    ensure!(answer.code == 201, "{answer:?}");
-    Ok(())
-}
-
-fn get(plane: &ControlPlane, path: &str) -> Result<Value> {
-    let answer = plane.admin("GET", path, None)?;
-    ensure!(answer.code == 200, "{answer:?}");
-    serde_json::from_str(&answer.body).context(answer.body)
-}
 
 fn definition() -> Value {
     let spec = json!({"type": "object", "description": "What a widget is to be.", "properties": {
@@ -65,13 +29,6 @@ fn definition() -> Value {
 fn widget(name: &str, size: u32) -> String {
     json!({"apiVersion": format!("{GROUP}/v1"), "kind": "Widget", "metadata": {"name": name}, "spec": {"size": size}})
         .to_string()
-}
-
-fn available(plane: &ControlPlane) -> Result<Value> {
-    let service = get(plane, REGISTRATION)?;
-    let condition = &service["status"]["conditions"][0];
-    ensure!(condition["type"] == "Available", "{service}");
-    Ok(condition.clone())
 }
 
 fn with_kubectl(kubectl: &Kubectl, name: &str) -> Result<()> {
@@ -93,36 +50,13 @@ fn with_kubectl(kubectl: &Kubectl, name: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_apiserver_is_used_through_the_first() -> Result<()> {
-    let (inner, outer) = up()?;
-    create(
-        &inner,
+    let (inner, shown) = second_server()?;
+    let outer = ControlPlane::up(|_, _| Ok(shown))?;
+    inner.create(
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
         &definition(),
     )?;
-    eventually("the second server's group version", PATIENCE, || {
-        get(&inner, PATH).map(drop)
-    })?;
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "inner"},
-        "spec": {"type": "ExternalName", "externalName": "localhost"}});
-    create(&outer, "/api/v1/namespaces/default/services", &service)?;
-    let registration = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
-        "metadata": {"name": format!("v1.{GROUP}")},
-        "spec": {"group": GROUP, "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 15,
-            "insecureSkipTLSVerify": true,
-            "service": {"namespace": "default", "name": "inner", "port": inner.port}}});
-    create(
-        &outer,
-        "/apis/apiregistration.k8s.io/v1/apiservices",
-        &registration,
-    )?;
-    eventually("the second server is available", PATIENCE, || {
-        let condition = available(&outer)?;
-        ensure!(
-            condition["reason"] == "Passed" && condition["message"] == "all checks passed",
-            "{condition}"
-        );
-        Ok(())
-    })?;
+    register(&outer, &inner, GROUP)?;
 
     let config = outer.path("admin.kubeconfig");
     std::fs::write(&config, outer.kubeconfig("admin"))?;
@@ -132,7 +66,7 @@ async fn a_second_apiserver_is_used_through_the_first() -> Result<()> {
     }
 
     // What it serves is part of the documents in both encodings.
-    let document = get(&outer, "/openapi/v2")?;
+    let document = outer.read("/openapi/v2")?;
     ensure!(document["definitions"][TYPE]["type"] == "object");
     let mut args = outer.certificate("admin");
     args.extend(["-H".to_owned(), format!("Accept: {PROTOBUF}")]);
@@ -158,7 +92,7 @@ async fn a_second_apiserver_is_used_through_the_first() -> Result<()> {
     let port = inner.port;
     drop(inner);
     eventually("the second server is gone", PATIENCE, || {
-        let condition = available(&outer)?;
+        let condition = available(&outer, GROUP)?;
         let wanted = format!("failing or missing response from https://localhost:{port}{PATH}: ");
         ensure!(
             condition["status"] == "False"

@@ -19,9 +19,15 @@ pub struct Plane {
 impl Plane {
     /// A store, an apiserver and these controllers.
     pub fn start(controllers: &str) -> Result<Self> {
+        Self::start_with(controllers, Vec::new())
+    }
+
+    /// The same, the apiserver with these flags.
+    pub fn start_with(controllers: &str, mut flags: Vec<String>) -> Result<Self> {
+        flags.push("--advertise-address=192.0.2.1".to_owned());
         let servers = ControlPlane::up(|_, authority| {
             authority.issue("system:kube-controller-manager", &[])?;
-            Ok(vec!["--advertise-address=192.0.2.1".to_owned()])
+            Ok(flags)
         })?;
         let controllers = servers.daemon(
             "kube-controller-manager",
@@ -36,6 +42,11 @@ impl Plane {
             _controllers: controllers,
             servers,
         })
+    }
+
+    /// The store and the apiserver.
+    pub const fn servers(&self) -> &ControlPlane {
+        &self.servers
     }
 
     /// What a request gives; the code has to be this one. A change is a merge patch.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use keelson_tests::aggregation::{REGISTRATIONS, register, second_server};
 use keelson_tests::process::eventually;
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use crate::plane::{Plane, SOON};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const BOXES: &str = "/apis/example.com/v1/namespaces/default/boxes";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const REGISTRATIONS: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 /// Until the collector follows a definition.
 const SETTLED: Duration = Duration::from_secs(6);
 
@@ -154,11 +154,27 @@ fn a_namespace_loses_its_pods_before_what_they_use() -> Result<()> {
     })
 }
 
+/// A definition of boxes in these versions.
+fn boxes(versions: &[&str]) -> Value {
+    let version = |name: &&str| json!({"name": name, "served": true, "storage": *name == "v1", "schema": {"openAPIV3Schema": {"type": "object"}}});
+    json!({"metadata": {"name": "boxes.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "boxes", "kind": "Box"}, "versions": versions.iter().map(version).collect::<Vec<_>>()}})
+}
+
+/// Whoever is owned by an object says so.
+fn owned_by(kind: &str, owner: &Value) -> Value {
+    let api_version = if kind == "Box" { "example.com/v1" } else { "v1" };
+    json!([{"apiVersion": api_version, "kind": kind, "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}])
+}
+
+fn a_box(name: &str) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "Box", "metadata": {"name": name}})
+}
+
 /// A box, and a map it owns.
 fn box_and_map(plane: &Plane, name: &str) -> Result<()> {
-    let object = json!({"apiVersion": "example.com/v1", "kind": "Box", "metadata": {"name": name}});
-    let owner = plane.call("POST", BOXES, &object, 201)?;
-    let owners = json!([{"apiVersion": "example.com/v1", "kind": "Box", "name": name, "uid": owner["metadata"]["uid"]}]);
+    let owner = plane.call("POST", BOXES, &a_box(name), 201)?;
+    let owners = owned_by("Box", &owner);
     let map = json!({"metadata": {"name": name, "ownerReferences": owners}});
     plane.call("POST", MAPS, &map, 201).map(drop)
 }
@@ -166,10 +182,7 @@ fn box_and_map(plane: &Plane, name: &str) -> Result<()> {
 #[test]
 fn dependents_stay_while_their_owners_are_served_in_another_version() -> Result<()> {
     let plane = Plane::start("garbage-collector-controller")?;
-    let version = |name: &str| json!({"name": name, "served": true, "storage": name == "v1", "schema": {"openAPIV3Schema": {"type": "object"}}});
-    let definition = json!({"metadata": {"name": "boxes.example.com"}, "spec": {"group": "example.com",
-        "scope": "Namespaced", "names": {"plural": "boxes", "kind": "Box"}, "versions": [version("v1")]}});
-    plane.call("POST", DEFINITIONS, &definition, 201)?;
+    plane.call("POST", DEFINITIONS, &boxes(&["v1"]), 201)?;
     eventually("boxes are served", SOON, || plane.get(BOXES).map(drop))?;
     for name in ["first", "second"] {
         box_and_map(&plane, name)?;
@@ -178,7 +191,7 @@ fn dependents_stay_while_their_owners_are_served_in_another_version() -> Result<
     gone(&plane, "first")?;
 
     // From now on the collector prefers the other version.
-    let more = json!({"spec": {"versions": [version("v1"), version("v2")]}});
+    let more = json!({"spec": boxes(&["v1", "v2"])["spec"]});
     plane.call("PATCH", &format!("{DEFINITIONS}/boxes.example.com"), &more, 200)?;
     std::thread::sleep(SETTLED);
     plane.get(&format!("{MAPS}/second"))?;
@@ -233,4 +246,58 @@ fn a_namespace_stays_while_nobody_can_say_what_is_in_it() -> Result<()> {
     eventually("the namespace is gone", SOON, || {
         plane.call("GET", inside, &Value::Null, 404).map(drop)
     })
+}
+
+#[test]
+fn what_other_servers_have_goes_as_well() -> Result<()> {
+    let (second, shown) = second_server()?;
+    let plane = Plane::start_with("garbage-collector-controller,namespace-controller", shown)?;
+    second.create(DEFINITIONS, &boxes(&["v1"]))?;
+    let namespace = json!({"metadata": {"name": "full"}});
+    for servers in [&second, plane.servers()] {
+        servers.create("/api/v1/namespaces", &namespace)?;
+    }
+    register(plane.servers(), &second, "example.com")?;
+
+    // Owners there, dependents here, and the other way round.
+    box_and_map(&plane, "owner")?;
+    plane.call("DELETE", &format!("{BOXES}/owner"), &Value::Null, 200)?;
+    gone(&plane, "owner")?;
+    let owner = plane.call("POST", MAPS, &json!({"metadata": {"name": "owner"}}), 201)?;
+    let mut dependent = a_box("dependent");
+    dependent["metadata"]["ownerReferences"] = owned_by("ConfigMap", &owner);
+    plane.call("POST", BOXES, &dependent, 201)?;
+    delete(&plane, "owner", "Background")?;
+    eventually("the box is gone", SOON, || {
+        plane
+            .call("GET", &format!("{BOXES}/dependent"), &Value::Null, 404)
+            .map(drop)
+    })?;
+
+    // A namespace with all that is in it.
+    let inside = "/apis/example.com/v1/namespaces/full/boxes";
+    let held = json!({"apiVersion": "example.com/v1", "kind": "Box",
+        "metadata": {"name": "held", "finalizers": ["example.com/stay"]}});
+    for object in [a_box("free"), held] {
+        plane.call("POST", inside, &object, 201)?;
+    }
+    plane.call("DELETE", "/api/v1/namespaces/full", &Value::Null, 200)?;
+    eventually("the namespace says what is left", SOON, || {
+        let namespace = plane.get("/api/v1/namespaces/full")?;
+        let mut conditions = namespace["status"]["conditions"].as_array().into_iter().flatten();
+        let told = conditions.find(|condition| condition["type"] == "NamespaceContentRemaining");
+        let wanted = "Some resources are remaining: boxes.example.com has 1 resource instances";
+        ensure!(told.is_some_and(|told| told["message"] == wanted), "{namespace}");
+        Ok(())
+    })?;
+    let free = json!({"metadata": {"finalizers": null}});
+    plane.call("PATCH", &format!("{inside}/held"), &free, 200)?;
+    eventually("the namespace is gone", SOON, || {
+        plane
+            .call("GET", "/api/v1/namespaces/full", &Value::Null, 404)
+            .map(drop)
+    })?;
+    let left = second.read(inside)?;
+    ensure!(left["items"] == json!([]), "{left}");
+    Ok(())
 }

@@ -121,6 +121,16 @@ impl ControlPlane {
         serde_json::from_str(&answer.body).context(answer.body)
     }
 
+    /// Creates an object as the administrator.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn create(&self, path: &str, object: &Value) -> Result<Value> {
+        let answer = self.admin("POST", path, Some(&object.to_string()))?;
+        ensure!(answer.code == 201, "{answer:?}");
+        serde_json::from_str(&answer.body).context(answer.body)
+    }
+
     /// Where the control plane's files are.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

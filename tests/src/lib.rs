@@ -1,6 +1,7 @@
 //! The harness of the end-to-end tests: a whole cluster of real binaries in namespaces of its own.
 //!
 //! - [`isolation`]: a fresh network, mount and process namespace, so that nothing a test starts outlives it
+//! - [`aggregation`]: an API server behind another
 //! - [`authority`]: certificates made on the spot
 //! - [`daemons`]: daemons started one by one
 //! - [`control_plane`]: a store and an apiserver on loopback, and requests to it
@@ -13,6 +14,7 @@
 //! - [`webhooks`]: a webhook of the test's own
 #![forbid(unsafe_code)]
 
+pub mod aggregation;
 pub mod authority;
 pub mod clock;
 pub mod cluster;

@@ -15,6 +15,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Body;
 use crate::http::arriving::Arriving;
@@ -155,31 +156,68 @@ pub async fn forward(
     Ok(switched)
 }
 
-/// Asks a backend something that is no client's request; the whole answer.
+/// An answer whose body is still to come. The connection ends with it.
+pub struct Answering {
+    response: Response<Incoming>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Answering {
+    /// HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// The body as it comes.
+    pub fn body(&mut self) -> &mut Incoming {
+        self.response.body_mut()
+    }
+
+    /// All of the body.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub async fn whole(self) -> Result<Bytes, String> {
+        let body = Limited::new(self.response.into_body(), ANSWER_MAX)
+            .collect()
+            .await;
+        Ok(body.map_err(|error| error.to_string())?.to_bytes())
+    }
+}
+
+/// Asks a backend something that is no client's request.
 ///
 /// # Errors
 /// What went wrong, in words.
-pub async fn fetch(backend: &Backend, request: Request<Bytes>) -> Result<(StatusCode, Bytes), String> {
+pub async fn begin(backend: &Backend, mut request: Request<Bytes>) -> Result<Answering, String> {
     let stream = backend.connect().await.map_err(|error| error.to_string())?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
-    let connection = tokio::spawn(connection);
-    let answered = async {
-        let mut request = request.map(Full::new);
-        let host = HeaderValue::from_str(&backend.authority()).map_err(|error| error.to_string())?;
-        request.headers_mut().insert(HOST, host);
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| error.to_string())?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
-    }
-    .await;
-    connection.abort();
-    answered
+    let connection = AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to a backend");
+        }
+    }));
+    let host = HeaderValue::from_str(&backend.authority()).map_err(|error| error.to_string())?;
+    request.headers_mut().insert(HOST, host);
+    let response = sender
+        .send_request(request.map(Full::new))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(Answering {
+        response,
+        _connection: connection,
+    })
+}
+
+/// The same; the whole answer.
+///
+/// # Errors
+/// What went wrong, in words.
+pub async fn fetch(backend: &Backend, request: Request<Bytes>) -> Result<(StatusCode, Bytes), String> {
+    let answering = begin(backend, request).await?;
+    Ok((answering.status(), answering.whole().await?))
 }
 
 async fn tunnel(client: hyper::upgrade::OnUpgrade, backend: hyper::upgrade::OnUpgrade) {

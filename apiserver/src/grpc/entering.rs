@@ -31,18 +31,17 @@ pub(super) enum WhenFull {
     ComeAgain,
 }
 
-/// A call taken apart, authorized, and counted.
-pub(super) struct Entered {
+/// A call that has its seats, is allowed, and is counted.
+pub(super) struct Admitted {
     pub(super) server: Arc<Server>,
-    pub(super) served: Served,
-    user: User,
+    pub(super) user: User,
     pub(super) target: proto::Target,
     place: Place,
     _running: Option<Running>,
     audit: Option<Arc<Record>>,
 }
 
-impl Entered {
+impl Admitted {
     /// Serves the call, and has whoever records it know what came of it.
     pub(super) async fn noted<T>(&self, serving: impl Future<Output = ApiResult<T>>) -> ApiResult<T> {
         let Some(record) = &self.audit else {
@@ -62,28 +61,48 @@ impl Entered {
         }
     }
 
-    pub(super) fn call(&self) -> Call<'_> {
-        let target = &self.target;
-        Call::new(
-            &self.server,
-            &self.served,
-            &self.user,
-            &target.namespace,
-            &target.name,
-            &target.subresource,
-        )
+    /// What the call is answered with.
+    pub(super) fn gives(&self, code: u16, json: &Bytes) {
+        if let Some(record) = &self.audit {
+            record.answered(code);
+            record.response_body(json);
+        }
+    }
+
+    /// Somebody else may have its seats.
+    pub(super) fn give_up_seats(&mut self) {
+        self.place = Place::free();
     }
 
     /// Keeps its place until what it answers is sent.
     pub(super) fn sending(&mut self) -> Sending {
         std::mem::replace(&mut self.place, Place::free()).while_sending()
     }
+}
+
+/// A call about what this server serves.
+pub(super) struct Entered {
+    pub(super) admitted: Admitted,
+    pub(super) served: Served,
+}
+
+impl Entered {
+    pub(super) fn call(&self) -> Call<'_> {
+        let Admitted {
+            server, user, target, ..
+        } = &self.admitted;
+        Call::new(
+            server,
+            &self.served,
+            user,
+            &target.namespace,
+            &target.name,
+            &target.subresource,
+        )
+    }
 
     pub(super) fn object(&self, outcome: Outcome) -> proto::Object {
-        if let Some(record) = &self.audit {
-            record.answered(outcome.code);
-            record.response_body(&outcome.json);
-        }
+        self.admitted.gives(outcome.code, &outcome.json);
         let json = if outcome.own_kind {
             present(&self.served, outcome.json)
         } else {
@@ -93,7 +112,7 @@ impl Entered {
     }
 
     pub(super) fn subresource(&self) -> ApiResult<Option<SubresourceForm>> {
-        match self.target.subresource.as_str() {
+        match self.admitted.target.subresource.as_str() {
             "" => Ok(None),
             name => match self.served.info().subresource(name).map(|s| s.form) {
                 None | Some(SubresourceForm::Connect) => Err(ApiError::no_such_resource()),
@@ -122,8 +141,41 @@ impl Door {
         target: Option<proto::Target>,
         verb: Verb,
         pool: Pool,
-        (selectors, limit): (Selectors<'_>, usize),
+        selecting: (Selectors<'_>, usize),
     ) -> ApiResult<Entered> {
+        let admitted = self.admit(user, target, verb, pool, selecting).await?;
+        let target = &admitted.target;
+        let served = self
+            .server
+            .find(&target.group, &target.version, &target.resource)
+            .await?
+            .into_owned();
+        let info = served.info();
+        if !info.namespaced() && !target.namespace.is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "{} do not live in namespaces",
+                info.plural
+            )));
+        }
+        let in_all = target.namespace.is_empty() && (verb == Verb::Create || !target.name.is_empty());
+        if info.namespaced() && in_all {
+            return Err(ApiError::bad_request(format!(
+                "{} live in namespaces: name one",
+                info.plural
+            )));
+        }
+        Ok(Entered { admitted, served })
+    }
+
+    /// Gives a call its seats and asks whether it is allowed.
+    pub(super) async fn admit(
+        &self,
+        user: &User,
+        target: Option<proto::Target>,
+        verb: Verb,
+        pool: Pool,
+        (selectors, limit): (Selectors<'_>, usize),
+    ) -> ApiResult<Admitted> {
         let target = target.ok_or_else(|| ApiError::bad_request("the request names no target"))?;
         let attributes = Attributes::resource(
             verb.as_str(),
@@ -151,29 +203,9 @@ impl Door {
             record.failed(error.code(), error.to_json().into());
         }
         checked?;
-        let served = self
-            .server
-            .find(&target.group, &target.version, &target.resource)
-            .await?
-            .into_owned();
-        let info = served.info();
-        if !info.namespaced() && !target.namespace.is_empty() {
-            return Err(ApiError::bad_request(format!(
-                "{} do not live in namespaces",
-                info.plural
-            )));
-        }
-        let in_all = target.namespace.is_empty() && (verb == Verb::Create || !target.name.is_empty());
-        if info.namespaced() && in_all {
-            return Err(ApiError::bad_request(format!(
-                "{} live in namespaces: name one",
-                info.plural
-            )));
-        }
         let running = self.server.metrics.enter(pool);
-        Ok(Entered {
+        Ok(Admitted {
             server: self.server.clone(),
-            served,
             user: user.clone(),
             target,
             place,

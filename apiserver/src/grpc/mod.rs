@@ -6,9 +6,11 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`entering`] | takes a call apart, gives it its seats, authorizes it |
+//! | [`carried`] | calls about what other servers serve |
 //! | [`writes`] | writes, one by one or as items of a batch |
 //! | [`watching`] | the stream of a watch |
 
+mod carried;
 mod entering;
 mod watching;
 pub mod writes;
@@ -34,11 +36,12 @@ use crate::handlers::options::{ListOptions, parse_delete_options};
 use crate::http::answer::Body;
 use crate::http::arriving::Arriving;
 use crate::http::resources::present;
+use crate::registry::catalog::Served;
 use crate::registry::info::{SubresourceForm, Verb};
 use crate::state::Server;
 use crate::storage::delivery::Delivery;
 use crate::table;
-use entering::{Entered, WhenFull};
+use entering::WhenFull;
 use watching::WatchState;
 
 /// Messages may be this large: a list of a large namespace comes in chunks, a batch does not.
@@ -113,15 +116,54 @@ fn metadata_only(view: i32) -> bool {
     view == proto::View::Metadata as i32
 }
 
-fn viewed(entered: &Entered, json: Bytes, view: i32) -> ApiResult<Bytes> {
+fn viewed(served: &Served, json: Bytes, view: i32) -> ApiResult<Bytes> {
     if metadata_only(view) {
         table::partial(&json)
     } else {
-        Ok(present(&entered.served, json))
+        Ok(present(served, json))
     }
 }
 
+fn answered<T>(result: ApiResult<T>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|error| status(&error))
+}
+
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A list in messages, of which the last says what `end` does. What is kept is kept until it is sent.
+fn chunks(
+    items: impl Iterator<Item = ApiResult<Bytes>> + Send + 'static,
+    end: proto::ListChunk,
+    kept: impl Send + 'static,
+) -> Streamed<proto::ListChunk> {
+    let (mut items, mut end) = (items.peekable(), Some((end, kept)));
+    let next = move || {
+        end.as_ref()?;
+        let (mut chunk, mut size) = (Vec::new(), 0);
+        while size < CHUNK {
+            match items.next() {
+                Some(Ok(json)) => {
+                    size += json.len();
+                    chunk.push(json);
+                }
+                Some(Err(error)) => {
+                    end = None;
+                    return Some(Err(status(&error)));
+                }
+                None => break,
+            }
+        }
+        let last = match items.peek() {
+            None => end.take().map(|(last, _)| last),
+            Some(_) => None,
+        };
+        Some(Ok(proto::ListChunk {
+            items: chunk,
+            ..last.unwrap_or_default()
+        }))
+    };
+    Box::pin(futures::stream::iter(std::iter::from_fn(next)))
+}
 
 #[tonic::async_trait]
 impl Resources for Door {
@@ -131,6 +173,9 @@ impl Resources for Door {
     async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::Object>, Status> {
         let user = caller(&request)?;
         let request = request.into_inner();
+        if let Some(remote) = self.elsewhere(request.target.as_ref()) {
+            return answered(self.get_elsewhere((&user, remote), request).await);
+        }
         let run = async {
             let entered = self
                 .enter(&user, request.target, Verb::Get, Pool::Reading)
@@ -138,25 +183,28 @@ impl Resources for Door {
             let call = entered.call();
             if entered.subresource()? == Some(SubresourceForm::Handler) {
                 let outcome = entered
+                    .admitted
                     .noted(handlers::subresource::serve(&call, Verb::Get, &[], &[]))
                     .await?;
                 return Ok(entered.object(outcome));
             }
             let outcome = entered
+                .admitted
                 .noted(handlers::get::get(&call, &request.resource_version))
                 .await?;
             Ok(proto::Object {
-                json: viewed(&entered, outcome.json, request.view)?,
+                json: viewed(&entered.served, outcome.json, request.view)?,
             })
         };
-        run.await
-            .map(Response::new)
-            .map_err(|error: ApiError| status(&error))
+        answered(run.await)
     }
 
     async fn list(&self, request: Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         let user = caller(&request)?;
         let request = request.into_inner();
+        if let Some(remote) = self.elsewhere(request.target.as_ref()) {
+            return answered(self.list_elsewhere((&user, remote), request).await);
+        }
         let run = async {
             let selectors = Selectors {
                 label: &request.label_selector,
@@ -181,46 +229,26 @@ impl Resources for Door {
                 ..ListOptions::default()
             };
             let answer = entered
+                .admitted
                 .noted(handlers::list::list(&entered.call(), &options))
                 .await?;
             Ok((entered, answer))
         };
         let (mut entered, answer) = run.await.map_err(|error: ApiError| status(&error))?;
-        let sending = entered.sending();
+        let sending = entered.admitted.sending();
         let view = request.view;
-        let revision = answer.revision.to_string();
-        let end = (
-            answer.continue_token.unwrap_or_default(),
-            answer.remaining.unwrap_or_default(),
-        );
-        let state = (
-            (entered, sending),
-            answer.items.into_iter().peekable(),
-            Some((revision, end)),
-        );
-        let stream = futures::stream::unfold(state, move |(entered, mut items, mut end)| async move {
-            end.as_ref()?;
-            let (mut chunk, mut size) = (proto::ListChunk::default(), 0);
-            while size < CHUNK {
-                let Some(entry) = items.next() else { break };
-                match viewed(&entered.0, entry.object(), view) {
-                    Ok(json) => {
-                        size += json.len();
-                        chunk.items.push(json);
-                    }
-                    Err(error) => return Some((Err(status(&error)), (entered, items, None))),
-                }
-            }
-            if items.peek().is_none()
-                && let Some((revision, (token, remaining))) = end.take()
-            {
-                chunk.resource_version = revision;
-                chunk.r#continue = token;
-                chunk.remaining_item_count = remaining;
-            }
-            Some((Ok(chunk), (entered, items, end)))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let end = proto::ListChunk {
+            items: Vec::new(),
+            resource_version: answer.revision.to_string(),
+            r#continue: answer.continue_token.unwrap_or_default(),
+            remaining_item_count: answer.remaining.unwrap_or_default(),
+        };
+        let served = entered.served.clone();
+        let items = answer
+            .items
+            .into_iter()
+            .map(move |entry| viewed(&served, entry.object(), view));
+        Ok(Response::new(chunks(items, end, (entered, sending))))
     }
 
     async fn watch(
@@ -229,6 +257,9 @@ impl Resources for Door {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let user = caller(&request)?;
         let request = request.into_inner();
+        if let Some(remote) = self.elsewhere(request.target.as_ref()) {
+            return answered(self.watch_elsewhere((&user, remote), request).await);
+        }
         let view = request.view;
         let run = async {
             let selectors = Selectors {
@@ -259,12 +290,14 @@ impl Resources for Door {
                 ..ListOptions::default()
             };
             let watch = entered
+                .admitted
                 .noted(handlers::watch::watch(&entered.call(), &options))
                 .await?;
             Ok((entered, watch))
         };
         let (mut entered, watch) = run.await.map_err(|error: ApiError| status(&error))?;
         let running = entered
+            .admitted
             .server
             .metrics
             .watch(entered.served.group(), entered.served.info().plural);
@@ -281,7 +314,7 @@ impl Resources for Door {
                 }))));
             }
         };
-        let beginning = entered.sending();
+        let beginning = entered.admitted.sending();
         let state = WatchState {
             beginning: (!watching.initial.is_empty()).then_some(beginning),
             entered,
@@ -339,6 +372,9 @@ impl Resources for Door {
     ) -> Result<Response<proto::Object>, Status> {
         let user = caller(&request)?;
         let request = request.into_inner();
+        if let Some(remote) = self.elsewhere(request.target.as_ref()) {
+            return answered(self.delete_collection_elsewhere((&user, remote), request).await);
+        }
         let run = async {
             let selectors = Selectors {
                 label: &request.label_selector,
@@ -364,6 +400,7 @@ impl Resources for Door {
                 ..ListOptions::default()
             };
             let answer = entered
+                .admitted
                 .noted(handlers::delete::delete_collection(
                     &entered.call(),
                     &selection,
@@ -377,9 +414,7 @@ impl Resources for Door {
                 json: Bytes::from(status.to_string()),
             })
         };
-        run.await
-            .map(Response::new)
-            .map_err(|error: ApiError| status(&error))
+        answered(run.await)
     }
 
     async fn batch(

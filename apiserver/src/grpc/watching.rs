@@ -59,7 +59,7 @@ impl WatchState {
                     }
                 }
                 () = tokio::time::sleep_until(self.deadline) => return None,
-                () = self.entered.server.shutdown.cancelled() => return None,
+                () = self.entered.admitted.server.shutdown.cancelled() => return None,
             }
         }
         for signal in std::mem::take(&mut self.backlog) {
@@ -100,7 +100,7 @@ fn event(entered: &Entered, view: i32, kind: EventType, object: Bytes) -> proto:
         EventType::Modified => proto::EventType::Modified,
         EventType::Deleted => proto::EventType::Deleted,
     };
-    match viewed(entered, object, view) {
+    match viewed(&entered.served, object, view) {
         Ok(object) => proto::WatchEvent {
             r#type: r#type as i32,
             object,

@@ -70,12 +70,15 @@ impl Wanted {
 
 impl Door {
     async fn write(&self, user: &User, write: proto::batch_item::Write) -> ApiResult<(u16, Bytes)> {
+        if let Some(remote) = self.elsewhere(target_of(&write)) {
+            return self.write_elsewhere((user, remote), write).await;
+        }
         let (verb, target, wanted) = Wanted::of(write);
         let entered = self.enter(user, target, verb, Pool::Writing).await?;
         let mut call = entered.call();
         let outcome = match wanted? {
             Wanted::Create(json, options) => {
-                entered.brings(&json);
+                entered.admitted.brings(&json);
                 let form = entered.subresource()?;
                 // POST to a collection: the name is in the object.
                 if form.is_none() {
@@ -88,10 +91,10 @@ impl Door {
                         Some(_) => handlers::subresource::serve(&call, verb, &json, &[]).await,
                     }
                 };
-                entered.noted(creating).await?
+                entered.admitted.noted(creating).await?
             }
             Wanted::Update(json, options) => {
-                entered.brings(&json);
+                entered.admitted.brings(&json);
                 let call = call.with_options(options);
                 let form = entered.subresource()?;
                 let updating = async {
@@ -102,10 +105,10 @@ impl Door {
                         _ => handlers::update::update(&call, &json).await,
                     }
                 };
-                entered.noted(updating).await?
+                entered.admitted.noted(updating).await?
             }
             Wanted::Patch(kind, body, options) => {
-                entered.brings(&body);
+                entered.admitted.brings(&body);
                 let call = call.with_options(options);
                 let form = entered.subresource()?;
                 let patching = async {
@@ -116,9 +119,14 @@ impl Door {
                         _ => handlers::patch::patch(&call, kind, &body).await,
                     }
                 };
-                entered.noted(patching).await?
+                entered.admitted.noted(patching).await?
             }
-            Wanted::Delete(options) => entered.noted(handlers::delete::delete(&call, options)).await?,
+            Wanted::Delete(options) => {
+                entered
+                    .admitted
+                    .noted(handlers::delete::delete(&call, options))
+                    .await?
+            }
         };
         Ok((outcome.code, entered.object(outcome).json))
     }
@@ -148,6 +156,17 @@ impl Door {
         let (_, json) = self.caught(user, write).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::Object { json }))
     }
+}
+
+fn target_of(write: &proto::batch_item::Write) -> Option<&proto::Target> {
+    use proto::batch_item::Write;
+    let target = match write {
+        Write::Create(request) => &request.target,
+        Write::Update(request) => &request.target,
+        Write::Patch(request) => &request.target,
+        Write::Delete(request) => &request.target,
+    };
+    target.as_ref()
 }
 
 fn options(options: Option<proto::WriteOptions>) -> ApiResult<WriteOptions> {

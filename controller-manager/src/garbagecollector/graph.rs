@@ -260,6 +260,28 @@ impl Graph {
         gone.iter().flat_map(|uid| self.remove(uid)).collect()
     }
 
+    /// There are other resources than before: owners of kinds that nobody knew can be looked up.
+    pub fn recognize(&mut self, find: impl Fn(&OwnerReference) -> Option<Arc<Resource>>) -> Vec<Work> {
+        let unknown = self.nodes.iter().filter(|(_, node)| node.resource.is_none());
+        let recognized: Vec<(Uid, Arc<Resource>)> = unknown
+            .filter_map(|(uid, node)| {
+                let dependents = node.dependents.iter().filter_map(|one| self.nodes.get(one));
+                let mut named =
+                    dependents.flat_map(|one| one.owners.iter().filter(|owner| *owner.uid == **uid));
+                Some((uid.clone(), named.find_map(&find)?))
+            })
+            .collect();
+        for (uid, resource) in &recognized {
+            if let Some(node) = self.nodes.get_mut(uid) {
+                if !resource.namespaced {
+                    node.key.namespace.clear();
+                }
+                node.resource = Some(resource.clone());
+            }
+        }
+        recognized.into_iter().map(|(uid, _)| Work::Judge(uid)).collect()
+    }
+
     /// What is of such a resource and not only named.
     fn seen(&self, of: impl Fn(&Resource) -> bool) -> Vec<Uid> {
         let nodes = self.nodes.iter();

@@ -64,6 +64,22 @@ fn an_owner_never_seen_is_looked_up() {
 }
 
 #[test]
+fn an_owner_of_a_kind_nobody_knew_is_looked_up_once_it_is_known() {
+    let mut graph = Graph::default();
+    graph.observe(&resource(), &meta("child", &["owner"]), |_| None);
+    assert!(graph.get("owner").is_some_and(|node| node.resource.is_none()));
+    assert!(graph.recognize(|_| None).is_empty());
+    let known = |owner: &OwnerReference| (owner.name == "owner").then(resource);
+    assert_eq!(graph.recognize(known), [judge("owner")]);
+    assert!(
+        graph
+            .get("owner")
+            .is_some_and(|node| node.ghost && node.resource.is_some())
+    );
+    assert!(graph.recognize(known).is_empty());
+}
+
+#[test]
 fn a_foreground_deletion_waits_for_its_dependents() {
     let mut graph = Graph::default();
     see(&mut graph, &meta("owner", &[]));

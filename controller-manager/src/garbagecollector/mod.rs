@@ -55,10 +55,13 @@ pub async fn run(context: Context) {
             async move {
                 let discovered = context.client().discover().await?;
                 collector.resources.store(Arc::new(Resources::new(discovered)));
-                monitors
+                let resources = collector.resources.load_full();
+                monitors.lock().await.update(&collector, &context, &resources);
+                let work = collector
+                    .graph
                     .lock()
-                    .await
-                    .update(&collector, &context, &collector.resources.load());
+                    .recognize(|owner| resources.of_owner(owner));
+                collector.enqueue(work);
                 Ok::<(), ReconcileError>(())
             }
         }
