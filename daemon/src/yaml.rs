@@ -5,6 +5,7 @@
 //!
 //! <https://yaml.org/spec/1.2.2/#alias-nodes>
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_saphyr::Error;
 use serde_saphyr::budget::BudgetBreach;
@@ -84,6 +85,19 @@ pub fn read<T: DeserializeOwned>(text: &str, twice: Twice) -> Result<T, Unread> 
     serde_saphyr::from_str_with_options(text, options).map_err(|error| unread(&error))
 }
 
+/// Writes a document. Text that older readers take for something else, as `on` and dates, is in quotes (YAML 1.1, types
+/// `bool`, `timestamp` and others).
+///
+/// # Errors
+/// When the value has no form in YAML.
+pub fn to_string<T: Serialize>(value: &T) -> Result<String, String> {
+    let options = serde_saphyr::ser_options! {
+        // Lines are as long as the text is.
+        folded_wrap_chars: usize::MAX,
+    };
+    serde_saphyr::to_string_with_options(value, options).map_err(|error| error.to_string())
+}
+
 fn unread(error: &Error) -> Unread {
     match error {
         Error::WithSnippet { error, .. } | Error::AliasError { error, .. } => unread(error),
@@ -136,6 +150,54 @@ mod tests {
             text += &format!("a{level}: &a{level} [{}]\n", vec![inner; 9].join(", "));
         }
         text
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        let texts = [
+            "", " ", "\n", "\n\n", " a\n b", "a\n", "a\n\n", "a \nb", "\ta", "a\tb", "a\r\nb", "# c", "a #c",
+            "a: b", "- a", "? a", "'q'", "\"q\"", "\\", "\u{e9}", "\u{7}", "\u{85}", "\u{2028}", "\u{feff}",
+            "a ", "{a}", "[a]", "&a", "*a", "!a", "|", ">", "%a", "@a", "`a", "---", "...", "=", "<<", "~",
+            "null", "1e3", ".5", "0o7", ".inf",
+        ];
+        let long = "word ".repeat(100);
+        for text in texts.into_iter().chain([&*long]) {
+            for value in [
+                json!(text),
+                json!({text: text}),
+                json!([[text], {"a": {text: [text]}}]),
+            ] {
+                let written = to_string(&value).expect("YAML");
+                assert_eq!(from_str(&written), Ok(value), "{written}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_text_for_older_readers() {
+        for text in [
+            "on",
+            "Off",
+            "yes",
+            "NO",
+            "y",
+            "n",
+            "true",
+            "~",
+            "0123",
+            "0x1f",
+            "1_000",
+            "1:20",
+            "2026-01-01",
+            "2026-01-01T00:00:00Z",
+            "1e3",
+            ".inf",
+            "<<",
+            "=",
+        ] {
+            let written = to_string(&json!({"a": text, text: "b"})).expect("YAML");
+            assert_eq!(written.matches(['"', '\'']).count(), 4, "{written}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ const PYTHON_STORIES: &[&str] = &[
     "custom",
     "leaders",
     "leases",
+    "documents",
 ];
 const NODE_STORIES: &[&str] = &[
     "pods",

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import yaml
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.rest import ApiException
 from kubernetes.stream import portforward, stream
@@ -310,7 +311,37 @@ def leases(namespace):
     assert coordination.read_namespaced_lease("held", namespace).spec.holder_identity == "me again"
 
 
-STORIES = [pods, tunnels, deployments, watches, applying, custom, leaders, leases]
+def documents(namespace):
+    """YAML says what JSON says, to a reader for whom `on` is a boolean and a date a date."""
+    words = ["on", "Off", "yes", "n", "~", "null", "0123", "0x1f", "1_000", "1:20", "1e3", "2026-01-01", "<<", "=",
+             "a: b", "# a", "- a", " a ", "a\nb\n", "a\n\n", "\t", "\u00e9\u2028", "word " * 60, ""]
+    core = client.CoreV1Api()
+    data = {"k%d" % number: word for number, word in enumerate(words)}
+    named = client.V1ObjectMeta(name="words", annotations={"y": "on"})
+    core.create_namespaced_config_map(namespace, client.V1ConfigMap(metadata=named, data=data))
+    maps = "/api/v1/namespaces/%s/configmaps" % namespace
+
+    def text(path, accept="application/json", via=core.api_client):
+        try:
+            answer = via.call_api(
+                path, "GET", header_params={"Accept": accept}, auth_settings=["BearerToken"],
+                _preload_content=False, _return_http_data_only=True)
+            return answer.data.decode()
+        except ApiException as error:
+            return error.body if isinstance(error.body, str) else error.body.decode()
+
+    for path in [maps + "/words", maps]:
+        assert yaml.safe_load(text(path, "application/yaml")) == json.loads(text(path)), path
+    # Whoever looks at it gets a line for each value.
+    looking = client.ApiClient()
+    looking.user_agent = "curl/8.0"
+    for path in [maps + "/words", maps, maps + "/none", "/apis/apps/v1"]:
+        shown = text(path, via=looking)
+        assert shown == json.dumps(json.loads(shown), indent=2, ensure_ascii=False), shown
+        assert "\n" not in text(path).strip() and "\n" not in text(path + "?pretty=false", via=looking).strip(), path
+
+
+STORIES = [pods, tunnels, deployments, watches, applying, custom, leaders, leases, documents]
 
 if __name__ == "__main__":
     story, where, kubeconfig = sys.argv[1:]

@@ -74,10 +74,10 @@ pub fn text(code: u16, text: impl Into<String>) -> Response<Body> {
 }
 
 /// The Status of a refusal.
-pub fn refusal(error: &ApiError, encoding: Encoding) -> Response<Body> {
+pub fn refusal(error: &ApiError, encoding: Encoding, pretty: bool) -> Response<Body> {
     let json = Bytes::from(error.to_json());
     // A refusal that cannot be written as asked is better than none.
-    let (body, content_type) = match encode(json.clone(), encoding, false) {
+    let (body, content_type) = match encode(json.clone(), encoding, pretty) {
         Ok(body) => (body, encoding.content_type()),
         Err(_) => (json, Encoding::Json.content_type()),
     };

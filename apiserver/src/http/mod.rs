@@ -101,6 +101,7 @@ pub async fn serve(
         refusal(
             &ApiError::internal("the server panicked while serving this request; see its log"),
             Encoding::Json,
+            false,
         )
     });
     if let Some(id) = id {
@@ -142,6 +143,7 @@ async fn staircase(
 
     let info = RequestInfo::parse(request.uri().path());
     let query = query_pairs(request.uri().query());
+    let pretty = negotiate::pretty(request.headers(), Query(&query));
     let watch = Query(&query).flag("watch");
     let selectors = (
         Query(&query).text("labelSelector").to_owned(),
@@ -190,7 +192,7 @@ async fn staircase(
                 };
                 server.audit.refused(origin, &attributes, &message);
             }
-            return refusal(&error, encoding);
+            return refusal(&error, encoding, pretty);
         }
     };
     let mut flow = Flow::default();
@@ -200,7 +202,7 @@ async fn staircase(
     };
     let record = match noted {
         Ok(record) => record,
-        Err(error) => return refusal(&error, encoding),
+        Err(error) => return refusal(&error, encoding, pretty),
     };
     let acting = impersonation::act_as(&server.authorizer, request.headers(), &user).await;
     let response = match acting {
@@ -234,7 +236,7 @@ async fn staircase(
         }
         match flow_control::is_refusal(&error) {
             true => answer::too_many_requests(&error),
-            false => refusal(&error, encoding),
+            false => refusal(&error, encoding, pretty),
         }
     });
     flow.mark(response.headers_mut());

@@ -1,9 +1,11 @@
 //! Which form a caller wants objects in, and which form a body has.
 
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use keelson_api::protobuf;
 use keelson_api::status::{ApiError, ApiResult};
+
+use crate::handlers::options::Query;
 
 /// Media types an answer can have, as refusals list them.
 const OFFERED: &[&str] = &[
@@ -52,6 +54,24 @@ pub struct Form {
     pub encoding: Encoding,
     /// What of it.
     pub shape: Shape,
+}
+
+/// Programs that show people what they get (upstream: `isPrettyPrint`).
+const SHOWN: [&str; 3] = ["curl", "Wget", "Mozilla/5.0"];
+
+/// Whether JSON is to have a line for each value: as `pretty` says, else when people see it.
+pub fn pretty(headers: &HeaderMap, query: Query<'_>) -> bool {
+    match query.text("pretty") {
+        "" => {
+            let agent = headers.get(USER_AGENT);
+            agent.is_some_and(|agent| {
+                SHOWN
+                    .iter()
+                    .any(|name| agent.as_bytes().starts_with(name.as_bytes()))
+            })
+        }
+        given => matches!(given, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+    }
 }
 
 /// One entry of an Accept header.
@@ -238,6 +258,23 @@ mod tests {
                 .expect_err("none")
                 .code(),
             406
+        );
+    }
+
+    #[test]
+    fn people_get_a_line_for_each_value() {
+        let asked = |agent: &str, pretty: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(USER_AGENT, agent.parse().expect("a header"));
+            let query: Vec<_> = pretty
+                .map(|value| ("pretty".to_owned(), value.to_owned()))
+                .into_iter()
+                .collect();
+            super::pretty(&headers, Query(&query))
+        };
+        assert!(asked("curl/8.0", None) && asked("curl/8.0", Some("")) && asked("kubectl", Some("true")));
+        assert!(
+            !asked("kubectl", None) && !asked("curl/8.0", Some("false")) && !asked("curl/8.0", Some("yes"))
         );
     }
 }

@@ -45,7 +45,10 @@ pub async fn serve(server: &Arc<Server>, asked: &Asked) -> ApiResult<Response<Bo
             keelson_daemon::metrics::CONTENT_TYPE,
             full(server.metrics.encode()),
         )),
-        "api" | "apis" => discovery(server, trimmed, headers),
+        "api" | "apis" => {
+            let pretty = negotiate::pretty(headers, Query(&asked.query));
+            discovery(server, trimmed, headers, pretty)
+        }
         "openapi" => Ok(openapi(server, trimmed, headers)),
         ".well-known" if trimmed == "/.well-known/openid-configuration" => {
             openid_configuration(server, headers)
@@ -126,7 +129,7 @@ fn document(
     response
 }
 
-fn discovery(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Response<Body>> {
+fn discovery(server: &Server, path: &str, headers: &HeaderMap, pretty: bool) -> ApiResult<Response<Body>> {
     let documents = server.discovery();
     if path == "/api" || path == "/apis" {
         for entry in negotiate::accepted(headers) {
@@ -142,7 +145,8 @@ fn discovery(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Resp
                     continue;
                 }
                 let Document { json, etag } = documents.aggregated(path == "/api", version);
-                let mut response = document(headers, version.content_type(), etag, || json.clone());
+                let body = encode(json.clone(), Encoding::Json, pretty)?;
+                let mut response = document(headers, version.content_type(), etag, || body);
                 response
                     .headers_mut()
                     .insert(http::header::VARY, HeaderValue::from_static("Accept"));
@@ -154,7 +158,7 @@ fn discovery(server: &Server, path: &str, headers: &HeaderMap) -> ApiResult<Resp
         return Ok(not_found());
     };
     let encoding = negotiate::form(headers, false)?.encoding;
-    let body = encode(json.clone(), encoding, false)?;
+    let body = encode(json.clone(), encoding, pretty)?;
     Ok(document(headers, encoding.content_type(), etag, || body))
 }
 

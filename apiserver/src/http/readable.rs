@@ -2,6 +2,7 @@
 
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::text::string_end;
+use keelson_daemon::yaml;
 use serde_json::{Map, Value};
 
 /// What a level of JSON is set in.
@@ -92,7 +93,7 @@ pub fn indented_item(json: &[u8]) -> Vec<u8> {
 /// JSON as YAML.
 pub fn yaml(json: &[u8]) -> ApiResult<String> {
     let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
-    serde_yaml::to_string(&value).map_err(ApiError::internal)
+    yaml::to_string(&value).map_err(ApiError::internal)
 }
 
 /// What is around the items of a list of YAML, whose fields are sorted; `empty` is the list without items, `field` the
@@ -105,7 +106,7 @@ pub fn yaml_frame(empty: &[u8], field: &str, any: bool) -> ApiResult<Frame> {
         .partition(|(name, _)| name.as_str() < field);
     let text = |fields: Map<String, Value>| match fields.is_empty() {
         true => Ok(String::new()),
-        false => serde_yaml::to_string(&fields).map_err(ApiError::internal),
+        false => yaml::to_string(&fields).map_err(ApiError::internal),
     };
     let items = if any { "" } else { " []" };
     Ok(Frame {

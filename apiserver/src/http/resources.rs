@@ -114,7 +114,7 @@ pub async fn serve(
     let wish = Wish {
         form,
         include: IncludeObject::parse(query.text("includeObject"))?,
-        pretty: query.find("pretty").is_some() && query.flag("pretty"),
+        pretty: negotiate::pretty(asked.request.headers(), query),
         gzip: negotiate::accepts_gzip(asked.request.headers()),
     };
     let Asked {
