@@ -358,3 +358,55 @@ fn a_patch_of_the_metadata_alone_is_as_any_other() -> Result<()> {
     }
     Ok(())
 }
+
+/// Upstream: "ConfigMap ... should be immutable if `immutable` field is set", the same of Secrets.
+#[test]
+fn what_is_immutable_stays_so() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    let refusal = "Forbidden: field is immutable when `immutable` is set";
+    for (resource, kind, before, after) in [
+        ("configmaps", "ConfigMap", "old", "new"),
+        ("secrets", "Secret", "b2xk", "bmV3"),
+    ] {
+        let all = format!("/api/v1/namespaces/default/{resource}");
+        let one = format!("{all}/fixed");
+        plane.create(
+            &all,
+            &json!({"metadata": {"name": "fixed"}, "data": {"a": "b25l"}}),
+        )?;
+        let with = |(field, value): (&str, Value)| -> Result<(u16, String)> {
+            let mut object = plane.read(&one)?;
+            object[field] = value;
+            let answer = plane.admin("PUT", &one, Some(&object.to_string()))?;
+            let answered: Value = serde_json::from_str(&answer.body)?;
+            Ok((
+                answer.code,
+                answered["message"].as_str().unwrap_or_default().to_owned(),
+            ))
+        };
+        let data = |text: &str| ("data", json!({"a": text}));
+        for change in [
+            data(before),
+            ("immutable", json!(true)),
+            (
+                "metadata",
+                json!({"name": "fixed", "labels": {"still": "changes"}}),
+            ),
+        ] {
+            let told = with(change)?;
+            ensure!(told.0 == 200, "{resource}: {told:?}");
+        }
+        for (change, field) in [
+            (data(after), "data"),
+            (("immutable", json!(false)), "immutable"),
+            (("immutable", Value::Null), "immutable"),
+        ] {
+            let told = with(change)?;
+            let wanted = format!("{kind} \"fixed\" is invalid: {field}: {refusal}");
+            ensure!(told == (422, wanted), "{resource}: {told:?}");
+        }
+        let gone = plane.admin("DELETE", &one, None)?;
+        ensure!(gone.code == 200, "{gone:?}");
+    }
+    Ok(())
+}

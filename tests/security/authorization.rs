@@ -152,3 +152,58 @@ fn conditions_and_failures_decide_what_a_webhook_does_not() -> Result<()> {
         Ok(())
     })
 }
+
+/// A question about one namespace is asked there, by whoever may ask in it.
+#[test]
+fn reviews_are_about_their_namespace() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    let rules = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]});
+    plane.create(
+        &format!("{rules}/roles"),
+        &json!({"metadata": {"name": "lister"}, "rules": [rule]}),
+    )?;
+    let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lister"});
+    plane.create(
+        &format!("{rules}/rolebindings"),
+        &json!({"metadata": {"name": "lister"}, "subjects": [subject], "roleRef": role}),
+    )?;
+    let reviews = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let asked = |spec: Value| {
+        plane.admin(
+            "POST",
+            reviews,
+            Some(&json!({"metadata": {"namespace": "default"}, "spec": spec}).to_string()),
+        )
+    };
+    let about = |namespace: &str, verb: &str| {
+        json!({"user": "jane",
+        "resourceAttributes": {"namespace": namespace, "verb": verb, "resource": "pods"}})
+    };
+    for (verb, allowed) in [("list", true), ("delete", false)] {
+        let review = plane.create(
+            reviews,
+            &json!({"metadata": {"namespace": "default"}, "spec": about("default", verb)}),
+        )?;
+        ensure!(review["status"]["allowed"] == json!(allowed), "{review}");
+    }
+    let elsewhere = asked(about("kube-system", "list"))?;
+    ensure!(
+        elsewhere.code == 422 && elsewhere.body.contains("must match metadata.namespace"),
+        "{elsewhere:?}"
+    );
+    let named = json!({"metadata": {"name": "mine"}, "spec": about("default", "list")});
+    let named = plane.admin("POST", reviews, Some(&named.to_string()))?;
+    ensure!(
+        named.code == 422 && named.body.contains("must be empty except for namespace"),
+        "{named:?}"
+    );
+    let path = json!({"user": "jane", "nonResourceAttributes": {"verb": "get", "path": "/healthz"}});
+    let path = asked(path)?;
+    ensure!(
+        path.code == 422 && path.body.contains("disallowed on this kind of request"),
+        "{path:?}"
+    );
+    Ok(())
+}

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::authorization::v1::LocalSubjectAccessReview;
 use keelson_api::field::Errors;
-use keelson_api::status::{ApiError, ApiResult};
+use keelson_api::status::ApiResult;
 use serde_json::Value;
 
 use super::{GROUP, has_subject, no_metadata, question, subject};
@@ -35,13 +35,19 @@ impl Strategy for LocalSubjectAccessReviewKind {
         &INFO
     }
 
-    fn validate_create(&self, _ctx: &RequestContext<'_>, review: &LocalSubjectAccessReview) -> Errors {
+    fn validate_create(&self, ctx: &RequestContext<'_>, review: &LocalSubjectAccessReview) -> Errors {
         let mut errors = Errors::new();
         let mut metadata = review.metadata.clone();
         metadata.namespace = None;
-        no_metadata(&mut errors, &metadata);
+        no_metadata(&mut errors, &metadata, "must be empty except for namespace");
         question(&review.spec).validate(&mut errors);
         has_subject(&mut errors, &review.spec);
+        if let Some(asked) = &review.spec.resource_attributes
+            && asked.namespace.as_deref().unwrap_or_default() != ctx.namespace
+        {
+            let at = Loc::new("spec.resourceAttributes.namespace");
+            errors.push(at.invalid(rules::shown(&asked.namespace), "must match metadata.namespace"));
+        }
         if let Some(path) = &review.spec.non_resource_attributes {
             let at = Loc::new("spec.nonResourceAttributes");
             errors.push(at.invalid(rules::shown(path), "disallowed on this kind of request"));
@@ -68,17 +74,6 @@ impl Strategy for LocalSubjectAccessReviewKind {
     }
 
     async fn answer(&self, ctx: &RequestContext<'_>, review: &mut LocalSubjectAccessReview) -> ApiResult<()> {
-        let asked = review.spec.resource_attributes.as_ref();
-        if asked
-            .and_then(|asked| asked.namespace.as_deref())
-            .unwrap_or_default()
-            != ctx.namespace
-        {
-            return Err(ApiError::bad_request(format!(
-                "spec.resourceAttributes.namespace must match namespace: {}",
-                ctx.namespace
-            )));
-        }
         let user = subject(&review.spec);
         review.status = Some(question(&review.spec).answer(ctx.server, &user).await);
         Ok(())

@@ -160,11 +160,11 @@ fn label_requirement(requirement: &LabelSelectorRequirement) -> Option<String> {
     }
 }
 
-fn no_metadata(errors: &mut Errors, metadata: &ObjectMeta) {
+fn no_metadata(errors: &mut Errors, metadata: &ObjectMeta, complaint: &'static str) {
     let mut rest = metadata.clone();
     rest.managed_fields = None;
     if rest != ObjectMeta::default() {
-        errors.push(Loc::new("metadata").invalid(rules::shown(metadata), "must be empty"));
+        errors.push(Loc::new("metadata").invalid(rules::shown(metadata), complaint));
     }
 }
 

@@ -36,7 +36,7 @@ impl Strategy for SelfSubjectAccessReviewKind {
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, review: &SelfSubjectAccessReview) -> Errors {
         let mut errors = Errors::new();
-        no_metadata(&mut errors, &review.metadata);
+        no_metadata(&mut errors, &review.metadata, "must be empty");
         own_question(review).validate(&mut errors);
         errors
     }

@@ -36,7 +36,7 @@ impl Strategy for SubjectAccessReviewKind {
 
     fn validate_create(&self, _ctx: &RequestContext<'_>, review: &SubjectAccessReview) -> Errors {
         let mut errors = Errors::new();
-        no_metadata(&mut errors, &review.metadata);
+        no_metadata(&mut errors, &review.metadata, "must be empty");
         question(&review.spec).validate(&mut errors);
         has_subject(&mut errors, &review.spec);
         errors
