@@ -20,14 +20,21 @@ use crate::registry::info::{SubresourceForm, Verb};
 /// What a write asks for, besides whom and what it is about.
 #[derive(Debug)]
 pub enum Wanted {
-    /// An object.
-    Create(Bytes, WriteOptions),
-    /// An object in the place of another.
-    Update(Bytes, WriteOptions),
-    /// A change.
-    Patch(PatchType, Bytes, WriteOptions),
+    /// That something is as the bytes say.
+    Change(Change, Bytes, WriteOptions),
     /// That something goes.
     Delete(DeleteOptions),
+}
+
+/// How something comes to be as is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Create,
+    /// It takes the place of another.
+    Update,
+    /// Another is changed.
+    Patch(PatchType),
 }
 
 impl Wanted {
@@ -37,11 +44,11 @@ impl Wanted {
         use proto::batch_item::Write;
         match write {
             Write::Create(request) => {
-                let wanted = options(request.options).map(|options| Self::Create(request.json, options));
+                let wanted = Self::change(Change::Create, request.json, request.options);
                 (Verb::Create, request.target, wanted)
             }
             Write::Update(request) => {
-                let wanted = options(request.options).map(|options| Self::Update(request.json, options));
+                let wanted = Self::change(Change::Update, request.json, request.options);
                 (Verb::Update, request.target, wanted)
             }
             Write::Patch(request) => {
@@ -55,6 +62,10 @@ impl Wanted {
         }
     }
 
+    fn change(change: Change, json: Bytes, given: Option<proto::WriteOptions>) -> ApiResult<Self> {
+        Ok(Self::Change(change, json, options(given)?))
+    }
+
     fn patch(content_type: &str, body: Bytes, given: Option<proto::WriteOptions>) -> ApiResult<Self> {
         let kind = PatchType::parse(content_type)?;
         let options = WriteOptions {
@@ -64,7 +75,7 @@ impl Wanted {
         if kind == PatchType::Apply && options.field_manager.is_empty() {
             return Err(ApiError::bad_request("fieldManager is required for apply patch"));
         }
-        Ok(Self::Patch(kind, body, options))
+        Ok(Self::Change(Change::Patch(kind), body, options))
     }
 }
 
@@ -77,55 +88,31 @@ impl Door {
         let entered = self.enter(user, target, verb, Pool::Writing).await?;
         let mut call = entered.call();
         let outcome = match wanted? {
-            Wanted::Create(json, options) => {
-                entered.admitted.brings(&json);
+            Wanted::Delete(options) => {
+                let deleting = handlers::delete::delete(&call, options);
+                entered.admitted.noted(deleting).await?
+            }
+            Wanted::Change(change, body, options) => {
+                entered.admitted.brings(&body);
                 let form = entered.subresource()?;
+                let own_kind = form == Some(SubresourceForm::Handler);
                 // POST to a collection: the name is in the object.
-                if form.is_none() {
+                if change == Change::Create && form.is_none() {
                     call.name = "";
                 }
                 let call = call.with_options(options);
-                let creating = async {
-                    match form {
-                        None => handlers::create::create(&call, &json).await,
-                        Some(_) => handlers::subresource::serve(&call, verb, &json, &[]).await,
-                    }
-                };
-                entered.admitted.noted(creating).await?
-            }
-            Wanted::Update(json, options) => {
-                entered.admitted.brings(&json);
-                let call = call.with_options(options);
-                let form = entered.subresource()?;
-                let updating = async {
-                    match form {
-                        Some(SubresourceForm::Handler) => {
-                            handlers::subresource::serve(&call, verb, &json, &[]).await
-                        }
-                        _ => handlers::update::update(&call, &json).await,
-                    }
-                };
-                entered.admitted.noted(updating).await?
-            }
-            Wanted::Patch(kind, body, options) => {
-                entered.admitted.brings(&body);
-                let call = call.with_options(options);
-                let form = entered.subresource()?;
-                let patching = async {
-                    match form {
-                        Some(SubresourceForm::Handler) => {
+                let changing = async {
+                    match change {
+                        Change::Patch(kind) if own_kind => {
                             handlers::subresource::patch(&call, kind, &body, &[]).await
                         }
-                        _ => handlers::patch::patch(&call, kind, &body).await,
+                        Change::Patch(kind) => handlers::patch::patch(&call, kind, &body).await,
+                        Change::Create if form.is_none() => handlers::create::create(&call, &body).await,
+                        Change::Update if !own_kind => handlers::update::update(&call, &body).await,
+                        _ => handlers::subresource::serve(&call, verb, &body, &[]).await,
                     }
                 };
-                entered.admitted.noted(patching).await?
-            }
-            Wanted::Delete(options) => {
-                entered
-                    .admitted
-                    .noted(handlers::delete::delete(&call, options))
-                    .await?
+                entered.admitted.noted(changing).await?
             }
         };
         Ok((outcome.code, entered.object(outcome).json))

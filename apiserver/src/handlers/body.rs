@@ -79,9 +79,9 @@ pub fn from_value(call: &Call<'_>, value: Value) -> ApiResult<Box<dyn Object>> {
     read_value(call, value, true)
 }
 
-/// The same from an object that this patch was laid over. What the patch says is all that may be wrong with it.
-pub fn from_patched(call: &Call<'_>, value: Value, patch: &[u8]) -> ApiResult<Box<dyn Object>> {
-    read_value(call, value, !is_plain(call, patch))
+/// The same from an object that a plain patch was laid over: what the patch says is all that might be wrong with it.
+pub fn from_plain(call: &Call<'_>, value: Value) -> ApiResult<Box<dyn Object>> {
+    read_value(call, value, false)
 }
 
 /// Whether nothing would have to be said of this part of an object of a built-in kind, which is spelled as it is stored.

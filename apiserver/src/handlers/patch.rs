@@ -62,30 +62,90 @@ impl PatchType {
     }
 }
 
-/// Changes an object as the patch says.
-pub async fn patch(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> ApiResult<Outcome> {
-    if kind == PatchType::Apply {
-        return super::apply::apply(call, patch).await;
+/// What a patch says.
+#[derive(Clone)]
+enum Changes {
+    /// Operations, one after the other.
+    Steps(Vec<json::Operation>),
+    /// What is laid over the old object.
+    Layer(Value),
+}
+
+/// A patch, read once however often it has to be tried. One that cannot be read is refused when there is something to
+/// be patched, not before.
+pub struct Patch {
+    kind: PatchType,
+    changes: ApiResult<Changes>,
+}
+
+impl Patch {
+    /// Reads a patch that is no application.
+    pub fn read(kind: PatchType, text: &[u8]) -> Self {
+        let changes = match kind {
+            PatchType::Json => json::parse(text).map(Changes::Steps).map_err(ApiError::from),
+            _ => serde_json::from_slice(text)
+                .map(Changes::Layer)
+                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}"))),
+        };
+        Self { kind, changes }
     }
-    if let Some(patch) = of_metadata(call, kind, patch) {
+
+    /// Patches a value in the version asked for.
+    ///
+    /// # Errors
+    /// When the patch cannot be read, or does not fit.
+    pub fn apply(&self, call: &Call<'_>, value: &mut Value) -> ApiResult<()> {
+        match self.changes.clone()? {
+            Changes::Steps(steps) => Ok(json::apply(value, &steps)?),
+            Changes::Layer(layer) => match definition(call).filter(|_| self.kind == PatchType::Strategic) {
+                Some(definition) => Ok(strategic::apply(value, layer, definition)?),
+                None if self.kind == PatchType::Strategic => {
+                    Err(ApiError::unsupported_media_type(PatchType::WITHOUT_RULES))
+                }
+                None => Ok(merge::apply(value, layer)?),
+            },
+        }
+    }
+
+    /// Whether it is laid over nothing but the metadata, as most are that clients send.
+    fn is_of_metadata(&self) -> bool {
+        let Ok(Changes::Layer(Value::Object(members))) = &self.changes else {
+            return false;
+        };
+        members.len() == 1 && members.get("metadata").is_some_and(Value::is_object)
+    }
+}
+
+/// Changes an object as the patch says.
+pub async fn patch(call: &Call<'_>, kind: PatchType, text: &[u8]) -> ApiResult<Outcome> {
+    if kind == PatchType::Apply {
+        return super::apply::apply(call, text).await;
+    }
+    let patch = Patch::read(kind, text);
+    if may_see_managers(kind, text) {
+        return update_with(call, Base::Present, Extent::Whole, |old| {
+            let mut value = old.to_value()?;
+            call.served.from_storage(&mut value);
+            patch.apply(call, &mut value)?;
+            body::from_value(call, value)
+        })
+        .await;
+    }
+    let plain = kind != PatchType::Json && body::is_plain(call, text);
+    // The rest of the object then need not be looked at.
+    if plain && call.subresource.is_empty() && patch.is_of_metadata() {
         return update_with(call, Base::Present, Extent::Metadata, |old| {
-            laid_over_metadata(call, kind, old, patch.clone())
+            to_metadata(call, &patch, old)
         })
         .await;
     }
     update_with(call, Base::Present, Extent::Whole, |old| {
-        if may_see_managers(kind, patch) {
-            let mut value = old.to_value()?;
-            call.served.from_storage(&mut value);
-            apply(call, kind, &mut value, patch)?;
-            return body::from_value(call, value);
-        }
         let mut value = old.to_unmanaged_value()?;
         call.served.from_storage(&mut value);
-        apply(call, kind, &mut value, patch)?;
-        let mut new = match kind {
-            PatchType::Merge | PatchType::Strategic => body::from_patched(call, value, patch)?,
-            _ => body::from_value(call, value)?,
+        patch.apply(call, &mut value)?;
+        let mut new = match plain {
+            true => body::from_plain(call, value)?,
+            false => body::from_value(call, value)?,
         };
         new.meta_mut()
             .managed_fields
@@ -104,27 +164,9 @@ fn may_see_managers(kind: PatchType, patch: &[u8]) -> bool {
         || (kind == PatchType::Json && (mentions(b"/metadata\"") || mentions(b"\"\"")))
 }
 
-/// A patch that is laid over nothing but the metadata, as most are that clients send, and of which nothing would have to
-/// be said. The rest of the object then need not be looked at.
-fn of_metadata(call: &Call<'_>, kind: PatchType, patch: &[u8]) -> Option<Value> {
-    let laid_over = matches!(kind, PatchType::Merge | PatchType::Strategic);
-    if !laid_over || !call.subresource.is_empty() || may_see_managers(kind, patch) {
-        return None;
-    }
-    let value: Value = serde_json::from_slice(patch).ok()?;
-    let members = value.as_object()?;
-    (members.len() == 1 && members.get("metadata")?.is_object() && body::is_plain(call, patch))
-        .then_some(value)
-}
-
-fn laid_over_metadata(
-    call: &Call<'_>,
-    kind: PatchType,
-    old: &dyn Object,
-    patch: Value,
-) -> ApiResult<Box<dyn Object>> {
+fn to_metadata(call: &Call<'_>, patch: &Patch, old: &dyn Object) -> ApiResult<Box<dyn Object>> {
     let mut value = json!({"metadata": old.unmanaged_metadata()?});
-    lay_over(call, kind, &mut value, patch)?;
+    patch.apply(call, &mut value)?;
     let meta: ObjectMeta = serde_json::from_value(value["metadata"].take()).map_err(|error| {
         strict::cannot_be_handled(call.info().kind, call.served.version(), &error.to_string())
     })?;
@@ -134,26 +176,6 @@ fn laid_over_metadata(
         ..meta
     };
     Ok(new)
-}
-
-/// Patches a value in the version asked for.
-pub fn apply(call: &Call<'_>, kind: PatchType, value: &mut Value, patch: &[u8]) -> ApiResult<()> {
-    if kind == PatchType::Json {
-        return Ok(json::apply(value, &json::parse(patch)?)?);
-    }
-    let patch: Value = serde_json::from_slice(patch)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    lay_over(call, kind, value, patch)
-}
-
-fn lay_over(call: &Call<'_>, kind: PatchType, value: &mut Value, patch: Value) -> ApiResult<()> {
-    match definition(call).filter(|_| kind == PatchType::Strategic) {
-        Some(definition) => Ok(strategic::apply(value, patch, definition)?),
-        None if kind == PatchType::Strategic => {
-            Err(ApiError::unsupported_media_type(PatchType::WITHOUT_RULES))
-        }
-        None => Ok(merge::apply(value, patch)?),
-    }
 }
 
 /// The type whose merge rules hold: the resource's in the version asked for, or that of a subresource of its own.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keelson_api::status::{ApiError, ApiResult};
 use serde_json::Value;
 
-use super::patch::{self, PatchType};
+use super::patch::{Patch, PatchType};
 use super::{Call, Outcome, apply};
 use crate::registry::info::Verb;
 use crate::registry::strategy::{Answer, Subresource, SubresourceCall};
@@ -75,10 +75,11 @@ pub async fn patch(
         let config = apply::read(call, body)?;
         return handler.apply(with_body(call, config, query)).await.map(outcome);
     }
+    let patch = Patch::read(kind, body);
     for attempt in 1.. {
         let before = handler.get(with_body(call, Value::Null, query)).await?;
         let mut value: Value = serde_json::from_slice(&before.json).map_err(ApiError::internal)?;
-        patch::apply(call, kind, &mut value, body)?;
+        patch.apply(call, &mut value)?;
         match handler.update(with_body(call, value, query)).await {
             Err(error) if error.is_conflict() && attempt < ATTEMPTS => {}
             result => return result.map(outcome),

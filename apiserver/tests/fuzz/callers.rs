@@ -9,7 +9,7 @@ use keelson_apiserver::authentication::{
 };
 use keelson_apiserver::authorization::Authorizer;
 use keelson_apiserver::authorization::config::Step;
-use keelson_apiserver::grpc::writes::Wanted;
+use keelson_apiserver::grpc::writes::{Change, Wanted};
 use keelson_apiserver::handlers::options::parse_delete_options;
 use keelson_fuzz::bounded;
 use keelson_proto::resources as proto;
@@ -161,7 +161,9 @@ fn calls_over_grpc() {
         let apply = matches!(&write, Write::Patch(patch) if patch.content_type.contains("apply"));
         let (_, _, wanted) = Wanted::of(write);
         match wanted {
-            Ok(Wanted::Patch(_, _, options)) => assert!(!apply || !options.field_manager.is_empty()),
+            Ok(Wanted::Change(Change::Patch(_), _, options)) => {
+                assert!(!apply || !options.field_manager.is_empty())
+            }
             Ok(_) => {}
             Err(error) => assert!((400..500).contains(&error.code()), "{error:?}"),
         }
