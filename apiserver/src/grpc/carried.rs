@@ -181,20 +181,19 @@ impl Carried {
         introduce(headers, &self.admitted.user);
         let asking = async {
             let backend = self.remote.backend(&self.admitted.server).await?;
-            forward::begin(&backend, request)
-                .await
-                .map_err(|why| unreachable(&why))
+            let begun = forward::begin(&backend, request).await;
+            let answering = begun.map_err(|why| unreachable(&why))?;
+            let code = answering.status().as_u16();
+            if code < 400 {
+                return Ok(answering);
+            }
+            let body = answering.whole().await.map_err(|why| unreachable(&why))?;
+            Err(ApiError::from_json(&body)
+                .unwrap_or_else(|| ApiError::new(code, "", String::from_utf8_lossy(&body))))
         };
-        let answering = tokio::time::timeout(PATIENCE, asking)
+        tokio::time::timeout(PATIENCE, asking)
             .await
-            .unwrap_or_else(|_| Err(unreachable("context deadline exceeded")))?;
-        let code = answering.status().as_u16();
-        if code < 400 {
-            return Ok(answering);
-        }
-        let body = answering.whole().await.map_err(|why| unreachable(&why))?;
-        Err(ApiError::from_json(&body)
-            .unwrap_or_else(|| ApiError::new(code, "", String::from_utf8_lossy(&body))))
+            .unwrap_or_else(|_| Err(unreachable("context deadline exceeded")))
     }
 
     /// The code and the body of the answer.
@@ -214,11 +213,12 @@ impl Carried {
     }
 }
 
-fn viewed(json: &[u8], view: i32) -> ApiResult<Bytes> {
+/// A part of an answer that is an object, in the form the caller wants.
+fn viewed(answer: &Bytes, object: &[u8], view: i32) -> ApiResult<Bytes> {
     if metadata_only(view) {
-        table::partial(json)
+        table::partial(object)
     } else {
-        Ok(Bytes::copy_from_slice(json))
+        Ok(answer.slice_ref(object))
     }
 }
 
@@ -271,7 +271,7 @@ impl Door {
             .with(&[("resourceVersion", &request.resource_version)])
             .viewed(request.view, "PartialObjectMetadata");
         let (_, body) = carried.ask(question).await?;
-        let json = viewed(&body, request.view)?;
+        let json = viewed(&body, &body, request.view)?;
         Ok(proto::Object { json })
     }
 
@@ -314,7 +314,7 @@ impl Door {
             .items
             .unwrap_or_default()
             .into_iter()
-            .map(|item| viewed(item.get().as_bytes(), request.view))
+            .map(|item| viewed(&body, item.get().as_bytes(), request.view))
             .collect();
         let end = proto::ListChunk {
             items: Vec::new(),
@@ -429,27 +429,25 @@ struct Events {
 impl Events {
     /// The next events; `None` at the end.
     async fn next(&mut self) -> Option<ApiResult<proto::WatchBatch>> {
-        loop {
-            if let Some(end) = memchr::memrchr(b'\n', &self.read) {
-                let lines = self.read.split_to(end + 1);
-                return Some(self.batch(&lines));
-            }
-            if self.read.len() > LINE_MAX {
-                return Some(Err(ApiError::internal("an event is too large")));
-            }
+        while self.read.len() <= LINE_MAX {
             let frame = tokio::select! {
                 frame = self.answering.body().frame() => frame?,
                 () = self.carried.admitted.server.shutdown.cancelled() => return None,
             };
             // A watch that breaks off is begun again by whoever watches.
             let frame = frame.ok()?;
-            if let Some(data) = frame.data_ref() {
-                self.read.extend_from_slice(data);
+            let Some(data) = frame.data_ref() else { continue };
+            let before = self.read.len();
+            self.read.extend_from_slice(data);
+            if let Some(end) = memchr::memrchr(b'\n', data) {
+                let lines = self.read.split_to(before + end + 1).freeze();
+                return Some(self.batch(&lines));
             }
         }
+        Some(Err(ApiError::internal("an event is too large")))
     }
 
-    fn batch(&self, lines: &[u8]) -> ApiResult<proto::WatchBatch> {
+    fn batch(&self, lines: &Bytes) -> ApiResult<proto::WatchBatch> {
         let mut events = Vec::new();
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let line: Line<'_> = serde_json::from_slice(line).map_err(ApiError::internal)?;
@@ -461,7 +459,7 @@ impl Events {
             };
             events.push(proto::WatchEvent {
                 r#type: kind as i32,
-                object: viewed(line.object.get().as_bytes(), view)?,
+                object: viewed(lines, line.object.get().as_bytes(), view)?,
             });
         }
         Ok(proto::WatchBatch { events })

@@ -72,6 +72,8 @@ pub struct Asked {
     pub user: User,
     /// Query parameters.
     pub query: Vec<(String, String)>,
+    /// Whether JSON is to have a line for each value.
+    pub pretty: bool,
     /// The request itself, its body unread.
     pub request: Request<Arriving>,
     /// What it has while it is served.
@@ -216,6 +218,7 @@ async fn staircase(
             let asked = Asked {
                 user: user.clone(),
                 query,
+                pretty,
                 request,
                 place: Place::free(),
             };

@@ -45,10 +45,7 @@ pub async fn serve(server: &Arc<Server>, asked: &Asked) -> ApiResult<Response<Bo
             keelson_daemon::metrics::CONTENT_TYPE,
             full(server.metrics.encode()),
         )),
-        "api" | "apis" => {
-            let pretty = negotiate::pretty(headers, Query(&asked.query));
-            discovery(server, trimmed, headers, pretty)
-        }
+        "api" | "apis" => discovery(server, trimmed, headers, asked.pretty),
         "openapi" => Ok(openapi(server, trimmed, headers)),
         ".well-known" if trimmed == "/.well-known/openid-configuration" => {
             openid_configuration(server, headers)

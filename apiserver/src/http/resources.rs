@@ -114,7 +114,7 @@ pub async fn serve(
     let wish = Wish {
         form,
         include: IncludeObject::parse(query.text("includeObject"))?,
-        pretty: negotiate::pretty(asked.request.headers(), query),
+        pretty: asked.pretty,
         gzip: negotiate::accepts_gzip(asked.request.headers()),
     };
     let Asked {
@@ -122,6 +122,7 @@ pub async fn serve(
         query,
         request,
         place,
+        ..
     } = asked;
     let call = Call::new(
         server,
