@@ -43,7 +43,8 @@ fn main() -> Result<()> {
         }
         .run()
         .await
-    })
+    })?;
+    plane.end()
 }
 
 struct Bench<'p> {

@@ -16,6 +16,7 @@ use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// How many requests of the preparation are on their way at a time.
@@ -57,8 +58,11 @@ fn main() -> Result<()> {
             all += after - before;
         }
         println!("{:<24} {all:.2} CPU-s", "all");
-        Ok(())
-    })
+        anyhow::Ok(())
+    })?;
+    controllers.end(Signal::SIGTERM)?;
+    scheduler.end(Signal::SIGTERM)?;
+    plane.end()
 }
 
 async fn connect(plane: &ControlPlane) -> Result<Client> {

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::authority::Authority;
@@ -145,6 +146,17 @@ impl ControlPlane {
         self.apiserver = None;
         self.flags = flags;
         self.start_apiserver()
+    }
+
+    /// Ends both daemons as an operator would, so that they do what they have to do at the end.
+    ///
+    /// # Errors
+    /// When one of them is gone already.
+    pub fn end(mut self) -> Result<()> {
+        if let Some(apiserver) = self.apiserver.take() {
+            apiserver.end(Signal::SIGTERM)?;
+        }
+        self.store.end(Signal::SIGTERM)
     }
 
     fn start_apiserver(&mut self) -> Result<()> {
