@@ -1,22 +1,20 @@
 //! What calls of the API cost, in CPU of kube-store and of kube-apiserver each: `api_calls [PODS]`, 5,000 unless told.
 //!
-//! The callers go through TLS and HTTP as everybody does, with many calls on their way at a time. Nothing else works with
-//! the objects.
+//! The callers go through TLS and HTTP/2 as Go's clients do, with many calls on their way at a time. Nothing else works
+//! with the objects.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::Pod;
+use anyhow::{Context as _, Result, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use keelson_tests::control_plane::ControlPlane;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, ResourceExt as _};
-use serde_json::json;
+use keelson_tests::wire::{Answer, Events, Wire};
+use serde_json::{Value, json};
 
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const CONNECTIONS: usize = 8;
 /// How many calls are on their way at a time.
-const AT_A_TIME: usize = 32;
+const AT_A_TIME: usize = 64;
 /// How many lists are.
 const LISTS_AT_A_TIME: usize = 4;
 const WATCHERS: usize = 20;
@@ -34,74 +32,57 @@ fn main() -> Result<()> {
     let account = json!({"metadata": {"name": "default"}});
     plane.create("/api/v1/namespaces/default/serviceaccounts", &account)?;
     runtime.block_on(async {
-        let file = Kubeconfig::from_yaml(&plane.kubeconfig("admin"))?;
-        let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        Bench {
-            pods: Api::default_namespaced(Client::try_from(config)?),
-            count,
-            plane: &plane,
+        let mut wires = Vec::new();
+        for _ in 0..CONNECTIONS {
+            wires.push(Wire::connect(&plane, "admin").await?);
         }
-        .run()
-        .await
+        let plane = &plane;
+        Bench { plane, wires, count }.run().await
     })?;
     plane.end()
 }
 
 struct Bench<'p> {
     plane: &'p ControlPlane,
-    pods: Api<Pod>,
+    wires: Vec<Wire>,
     count: usize,
 }
 
 impl Bench<'_> {
     async fn run(&self) -> Result<()> {
-        let Self { pods, count, .. } = self;
-        let everyone = || (0..*count).map(name);
-        self.cost("create a pod", *count, async {
-            let create = |name| async {
-                pods.create(&PostParams::default(), &pod(name)?)
-                    .await
-                    .map_err(Into::into)
-            };
-            all(everyone().map(create), AT_A_TIME).await
+        let pods = 0..self.count;
+        self.cost("create a pod", self.count, async {
+            all(pods.clone().map(|number| self.create(number)), AT_A_TIME).await
         })
         .await?;
-        self.cost("get a pod", *count, async {
-            let get = |name: String| async move { anyhow::Ok(pods.get(&name).await?) };
-            all(everyone().map(get), AT_A_TIME).await
+        self.cost("get a pod", self.count, async {
+            let get = |number| self.ask(number, "GET", path(number), None);
+            all(pods.clone().map(get), AT_A_TIME).await
         })
         .await?;
-        self.cost("patch a pod (merge patch)", *count, async {
-            let patch = |name| self.annotate(name, "patched");
-            all(everyone().map(patch), AT_A_TIME).await
+        self.cost("patch a pod (merge patch)", self.count, async {
+            let patch = |number| self.annotate(number, "patched");
+            all(pods.clone().map(patch), AT_A_TIME).await
         })
         .await?;
-        self.cost("list all pods", 10, async {
-            let everything = ListParams::default();
-            let list = |_| async { anyhow::Ok(pods.list(&everything).await?) };
-            all((0..10).map(list), LISTS_AT_A_TIME).await
-        })
-        .await?;
-        self.cost("list 500 pods", 50, async {
-            let some = ListParams::default().limit(500);
-            let list = |_| async { anyhow::Ok(pods.list(&some).await?) };
-            all((0..50).map(list), LISTS_AT_A_TIME).await
-        })
-        .await?;
-        let changes = count / 10;
+        for (what, query, count) in [("list all pods", "", 10), ("list 500 pods", "?limit=500", 50)] {
+            self.cost(what, count, async {
+                let list = |number| self.ask(number, "GET", format!("{PODS}{query}"), None);
+                all((0..count).map(list), LISTS_AT_A_TIME).await
+            })
+            .await?;
+        }
+        let changes = self.count / 10;
         self.cost(
             "one event to one watcher, patches included",
             changes * WATCHERS,
             self.watch(changes),
         )
         .await?;
-        self.cost("delete a pod", *count, async {
-            let now = DeleteParams::default().grace_period(0);
-            let delete = |name: String| {
-                let now = &now;
-                async move { anyhow::Ok(pods.delete(&name, now).await?) }
-            };
-            all(everyone().map(delete), AT_A_TIME).await
+        self.cost("delete a pod", self.count, async {
+            let now = json!({"gracePeriodSeconds": 0});
+            let delete = |number| self.ask(number, "DELETE", path(number), Some(&now));
+            all(pods.clone().map(delete), AT_A_TIME).await
         })
         .await
     }
@@ -115,48 +96,62 @@ impl Bench<'_> {
             .with_context(|| format!("{what}: waited {PATIENCE:?}"))??;
         let after = spent()?;
         let each = |server: usize| (after[server] - before[server]) * 1e6 / calls as f64;
-        println!(
-            "{what:<44} kube-store {:>8.1} us  kube-apiserver {:>8.1} us",
-            each(0),
-            each(1)
-        );
+        let (store, apiserver) = (each(0), each(1));
+        println!("{what:<44} kube-store {store:>8.1} us  kube-apiserver {apiserver:>8.1} us");
         Ok(())
     }
 
-    async fn annotate(&self, name: String, value: &str) -> Result<Pod> {
-        let change = Patch::Merge(json!({"metadata": {"annotations": {"example.com/changed": value}}}));
-        Ok(self.pods.patch(&name, &PatchParams::default(), &change).await?)
+    /// A call on one of the connections, in turns.
+    async fn ask(&self, number: usize, method: &str, path: String, body: Option<&Value>) -> Result<Answer> {
+        let wire = &self.wires[number % CONNECTIONS];
+        let headers: &[_] = match method {
+            "PATCH" => &[("content-type", "application/merge-patch+json")],
+            _ => &[],
+        };
+        let answer = wire.ask_with(method, &path, headers, body).await?;
+        ensure!(answer.code < 300, "{answer:?}");
+        Ok(answer)
+    }
+
+    async fn create(&self, number: usize) -> Result<Answer> {
+        self.ask(number, "POST", PODS.to_owned(), Some(&pod(&name(number))))
+            .await
+    }
+
+    async fn annotate(&self, number: usize, value: &str) -> Result<Answer> {
+        let change = json!({"metadata": {"annotations": {"example.com/changed": value}}});
+        self.ask(number, "PATCH", path(number), Some(&change)).await
     }
 
     /// Changes so many pods while some watch.
     async fn watch(&self, changes: usize) -> Result<()> {
-        let version = self.pods.list(&ListParams::default().limit(1)).await?;
-        let version = version.metadata.resource_version.unwrap_or_default();
-        let seen = |_| async {
-            let watching = pin!(self.pods.watch(&WatchParams::default(), &version).await?);
-            modifications(watching)
-                .take(changes)
-                .try_collect::<Vec<_>>()
-                .await
-        };
+        let list = self
+            .ask(0, "GET", format!("{PODS}?limit=1"), None)
+            .await?
+            .json()?;
+        let version = list["metadata"]["resourceVersion"].as_str();
+        let version = version.context("a list without a version")?;
+        let watch = format!("{PODS}?watch=1&resourceVersion={version}");
+        let mut watchers = Vec::new();
+        for number in 0..WATCHERS {
+            watchers.push(self.wires[number % CONNECTIONS].watch(&watch).await?);
+        }
         let changing = all(
-            (0..changes).map(|number| self.annotate(name(number), "watched")),
+            (0..changes).map(|number| self.annotate(number, "watched")),
             AT_A_TIME,
         );
-        tokio::try_join!(all((0..WATCHERS).map(seen), WATCHERS), changing)?;
+        let watching = all(watchers.into_iter().map(|events| see(events, changes)), WATCHERS);
+        tokio::try_join!(watching, changing)?;
         Ok(())
     }
 }
 
-fn modifications(
-    events: impl Stream<Item = kube::Result<WatchEvent<Pod>>>,
-) -> impl Stream<Item = Result<String>> {
-    events.map_err(anyhow::Error::from).try_filter_map(async |event| {
-        Ok(match event {
-            WatchEvent::Modified(pod) => Some(pod.name_any()),
-            _ => None,
-        })
-    })
+/// Reads so many events.
+async fn see(mut events: Events, count: usize) -> Result<()> {
+    for _ in 0..count {
+        events.next().await?.context("the watch has ended")?;
+    }
+    Ok(())
 }
 
 /// Awaits all of these calls, so many at a time.
@@ -170,12 +165,16 @@ async fn all<T>(
         .await
 }
 
+fn path(number: usize) -> String {
+    format!("{PODS}/{}", name(number))
+}
+
 fn name(number: usize) -> String {
     format!("pod-{number:06}")
 }
 
 /// A pod as a controller would make it, of some 5 KiB.
-fn pod(name: String) -> Result<Pod> {
+fn pod(name: &str) -> Value {
     let probe =
         json!({"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 2});
     let env: Vec<_> = (0..24)
@@ -188,11 +187,11 @@ fn pod(name: String) -> Result<Pod> {
                 {"name": "settings", "mountPath": "/etc/settings", "readOnly": true}, {"name": "cache", "mountPath": "/cache"}],
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}})
     };
-    Ok(serde_json::from_value(json!({
+    json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": "application", "tier": "backend", "release": "stable"},
             "annotations": {"example.com/owner": "team"}},
         "spec": {"containers": [container("main", 8080), container("side", 8081)], "volumes": [
             {"name": "settings", "configMap": {"name": "settings"}}, {"name": "cache", "emptyDir": {}}],
             "terminationGracePeriodSeconds": 30, "nodeSelector": {"disk": "ssd"},
-            "tolerations": [{"key": "dedicated", "operator": "Exists"}]}}))?)
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}]}})
 }

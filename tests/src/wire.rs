@@ -116,7 +116,7 @@ impl Wire {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if body.is_some() {
+        if body.is_some() && headers.iter().all(|(name, _)| *name != "content-type") {
             request = request.header("content-type", "application/json");
         }
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
@@ -136,7 +136,22 @@ impl Wire {
     /// # Errors
     /// When there is no whole answer.
     pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
-        let (head, body) = self.begin(method, path, body).await?.into_parts();
+        self.ask_with(method, path, &[], body).await
+    }
+
+    /// The same with headers.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    pub async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer> {
+        let response = self.begin_with(method, path, headers, body).await?;
+        let (head, body) = response.into_parts();
         let body = tokio::time::timeout(PATIENCE, body.collect()).await??;
         Ok(Answer {
             code: head.status.as_u16(),
