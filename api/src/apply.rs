@@ -8,6 +8,7 @@
 //! | [`set`] | sets of fields, as `fieldsV1` has them ([`FieldSet`]) |
 //! | [`compare`](mod@compare) | what is different between two objects |
 //! | [`managers`] | entries of `metadata.managedFields` ([`Managed`]) |
+//! | [`shapes`] | the fields of new objects that are like earlier ones ([`Shapes`]) |
 //! | [`update`](mod@update) | updates and applications ([`update()`], [`Application`]) |
 //! | [`overlay`](mod@overlay) | fields that nobody is to manage ([`overlay()`]) |
 //! | [`last_applied`] | objects that client-side apply has managed so far |
@@ -27,6 +28,7 @@ mod merge;
 pub mod overlay;
 pub mod schema;
 pub mod set;
+pub mod shapes;
 pub mod tree;
 pub mod update;
 mod validate;
@@ -36,6 +38,7 @@ pub use managers::{Entry, Managed, Manager, Operation};
 pub use overlay::overlay;
 pub use schema::{Deduced, Schema};
 pub use set::FieldSet;
+pub use shapes::Shapes;
 pub use tree::Tree;
 pub use update::{Application, Conflict, Converter, Failure, View, update};
 

@@ -153,6 +153,32 @@ pub fn all() -> &'static [Definition] {
     &TABLE.definitions
 }
 
+/// Whether there is a list, of any type, whose elements are told apart by a field of this name.
+pub fn is_list_key(name: &str) -> bool {
+    // Asked of every field in every list of a new object, so it is no search in the table.
+    matches!(
+        name,
+        "apiServerID"
+            | "containerPort"
+            | "device"
+            | "devicePath"
+            | "driver"
+            | "ip"
+            | "mountPath"
+            | "name"
+            | "pool"
+            | "port"
+            | "protocol"
+            | "resourceID"
+            | "rule"
+            | "shareID"
+            | "topologyKey"
+            | "type"
+            | "uid"
+            | "whenUnsatisfiable"
+    )
+}
+
 impl TypeId {
     /// The type.
     pub fn get(self) -> &'static Definition {
@@ -383,7 +409,26 @@ fn words(attributes: &'static str) -> impl Iterator<Item = &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn lists_have_the_keys_of_the_table() {
+        let fields = || all().iter().flat_map(Definition::fields);
+        let keys: BTreeSet<&str> = fields()
+            .filter_map(|field| match field.list_kind() {
+                Some(ListKind::Map(keys)) => Some(keys.iter().copied()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let said: BTreeSet<&str> = fields()
+            .map(Field::name)
+            .filter(|name| is_list_key(name))
+            .collect();
+        assert_eq!(said, keys);
+    }
 
     #[test]
     fn knows_fields_and_how_they_merge() {

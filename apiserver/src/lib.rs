@@ -186,6 +186,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
     Ok(Arc::new(Server {
         discovery: discovery::Published::default(),
         openapi: openapi::Documents::default(),
+        shapes: keelson_api::apply::Shapes::default(),
         aggregator: Aggregator::new(&config.aggregator),
         audit: AuditLog::open(&config.audit, metrics.registry())?,
         shutdown: shutdown.clone(),

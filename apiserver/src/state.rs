@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use keelson_api::apply::Shapes;
 use keelson_api::object::Kind;
 use keelson_api::status::{ApiError, ApiResult};
 
@@ -55,6 +56,8 @@ pub struct Server {
     pub feed: Feed,
     /// How far the store is.
     pub freshness: Freshness,
+    /// What new objects were like.
+    pub shapes: Shapes,
     /// Plugins.
     pub admission: Chain,
     /// Who is calling.

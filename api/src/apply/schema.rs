@@ -9,6 +9,11 @@ use crate::schema::{Definition, Field, ListKind, MapKind, Shape, Type};
 
 /// A place in objects of some kind.
 pub trait Schema: Sync {
+    /// A name, if that says all that is to be known of the place: equal names, equal schemas, always.
+    fn name(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a map here is owned as a whole.
     fn atomic_map(&self) -> bool;
 
@@ -147,6 +152,10 @@ impl Schema for Whole {
 }
 
 impl Schema for Definition {
+    fn name(&self) -> Option<&'static str> {
+        Some(self.name)
+    }
+
     fn atomic_map(&self) -> bool {
         self.shape() != Shape::Fields || self.atomic()
     }

@@ -142,8 +142,12 @@ impl FieldSet {
             .strip_prefix('{')
             .and_then(|json| json.strip_suffix('}'))
             .filter(ours)
-            .filter(|members| !members.bytes().any(|b| b.is_ascii_whitespace()))
-        {
+            // All of them are looked at, which compares many at once.
+            .filter(|members| {
+                !members
+                    .bytes()
+                    .fold(false, |found, b| found | b.is_ascii_whitespace())
+            }) {
             Some(members) => Self {
                 members: members.to_owned(),
             },
@@ -163,6 +167,11 @@ impl FieldSet {
         Self {
             members: branch.children,
         }
+    }
+
+    /// The members of the root, without the braces around them.
+    pub(super) fn members(&self) -> &str {
+        &self.members
     }
 
     fn reader(&self) -> Reader<'_> {

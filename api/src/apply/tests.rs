@@ -87,6 +87,7 @@ impl Live {
                 .map(|object| Tree::of_object(object).expect("a tree")),
             new: Tree::of_object(&new).expect("a tree"),
             reset: &FieldSet::of_fields(&[&["status"]]),
+            shapes: None,
         };
         let by = manager(name, Operation::Update);
         update(&mut self.managed, by, at(second), &view, &mut |_| None).expect("an update");

@@ -13,6 +13,7 @@ use super::managers::{Entry, Managed, Manager, Operation};
 use super::merge;
 use super::schema::Schema;
 use super::set::FieldSet;
+use super::shapes::Shapes;
 use super::tree::Tree;
 use super::validate;
 
@@ -47,6 +48,8 @@ pub struct View<'a> {
     pub new: Tree,
     /// Fields that are set back on the way to the store, and so do not count.
     pub reset: &'a FieldSet,
+    /// What is known of new objects that came before.
+    pub shapes: Option<&'a Shapes>,
 }
 
 impl View<'_> {
@@ -56,6 +59,19 @@ impl View<'_> {
             comparison.exclude(self.reset);
         }
         Ok(comparison)
+    }
+
+    /// The fields of a new object, but for those that nobody manages.
+    fn fields_of_new(&self) -> Result<FieldSet, String> {
+        let work_out = || {
+            let mut fields = self.compare()?.added;
+            fields.subtract(&UNMANAGED);
+            Ok(fields)
+        };
+        match self.shapes {
+            Some(shapes) => shapes.fields(self.schema, self.reset, self.new.root(), work_out),
+            None => work_out(),
+        }
     }
 }
 
@@ -72,6 +88,10 @@ pub fn update(
     versions: Versions<'_, '_>,
 ) -> Result<(), String> {
     if managed.is_empty() && view.old.is_some() {
+        return Ok(());
+    }
+    if managed.is_empty() {
+        give(managed, manager, view.fields_of_new()?, now);
         return Ok(());
     }
     let comparison = view.compare()?;
@@ -99,6 +119,10 @@ pub fn update(
 /// Hands fields to a manager, but for those that nobody manages.
 fn give_managed(managed: &mut Managed, manager: Manager, mut fields: FieldSet, now: Timestamp) {
     fields.subtract(&UNMANAGED);
+    give(managed, manager, fields, now);
+}
+
+fn give(managed: &mut Managed, manager: Manager, fields: FieldSet, now: Timestamp) {
     if !fields.is_empty() {
         managed.give(Entry {
             manager,
@@ -375,6 +399,7 @@ impl Application<'_> {
                 old: self.exists.then(|| Tree::of(old)).transpose()?,
                 new: Tree::of(new)?,
                 reset: self.reset,
+                shapes: None,
             };
             view.compare()
         };

@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
+use serde_json::Value;
 use smallvec::SmallVec;
 
 use crate::quantity::Amount;
@@ -32,7 +33,9 @@ impl<T> Read<T> {
 /// Reads a whole text.
 pub(super) fn read<'de, T: Deserialize<'de>>(json: &'de [u8]) -> serde_json::Result<Read<T>> {
     let odd = Cell::new(false);
-    let mut reader = serde_json::Deserializer::from_slice(json);
+    // Looked at as a whole, that is quicker than string by string.
+    let text = std::str::from_utf8(json).map_err(|_| not_text(json))?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Watched {
         inner: &mut reader,
         watch: Watch::new(&odd),
@@ -42,6 +45,14 @@ pub(super) fn read<'de, T: Deserialize<'de>>(json: &'de [u8]) -> serde_json::Res
         value,
         odd: odd.get(),
     })
+}
+
+/// Why what is not UTF-8 cannot be read, and where.
+fn not_text(json: &[u8]) -> serde_json::Error {
+    match serde_json::from_slice::<Value>(json) {
+        Err(error) => error,
+        Ok(_) => Error::custom("invalid unicode code point"),
+    }
 }
 
 /// What is known of the place.
@@ -473,6 +484,14 @@ mod tests {
                 .err()
                 .map(|error| error.to_string());
             assert_eq!(ours, theirs, "{json}");
+            assert!(ours.is_some());
+        }
+        for json in [&b"{\"kind\":\"\xff\"}"[..], b"\xff", b"{\"spec\":{}}\xff"] {
+            let ours = read::<Pod>(json).err().map(|error| error.to_string());
+            let theirs = serde_json::from_slice::<Value>(json)
+                .err()
+                .map(|error| error.to_string());
+            assert_eq!(ours, theirs, "{json:?}");
             assert!(ours.is_some());
         }
     }

@@ -220,6 +220,7 @@ impl<'c, 'a> Forms<'c, 'a> {
             old: old.map(|old| self.tree(version, old)).transpose()?,
             new: self.tree(version, new)?,
             reset,
+            shapes: Some(&self.call.server.shapes),
         })
     }
 

@@ -6,7 +6,7 @@ use keelson_api::patch::{json, merge, strategic};
 use keelson_api::schema::{self, Definition};
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_api::strict;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::managers::Tracking;
 use super::update::{Base, Extent, update_with};
@@ -165,7 +165,8 @@ fn may_see_managers(kind: PatchType, patch: &[u8]) -> bool {
 }
 
 fn to_metadata(call: &Call<'_>, patch: &Patch, old: &dyn Object) -> ApiResult<Box<dyn Object>> {
-    let mut value = json!({"metadata": old.unmanaged_metadata()?});
+    let metadata = ("metadata".to_owned(), old.unmanaged_metadata()?);
+    let mut value = Value::Object(Map::from_iter([metadata]));
     patch.apply(call, &mut value)?;
     let meta: ObjectMeta = serde_json::from_value(value["metadata"].take()).map_err(|error| {
         strict::cannot_be_handled(call.info().kind, call.served.version(), &error.to_string())

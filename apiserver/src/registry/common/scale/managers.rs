@@ -84,6 +84,7 @@ pub(super) fn scaled<K: Kind>(before: &K, object: &mut K, name: &str, now: Times
             old: Some(before.tree()?),
             new: object.tree()?,
             reset: &nothing,
+            shapes: None,
         })
     };
     // In every version the kind is served in, the field has the same place.
