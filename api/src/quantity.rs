@@ -351,10 +351,14 @@ impl FromStr for Amount {
         let parts = split(text)?;
         let (base, exponent, format) = suffix_scale(parts.suffix).ok_or(ParseError::Suffix)?;
         let whole = parts.whole.trim_start_matches('0');
-        let magnitude = if base == 2 {
-            binary_nanos(whole, parts.fraction, exponent.unsigned_abs())
-        } else {
-            decimal_nanos(whole, parts.fraction, exponent)
+        let few = match parts.fraction {
+            "" => few_digits(whole, base, exponent),
+            _ => None,
+        };
+        let magnitude = match few {
+            Some(nanos) => Some(nanos),
+            None if base == 2 => binary_nanos(whole, parts.fraction, exponent.unsigned_abs()),
+            None => decimal_nanos(whole, parts.fraction, exponent),
         };
         // Binary amounts stop at what 64 bits hold, decimal ones only where this type does.
         let magnitude = match magnitude {
@@ -372,6 +376,32 @@ impl FromStr for Amount {
             nanos: if parts.negative { -magnitude } else { magnitude },
             format,
         })
+    }
+}
+
+/// Digits × base^exponent in billionths, where both are so small that nothing can overflow and nothing has to be rounded,
+/// as in most amounts; `None` otherwise.
+fn few_digits(digits: &str, base: u32, exponent: i32) -> Option<i128> {
+    /// 10^0 to 10^27.
+    const POWERS: [i128; 28] = {
+        let mut powers = [1; 28];
+        let mut at = 1;
+        while at < powers.len() {
+            powers[at] = powers[at - 1] * 10;
+            at += 1;
+        }
+        powers
+    };
+    if digits.len() > 9 {
+        return None;
+    }
+    let number = digits
+        .bytes()
+        .fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+    let number = i128::from(number);
+    match base {
+        2 => Some((number << exponent) * NANO),
+        _ => Some(number * POWERS.get(usize::try_from(exponent.checked_add(9)?).ok()?)?),
     }
 }
 

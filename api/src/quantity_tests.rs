@@ -91,6 +91,18 @@ fn sums_take_the_first_format() {
 
 proptest! {
     #[test]
+    fn few_digits_come_to_what_many_do(digits in "[0-9]{0,10}", power in 1_u8..7, exponent in prop_oneof![-12_i32..24, Just(i32::MAX)]) {
+        let decimal = few_digits(&digits, 10, exponent);
+        prop_assert!(decimal.is_none() || decimal == decimal_nanos(&digits, "", exponent));
+        let exponent = 10 * i32::from(power);
+        let binary = few_digits(&digits, 2, exponent);
+        prop_assert_eq!(binary.is_none(), digits.len() > 9);
+        prop_assert!(binary.is_none() || binary == binary_nanos(&digits, "", exponent.unsigned_abs()));
+    }
+}
+
+proptest! {
+    #[test]
     fn canonical_text_reads_back(units in any::<i64>(), nanos in 0i128..1_000_000_000, form in 0..3usize) {
         let format = [Format::DecimalSi, Format::BinarySi, Format::DecimalExponent][form];
         let one = Amount::from_nanos(i128::from(units) * NANO / 2 + nanos).with_format(format);

@@ -169,6 +169,53 @@ fn resources(plane: &ControlPlane) -> Result<()> {
             "{refused}"
         );
     }
+    ranges(plane, &format!("{pods}/one/resize"), &pod)?;
+    unsupported(plane, &format!("{pods}/one"))
+}
+
+/// A range holds for what is resized as it does for what is created.
+fn ranges(plane: &ControlPlane, resize: &str, pod: &Value) -> Result<()> {
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "30m"}}]}});
+    let range = asked(plane, "POST", ranges, &range, 201)?;
+    let version = range["metadata"]["resourceVersion"]
+        .as_str()
+        .context("a version")?;
+    let mut wanted = pod.clone();
+    for (limit, code) in [("31m", 403), ("30m", 200)] {
+        // As late as the range at least.
+        asked(
+            plane,
+            "GET",
+            &format!("{ranges}?resourceVersion={version}"),
+            &Value::Null,
+            200,
+        )?;
+        wanted["spec"]["containers"][0]["resources"]["limits"]["cpu"] = limit.into();
+        let answer = asked(plane, "PUT", resize, &wanted, code)?;
+        let message = answer["message"].as_str().unwrap_or_default();
+        let refused = message.contains("maximum cpu usage per Container is 30m, but limit is 31m");
+        ensure!(refused == (code == 403), "{answer}");
+    }
+    asked(plane, "DELETE", &format!("{ranges}/r"), &Value::Null, 200).map(drop)
+}
+
+/// A node that does not say what it has given to a running container gives no more and no less.
+fn unsupported(plane: &ControlPlane, pod: &str) -> Result<()> {
+    let running = json!({"status": {"containerStatuses": [{"name": "a", "image": "i", "imageID": "", "ready": true,
+        "restartCount": 0, "state": {"running": {}}}]}});
+    let mut wanted = asked(plane, "PATCH", &format!("{pod}/status"), &running, 200)?;
+    wanted["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "11m".into();
+    let refused = asked(plane, "PUT", &format!("{pod}/resize"), &wanted, 422)?;
+    let message = refused["message"].as_str().unwrap_or_default();
+    let expected = "spec: Forbidden: Pod running on node without support for resize";
+    ensure!(message.contains(expected), "{refused}");
+    let given = json!({"status": {"containerStatuses": [{"name": "a", "image": "i", "imageID": "", "ready": true,
+        "restartCount": 0, "state": {"running": {}}, "resources": {"requests": {"cpu": "10m"}}}]}});
+    asked(plane, "PATCH", &format!("{pod}/status"), &given, 200)?;
+    wanted["metadata"]["resourceVersion"] = Value::Null;
+    let resized = asked(plane, "PUT", &format!("{pod}/resize"), &wanted, 200)?;
+    ensure!(resized["metadata"]["generation"] == 3, "{resized}");
     Ok(())
 }
 

@@ -32,10 +32,17 @@ impl Admission for LimitRanger {
     }
 
     fn handles(&self, operation: Operation, info: &ResourceInfo, subresource: &str) -> bool {
-        let pods = operation == Operation::Create && info.plural == "pods";
-        let claims = matches!(operation, Operation::Create | Operation::Update)
-            && info.plural == "persistentvolumeclaims";
-        info.group.is_empty() && subresource.is_empty() && (pods || claims)
+        info.group.is_empty()
+            && matches!(
+                (info.plural, operation, subresource),
+                ("pods", Operation::Create, "")
+                    | ("pods", Operation::Update, "resize")
+                    | (
+                        "persistentvolumeclaims",
+                        Operation::Create | Operation::Update,
+                        ""
+                    )
+            )
     }
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> ApiResult<()> {

@@ -209,7 +209,7 @@ impl Strategy for PodStrategy {
             "status" => validation::update::status(new, old),
             "binding" => Errors::new(),
             "ephemeralcontainers" => validation::update::ephemeral_containers(new, old),
-            _ => validation::update::resize(new, old),
+            _ => validation::resize::pod(new, old),
         }
     }
 

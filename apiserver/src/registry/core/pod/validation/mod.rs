@@ -14,6 +14,7 @@
 pub mod containers;
 pub mod environment;
 pub mod probes;
+pub mod resize;
 pub mod resources;
 pub mod scheduling;
 pub mod security;

@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Toleration};
 use keelson_api::field::Errors;
-use keelson_api::pods::qos_class;
 
 use crate::registry::common::loc::Loc;
 use crate::registry::common::rules;
@@ -247,85 +246,6 @@ pub fn ephemeral_containers(new: &Pod, old: &Pod) -> Errors {
                 errors.push(at.forbidden(detail));
             }
             Some(_) => {}
-        }
-    }
-    errors
-}
-
-/// Who gets more or less stays who it is.
-fn same_containers(errors: &mut Errors, at: &Loc<'_>, (new, old): (&[Container], &[Container])) {
-    if new.len() != old.len() {
-        errors.push(at.forbidden("containers may not be added or removed on resize"));
-        return;
-    }
-    for (i, (new, old)) in new.iter().zip(old).enumerate() {
-        if new.name != old.name {
-            let name = at.index(i);
-            errors.push(
-                name.child("name")
-                    .forbidden("containers may not be renamed or reordered on resize"),
-            );
-        }
-    }
-}
-
-/// A change of what running containers may use.
-pub fn resize(new: &Pod, old: &Pod) -> Errors {
-    let mut errors = Errors::new();
-    let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else {
-        return errors;
-    };
-    let at = Loc::new("spec");
-    same_containers(
-        &mut errors,
-        &at.child("containers"),
-        (&new_spec.containers, &old_spec.containers),
-    );
-    same_containers(
-        &mut errors,
-        &at.child("initContainers"),
-        (
-            new_spec.init_containers.as_deref().unwrap_or_default(),
-            old_spec.init_containers.as_deref().unwrap_or_default(),
-        ),
-    );
-    if !errors.is_empty() {
-        return errors;
-    }
-    super::pod_spec(&mut errors, &at, new_spec);
-    if qos_class(new) != qos_class(old) {
-        let shown = qos_class(new).as_str();
-        errors.push(at.invalid(shown, "Pod QOS Class may not change as a result of resizing"));
-    }
-    let at_containers = at.child("containers");
-    let pairs = new_spec.containers.iter().zip(&old_spec.containers);
-    for (i, (new, old)) in pairs.enumerate() {
-        let one = at_containers.index(i);
-        let at = one.child("resources");
-        let (Some(new), Some(old)) = (&new.resources, &old.resources) else {
-            continue;
-        };
-        for (field, new, old) in [
-            ("limits", &new.limits, &old.limits),
-            ("requests", &new.requests, &old.requests),
-        ] {
-            let empty = std::collections::BTreeMap::new();
-            let (new, old) = (new.as_ref().unwrap_or(&empty), old.as_ref().unwrap_or(&empty));
-            let resizable = |name: &str| matches!(name, "cpu" | "memory");
-            let names = new
-                .keys()
-                .chain(old.keys().filter(|name| !new.contains_key(*name)));
-            for name in names.filter(|name| new.get(*name) != old.get(*name)) {
-                let at = at.child(field);
-                if !resizable(name) {
-                    errors.push(
-                        at.key(name)
-                            .forbidden("only cpu and memory resources are mutable"),
-                    );
-                } else if !new.contains_key(name) {
-                    errors.push(at.forbidden(format!("resource {field} cannot be removed")));
-                }
-            }
         }
     }
     errors
