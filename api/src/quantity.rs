@@ -355,11 +355,10 @@ impl FromStr for Amount {
             "" => few_digits(whole, base, exponent),
             _ => None,
         };
-        let magnitude = match few {
-            Some(nanos) => Some(nanos),
-            None if base == 2 => binary_nanos(whole, parts.fraction, exponent.unsigned_abs()),
-            None => decimal_nanos(whole, parts.fraction, exponent),
-        };
+        let magnitude = few.or_else(|| match base {
+            2 => binary_nanos(whole, parts.fraction, exponent.unsigned_abs()),
+            _ => decimal_nanos(whole, parts.fraction, exponent),
+        });
         // Binary amounts stop at what 64 bits hold, decimal ones only where this type does.
         let magnitude = match magnitude {
             Some(nanos) if base == 10 => nanos,

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus};
+use keelson_api::pods::is_sidecar;
 
 static NO_SPEC: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
 static NO_STATUS: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
@@ -165,7 +166,7 @@ impl PodExt for Pod {
 
 /// Whether an init container is a sidecar.
 pub fn init_kind(container: &Container) -> ContainerKind {
-    if container.restart_policy.as_deref() == Some("Always") {
+    if is_sidecar(container) {
         ContainerKind::Sidecar
     } else {
         ContainerKind::Init

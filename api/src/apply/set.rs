@@ -138,16 +138,18 @@ impl FieldSet {
     pub(super) fn stored(json: &str) -> Self {
         let ours =
             |members: &&str| members.is_empty() || (members.starts_with('"') && members.ends_with('}'));
+        // Every byte is looked at, which compares many at once.
+        let spaced = |members: &str| {
+            members
+                .bytes()
+                .fold(false, |found, b| found | b.is_ascii_whitespace())
+        };
         match json
             .strip_prefix('{')
             .and_then(|json| json.strip_suffix('}'))
             .filter(ours)
-            // All of them are looked at, which compares many at once.
-            .filter(|members| {
-                !members
-                    .bytes()
-                    .fold(false, |found, b| found | b.is_ascii_whitespace())
-            }) {
+            .filter(|members| !spaced(members))
+        {
             Some(members) => Self {
                 members: members.to_owned(),
             },

@@ -54,8 +54,9 @@ impl Shapes {
 
 /// All that the fields of a new object depend on. `None` where that cannot be told, and for objects that are too large.
 fn shape(schema: &dyn Schema, reset: &FieldSet, object: Ref<'_>) -> Option<Vec<u8>> {
+    let name = schema.name()?;
     let mut out = Vec::with_capacity(4096);
-    text(schema.name()?, &mut out);
+    text(name, &mut out);
     text(reset.members(), &mut out);
     outline(object, false, &mut out);
     (out.len() <= LARGEST).then_some(out)

@@ -87,11 +87,10 @@ pub fn update(
     view: &View<'_>,
     versions: Versions<'_, '_>,
 ) -> Result<(), String> {
-    if managed.is_empty() && view.old.is_some() {
-        return Ok(());
-    }
     if managed.is_empty() {
-        give(managed, manager, view.fields_of_new()?, now);
+        if view.old.is_none() {
+            give(managed, manager, view.fields_of_new()?, now);
+        }
         return Ok(());
     }
     let comparison = view.compare()?;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use keelson_api::object::Object as _;
+use keelson_api::pods::is_sidecar;
 
 pub use keelson_api::pods::{is_active, is_ready, is_terminal, phase};
 
@@ -99,7 +100,7 @@ pub fn max_restarts(pod: &Pod) -> (i32, i32) {
         .and_then(|spec| spec.init_containers.as_deref())
         .unwrap_or_default()
         .iter()
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"))
+        .filter(|container| is_sidecar(container))
         .map(|container| container.name.as_str())
         .collect();
     let regular = regular

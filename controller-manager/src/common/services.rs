@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use keelson_api::object::{Object as _, ObjectKey};
+use keelson_api::pods::is_sidecar;
 use keelson_api::selector::LabelSelector;
 use keelson_client::{Event, Informer, WorkQueue};
 
@@ -115,7 +116,7 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
     let spec = pod.spec.as_ref()?;
     let sidecars = spec.init_containers.as_deref().unwrap_or_default().iter();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars = sidecars.filter(|container| is_sidecar(container));
     spec.containers
         .iter()
         .chain(sidecars)

@@ -5,6 +5,7 @@
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus};
 use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec};
 use keelson_api::labels::LAST_APPLIED;
+use keelson_api::pods::is_sidecar;
 
 /// Takes the rest out. A trimmed pod must not be written back: patch it.
 pub fn pod(pod: &mut Pod) {
@@ -64,7 +65,6 @@ fn has_named_port(container: &Container) -> bool {
 
 /// Containers that run beside the others: their ports and restarts count.
 fn sidecars(containers: Vec<Container>) -> Vec<Container> {
-    let is_sidecar = |container: &Container| container.restart_policy.as_deref() == Some("Always");
     let mut sidecars: Vec<Container> = containers
         .into_iter()
         .filter(is_sidecar)

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{
     PodResourceClaim, PodSpec, ResourceRequirements, SecurityContext, Volume, VolumeDevice, VolumeMount,
 };
 use keelson_api::field::Errors;
+use keelson_api::pods::is_sidecar;
 use keelson_api::validation;
 
 use super::probes::{self, Purpose};
@@ -114,7 +115,7 @@ fn init(
         // They run one after the other: only the ports of one container can be in each other's way.
         host_port_conflicts(errors, at, std::slice::from_ref(container));
         restart_rules(errors, &one, container);
-        if container.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(container) {
             probes_and_hooks(errors, &one, container, scope);
             continue;
         }

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Pod, PodSpec, ResourceClaim, ResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use keelson_api::field::Errors;
-use keelson_api::pods::{is_mirror, qos_class};
+use keelson_api::pods::{is_mirror, is_sidecar, qos_class};
 
 use crate::registry::common::loc::Loc;
 
@@ -128,13 +130,12 @@ fn init_container(errors: &mut Errors, at: &Loc<'_>, new: &Container, old: &Cont
     if !is_resized(new, old) {
         errors.push(at.forbidden("only cpu and memory resources for init or sidecar containers are mutable"));
     }
-    let is_sidecar = new.restart_policy.as_deref() == Some("Always");
     let restarts = new
         .resize_policy
         .iter()
         .flatten()
         .any(|p| p.restart_policy == "RestartContainer");
-    if new != old && !is_sidecar && restarts {
+    if new != old && !is_sidecar(new) && restarts {
         let detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
         errors.push(at.forbidden(detail));
     }
@@ -176,17 +177,20 @@ fn nothing_removed(errors: &mut Errors, at: &Loc<'_>, what: &str, (new, old): Ch
     }
 }
 
-/// Whether nothing but CPU and memory is different.
+/// Whether no other resource than CPU and memory is different.
 fn only_resizable((new, old): Change<'_>) -> bool {
-    let others = |amounts: &'_ Amounts| {
-        let is_other = |(name, _): &(String, Quantity)| !matches!(name.as_str(), "cpu" | "memory");
-        amounts.clone().into_iter().filter(is_other).collect::<Amounts>()
-    };
-    let same = |((_, new), (_, old)): ((_, &Amounts), (_, &Amounts))| others(new) == others(old);
-    let claims = |resources: Option<&ResourceRequirements>| {
-        resources.and_then(|r| r.claims.clone()).unwrap_or_default()
-    };
-    amounts(new).into_iter().zip(amounts(old)).all(same) && claims(new) == claims(old)
+    fn others(amounts: &Amounts) -> impl Iterator<Item = (&String, &Quantity)> {
+        amounts
+            .iter()
+            .filter(|(name, _)| !matches!(name.as_str(), "cpu" | "memory"))
+    }
+    fn claims(resources: Option<&ResourceRequirements>) -> &[ResourceClaim] {
+        resources
+            .and_then(|resources| resources.claims.as_deref())
+            .unwrap_or_default()
+    }
+    let mut lists = amounts(new).into_iter().zip(amounts(old));
+    lists.all(|((_, new), (_, old))| others(new).eq(others(old))) && claims(new) == claims(old)
 }
 
 #[cfg(test)]
