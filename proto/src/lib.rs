@@ -3,6 +3,7 @@
 //! | module | file | between |
 //! | --- | --- | --- |
 //! | [`etcd`], [`mvcc`], [`auth`] | `rpc.proto`, `kv.proto`, `auth.proto` | apiserver and etcdctl → store |
+//! | [`transactions`] | `transactions.proto` | apiserver → store |
 //! | [`lock`], [`election`] | `lock.proto`, `election.proto` | etcd's clients → store |
 //! | [`raft_transport`] | `raft_transport.proto` | store ↔ store |
 //! | [`store`] | `store.proto` | the store's log and disk |
@@ -24,6 +25,7 @@ pub use generated::authpb as auth;
 pub use generated::etcdserverpb as etcd;
 pub use generated::keelson::raft::v1 as raft_transport;
 pub use generated::keelson::store::v1 as store;
+pub use generated::keelson::transactions::v1 as transactions;
 #[cfg(has_resources)]
 pub use generated::keelson::v1 as resources;
 pub use generated::mvccpb as mvcc;

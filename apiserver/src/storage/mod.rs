@@ -3,6 +3,7 @@
 //! | module | what lives there |
 //! | --- | --- |
 //! | [`store`] | the etcd v3 client: transactions, ranges, leases |
+//! | [`transactions`] | many writes over one stream |
 //! | [`encryption`] | what the store sees instead of objects that are to be encrypted |
 //! | [`connect`] | channels to the store: several endpoints, mutual TLS |
 //! | [`feed`] | the one task that follows the store and fills every cache |
@@ -28,3 +29,4 @@ pub mod paging;
 pub mod queue;
 mod selectable;
 pub mod store;
+pub mod transactions;

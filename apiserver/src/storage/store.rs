@@ -13,7 +13,7 @@ use keelson_proto::etcd::response_op::Response as OpAnswer;
 use keelson_proto::etcd::watch_client::WatchClient;
 use keelson_proto::etcd::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
-    RangeRequest, RangeResponse, RequestOp, TxnRequest,
+    RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse,
 };
 use keelson_proto::mvcc::KeyValue;
 use tokio::sync::Mutex;
@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::encryption::{self, Encryption, Opened};
+use super::transactions::Transactions;
 
 /// How long a single call may take. A store without a leader does not answer at all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,6 +111,7 @@ impl From<StoreError> for ApiError {
 #[derive(Clone)]
 pub struct Store {
     kv: KvClient<Channel>,
+    transactions: Transactions,
     watch: WatchClient<Channel>,
     lease: LeaseClient<Channel>,
     prefix: Arc<str>,
@@ -126,6 +128,7 @@ impl Store {
             kv: KvClient::new(calls.clone())
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit),
+            transactions: Transactions::new(calls.clone(), limit),
             watch: WatchClient::new(watches).max_decoding_message_size(limit),
             lease: LeaseClient::new(calls),
             prefix: format!("/{}", prefix.trim_matches('/')).into(),
@@ -294,6 +297,7 @@ impl Store {
             key: key.clone(),
             ..Default::default()
         };
+        let large = matches!(&op, Op::RequestPut(put) if put.value.len() > Transactions::VALUE_BYTES);
         let request = TxnRequest {
             compare: vec![Compare {
                 result: CompareResult::Equal as i32,
@@ -307,11 +311,9 @@ impl Store {
                 request: Some(Op::RequestRange(read)),
             }],
         };
-        let mut kv = self.kv.clone();
-        let answer = tokio::time::timeout(CALL_TIMEOUT, kv.txn(request))
+        let answer = tokio::time::timeout(CALL_TIMEOUT, self.transact(request, large))
             .await
-            .map_err(|_| StoreError::Timeout)??
-            .into_inner();
+            .map_err(|_| StoreError::Timeout)??;
         if answer.succeeded {
             return Ok(Written::Done(
                 answer.header.map(|h| h.revision).unwrap_or_default(),
@@ -330,6 +332,16 @@ impl Store {
             None => None,
         };
         Ok(Written::Conflict(found))
+    }
+
+    async fn transact(&self, request: TxnRequest, large: bool) -> Result<TxnResponse, Status> {
+        if !large {
+            match self.transactions.run(request.clone()).await {
+                Err(status) if status.code() == Code::Unimplemented => {}
+                answer => return answer,
+            }
+        }
+        Ok(self.kv.clone().txn(request).await?.into_inner())
     }
 
     /// A lease that ends `ttl` from now or up to a minute later; many events share one.

@@ -42,6 +42,30 @@ impl KvService {
         Ok(())
     }
 
+    /// Carries out a transaction, however it came here.
+    ///
+    /// # Errors
+    /// Those of a call of `Txn`.
+    pub async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, StoreError> {
+        self.0.refuse_learner()?;
+        check::txn(&request, self.0.limits.txn_ops)?;
+        let mut response = if is_read_only(&request) {
+            if !is_serializable(&request) {
+                self.0.raft.linearize().await?;
+            }
+            self.0.state.txn_read(&request)?
+        } else {
+            self.check_size(request.encoded_len())?;
+            match self.0.raft.propose(Operation::Txn(request)).await? {
+                Outcome::Txn(response) => response,
+                _ => return Err(StoreError::Corrupt),
+            }
+        };
+        // Those of the operations carry only the revision, as in etcd.
+        self.0.headers.complete(&mut response.header);
+        Ok(response)
+    }
+
     async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
         let few_read =
             request.count_only || request.keys_only || (1..=INLINE_RECORDS).contains(&request.limit);
@@ -119,24 +143,7 @@ impl Kv for KvService {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         self.0.require_leader(request.metadata())?;
-        self.0.refuse_learner()?;
-        let request = request.into_inner();
-        check::txn(&request, self.0.limits.txn_ops)?;
-        let mut response = if is_read_only(&request) {
-            if !is_serializable(&request) {
-                self.0.raft.linearize().await?;
-            }
-            self.0.state.txn_read(&request)?
-        } else {
-            self.check_size(request.encoded_len())?;
-            match self.0.raft.propose(Operation::Txn(request)).await? {
-                Outcome::Txn(response) => response,
-                other => return unexpected(other),
-            }
-        };
-        // Those of the operations carry only the revision, as in etcd.
-        self.0.headers.complete(&mut response.header);
-        Ok(Response::new(response))
+        Ok(Response::new(self.transact(request.into_inner()).await?))
     }
 
     async fn compact(

@@ -23,6 +23,7 @@ use keelson_proto::etcd::maintenance_server::MaintenanceServer;
 use keelson_proto::etcd::watch_server::WatchServer;
 use keelson_proto::lock::lock_server::LockServer;
 use keelson_proto::raft_transport::raft_transport_server::RaftTransportServer;
+use keelson_proto::transactions::transactions_server::TransactionsServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ use super::kv::KvService;
 use super::lease::LeaseService;
 use super::lock::LockService;
 use super::maintenance::MaintenanceService;
+use super::transactions::TransactionsService;
 use super::watch::WatchService;
 use super::{API_VERSION, Api};
 use crate::transport::service::TransportService;
@@ -53,7 +55,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A door: what one listener answers.
 #[derive(Clone)]
 pub enum Door {
-    /// For clients: the etcd v3 API.
+    /// For clients: the etcd v3 API, and what apiservers ask beside it.
     Client(Box<ClientDoor>),
     /// For other members.
     Peer(RaftTransportServer<TransportService>),
@@ -61,7 +63,7 @@ pub enum Door {
     Plain(Arc<PlainDoor>),
 }
 
-/// The etcd v3 API.
+/// The etcd v3 API, and the Transactions service.
 #[derive(Clone)]
 pub struct ClientDoor {
     kv: KvServer<KvService>,
@@ -72,6 +74,7 @@ pub struct ClientDoor {
     auth: AuthServer<AuthService>,
     lock: LockServer<LockService>,
     election: ElectionServer<ElectionService>,
+    transactions: TransactionsServer<TransactionsService>,
     plain: Arc<PlainDoor>,
 }
 
@@ -148,6 +151,8 @@ impl ClientDoor {
             lock: LockServer::new(LockService(api.clone())),
             election: ElectionServer::new(ElectionService(api.clone()))
                 .max_decoding_message_size(request_bytes),
+            transactions: TransactionsServer::new(TransactionsService(api.clone()))
+                .max_decoding_message_size(request_bytes),
             plain,
         }
     }
@@ -181,6 +186,7 @@ impl Door {
                     Some("etcdserverpb.Auth") => door.auth.call(request).await,
                     Some("v3lockpb.Lock") => door.lock.call(request).await,
                     Some("v3electionpb.Election") => door.election.call(request).await,
+                    Some("keelson.transactions.v1.Transactions") => door.transactions.call(request).await,
                     _ => Ok(door.unknown(&request)),
                 }
             }

@@ -3,6 +3,7 @@
 //! - [`listen`]: sockets, TLS, and which door a request goes to
 //! - [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`]: the services of the etcd v3 API
 //! - [`lock`], [`election`]: etcd's services for locks and elections, made of [`line`]s of keys
+//! - [`transactions`]: the door of apiservers to `Txn`
 //! - [`metrics`]: what Prometheus reads
 
 pub mod auth;
@@ -15,6 +16,7 @@ pub mod listen;
 pub mod lock;
 pub mod maintenance;
 pub mod metrics;
+pub mod transactions;
 pub mod watch;
 
 use std::sync::Arc;
