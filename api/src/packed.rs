@@ -16,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::object::Kind;
+use crate::time::rfc3339;
 
 mod cut;
 mod serializer;
@@ -46,14 +47,14 @@ pub fn usual_size(meta: &ObjectMeta) -> usize {
 /// Reads an object from text that is known to be JSON. Errors are those of reading it with serde.
 pub fn decode<K: Kind>(json: &[u8]) -> serde_json::Result<K> {
     let Some((rest, managed)) = cut::managed_fields(json) else {
-        let mut object: K = watched::read(json)?.value;
+        let mut object: K = watched::read(json)?;
         pack(object.meta_mut());
         return Ok(object);
     };
-    let mut object: K = watched::read(&rest)?.value;
+    let mut object: K = watched::read(&rest)?;
     object.meta_mut().managed_fields = match cut::entries(managed) {
         Some(entries) => Some(entries),
-        None => unpacked(watched::read(managed)?.value),
+        None => unpacked(watched::read(managed)?),
     };
     Ok(object)
 }
@@ -62,12 +63,12 @@ pub fn decode<K: Kind>(json: &[u8]) -> serde_json::Result<K> {
 /// and everything is spelled the way it is stored. `None` for all others; [`crate::strict`] finds out what it is.
 pub fn plain<K: Kind>(json: &[u8]) -> Option<K> {
     let Some((rest, managed)) = cut::managed_fields(json) else {
-        let mut object: K = watched::read(json).ok()?.plain()?;
+        let mut object: K = watched::plain(json)?;
         pack(object.meta_mut());
         return Some(object);
     };
-    let mut object: K = watched::read(&rest).ok()?.plain()?;
-    object.meta_mut().managed_fields = unpacked(watched::read(managed).ok()?.plain()?);
+    let mut object: K = watched::plain(&rest)?;
+    object.meta_mut().managed_fields = unpacked(watched::plain(managed)?);
     Some(object)
 }
 
@@ -124,9 +125,9 @@ fn form(meta: &ObjectMeta, managers: bool) -> Metadata<'_> {
     } = meta;
     Metadata {
         annotations: annotations.as_ref(),
-        creation_timestamp: creation_timestamp.as_ref(),
+        creation_timestamp: creation_timestamp.as_ref().map(Moment),
         deletion_grace_period_seconds: *deletion_grace_period_seconds,
-        deletion_timestamp: deletion_timestamp.as_ref(),
+        deletion_timestamp: deletion_timestamp.as_ref().map(Moment),
         finalizers: finalizers.as_deref(),
         generate_name: generate_name.as_deref(),
         generation: *generation,
@@ -153,11 +154,11 @@ struct Metadata<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<&'a Texts>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    creation_timestamp: Option<&'a Time>,
+    creation_timestamp: Option<Moment<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion_grace_period_seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    deletion_timestamp: Option<&'a Time>,
+    deletion_timestamp: Option<Moment<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     finalizers: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,6 +181,15 @@ struct Metadata<'a> {
     self_link: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<&'a str>,
+}
+
+/// A time to be written: as its own serialization does it, without a pattern that is read each time.
+struct Moment<'a>(&'a Time);
+
+impl Serialize for Moment<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct("Time", &rfc3339(self.0.0))
+    }
 }
 
 /// An entry to be written.
@@ -208,7 +218,7 @@ impl Serialize for Written<'_> {
             manager: manager.as_deref(),
             operation: operation.as_deref(),
             subresource: subresource.as_deref(),
-            time: time.as_ref(),
+            time: time.as_ref().map(Moment),
         }
         .serialize(serializer)
     }
@@ -251,7 +261,7 @@ struct Form<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     subresource: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<&'a Time>,
+    time: Option<Moment<'a>>,
 }
 
 /// An entry being read.

@@ -3,6 +3,7 @@
 //! Both are cut to what they can say as they are made: what is compared in memory is what is written.
 
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 /// The moment that Go has for none: what a time must be that is not said, where there must be one.
@@ -58,7 +59,8 @@ pub fn after(at: Timestamp, duration: std::time::Duration) -> Timestamp {
 
 /// RFC 3339 in UTC to the second, as `Time` is written.
 pub fn rfc3339(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
+    PRINTER.timestamp_to_string(&at)
 }
 
 /// RFC 3339 in UTC with nanoseconds, trailing zeros dropped: as Go's `RFC3339Nano` and the log format write it.
@@ -81,10 +83,12 @@ mod tests {
         let at: Timestamp = "2026-01-02T03:04:05.123456789Z".parse().expect("a timestamp");
         assert_eq!(rfc3339(at), "2026-01-02T03:04:05Z");
         assert_eq!(rfc3339_nano(at), "2026-01-02T03:04:05.123456789Z");
-        assert_eq!(
-            serde_json::to_string(&Time(to_seconds(at))).expect("json"),
-            "\"2026-01-02T03:04:05Z\""
-        );
+        let ends = [ZERO, "0000-01-01T00:00:00Z", "9999-12-31T23:59:59.9Z"]
+            .map(|end| end.parse().expect("a moment"));
+        for at in ends.into_iter().chain([at]) {
+            let time = serde_json::to_value(Time(to_seconds(at))).expect("json");
+            assert_eq!(time, rfc3339(at));
+        }
         assert_eq!(
             serde_json::to_string(&MicroTime(to_micros(at))).expect("json"),
             "\"2026-01-02T03:04:05.123456Z\""

@@ -26,24 +26,27 @@ struct Masters {
 impl Masters {
     /// A store, and no apiserver yet.
     fn up() -> Result<Self> {
+        Self::on(|folder, port| {
+            let flags = store_flags(&folder.join("store"), port)?;
+            Daemon::start("kube-store", &flags, &folder.join("store.log"))
+        })
+    }
+
+    /// The same with a store that is started in this folder and listens on this port.
+    fn on(store: impl FnOnce(&Path, u16) -> Result<Daemon>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         certificate(folder.path())?;
         std::fs::write(
             folder.path().join("tokens.csv"),
             format!("{TOKEN},admin,1,\"system:masters\"\n"),
         )?;
-        let (store, port) = (keelson_ports::free()?, keelson_ports::free()?);
-        let log = folder.path().join("store.log");
-        let daemon = Daemon::start(
-            "kube-store",
-            &store_flags(&folder.path().join("store"), store)?,
-            &log,
-        )?;
+        let (store_port, port) = (keelson_ports::free()?, keelson_ports::free()?);
+        let store = store(folder.path(), store_port)?;
         Ok(Self {
             folder,
-            store: format!("http://127.0.0.1:{store}"),
+            store: format!("http://127.0.0.1:{store_port}"),
             port,
-            _store: daemon,
+            _store: store,
         })
     }
 
@@ -177,6 +180,43 @@ fn the_service_leads_to_all_that_live() -> Result<()> {
     first.end(Signal::SIGTERM)?;
     let _second = masters.start(2)?;
     masters.lead_to(2, &[2], SOON)
+}
+
+/// Which has none of the services that a store of ours has beside etcd's.
+#[test]
+fn the_store_may_be_etcd() -> Result<()> {
+    let masters = Masters::on(|folder, port| {
+        let clients = format!("http://127.0.0.1:{port}");
+        let members = format!("http://127.0.0.1:{}", keelson_ports::free()?);
+        let flags = [
+            format!("--data-dir={}", folder.join("etcd").display()),
+            format!("--listen-client-urls={clients}"),
+            format!("--advertise-client-urls={clients}"),
+            format!("--listen-peer-urls={members}"),
+            format!("--initial-advertise-peer-urls={members}"),
+            format!("--initial-cluster=default={members}"),
+        ];
+        Daemon::foreign(Path::new("etcd"), &flags, &folder.join("etcd.log"))
+    })?;
+    let _server = masters.start(1)?;
+    masters.lead_to(1, &[1], PATIENCE)?;
+
+    let path = "/api/v1/namespaces/default/configmaps";
+    let new = json!({"metadata": {"name": "kept"}, "data": {"key": "one"}});
+    let (code, mut kept) = masters.ask(1, "POST", path, Some(&new))?;
+    ensure!(code == 201, "{kept}");
+    let (code, refused) = masters.ask(1, "POST", path, Some(&new))?;
+    ensure!(code == 409 && refused["reason"] == "AlreadyExists", "{refused}");
+    kept["data"]["key"] = "two".into();
+    let path = format!("{path}/kept");
+    let (code, changed) = masters.ask(1, "PUT", &path, Some(&kept))?;
+    ensure!(code == 200 && changed["data"]["key"] == "two", "{changed}");
+    // It says which version it was made from, and that one is gone.
+    let (code, refused) = masters.ask(1, "PUT", &path, Some(&kept))?;
+    ensure!(code == 409 && refused["reason"] == "Conflict", "{refused}");
+    let (code, removed) = masters.ask(1, "DELETE", &path, None)?;
+    ensure!(code == 200, "{removed}");
+    Ok(())
 }
 
 /// Room for so many node ports, and for a few more addresses.

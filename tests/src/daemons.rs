@@ -20,14 +20,22 @@ impl Daemon {
     /// # Errors
     /// When the program or the file is not there.
     pub fn start(name: &str, args: &[String], log: &Path) -> Result<Self> {
+        Self::foreign(&binaries()?.join(name), args, log)
+    }
+
+    /// The same of any program, looked for as a shell does.
+    ///
+    /// # Errors
+    /// When the program or the file is not there.
+    pub fn foreign(program: &Path, args: &[String], log: &Path) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(log)?;
-        let child = Command::new(binaries()?.join(name))
+        let child = Command::new(program)
             .args(args)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .with_context(|| format!("starting {name}"))?;
+            .with_context(|| format!("starting {}", program.display()))?;
         Ok(Self(child))
     }
 

@@ -17,34 +17,29 @@ use crate::quantity::Amount;
 /// Names of one map that are compared one by one; a map with more is not plain.
 const NAMES: usize = 64;
 
-/// What was read.
-pub(super) struct Read<T> {
-    pub(super) value: T,
-    odd: bool,
-}
-
-impl<T> Read<T> {
-    /// The value, if nothing was passed over.
-    pub(super) fn plain(self) -> Option<T> {
-        (!self.odd).then_some(self.value)
-    }
-}
-
 /// Reads a whole text.
-pub(super) fn read<'de, T: Deserialize<'de>>(json: &'de [u8]) -> serde_json::Result<Read<T>> {
+pub(super) fn read<'de, T: Deserialize<'de>>(json: &'de [u8]) -> serde_json::Result<T> {
+    // Nothing more can be noticed, so nothing is looked for.
+    watched(json, &Cell::new(true))
+}
+
+/// Reads a whole text, if nothing would be passed over.
+pub(super) fn plain<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Option<T> {
     let odd = Cell::new(false);
+    let value = watched(json, &odd).ok()?;
+    (!odd.get()).then_some(value)
+}
+
+fn watched<'de, T: Deserialize<'de>>(json: &'de [u8], odd: &Cell<bool>) -> serde_json::Result<T> {
     // Looked at as a whole, that is quicker than string by string.
     let text = std::str::from_utf8(json).map_err(|_| not_text(json))?;
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Watched {
         inner: &mut reader,
-        watch: Watch::new(&odd),
+        watch: Watch::new(odd),
     })?;
     reader.end()?;
-    Ok(Read {
-        value,
-        odd: odd.get(),
-    })
+    Ok(value)
 }
 
 /// Why what is not UTF-8 cannot be read, and where.
@@ -76,6 +71,11 @@ impl<'w> Watch<'w> {
         self.odd.set(true);
     }
 
+    /// Whether anything is to be noticed yet.
+    fn looks(self) -> bool {
+        !self.odd.get()
+    }
+
     fn number(self) {
         if self.quantity {
             self.note();
@@ -83,7 +83,10 @@ impl<'w> Watch<'w> {
     }
 
     fn text(self, text: &str) {
-        if self.quantity && !text.parse::<Amount>().is_ok_and(|amount| amount.is_spelled(text)) {
+        if self.quantity
+            && self.looks()
+            && !text.parse::<Amount>().is_ok_and(|amount| amount.is_spelled(text))
+        {
             self.note();
         }
     }
@@ -403,7 +406,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Name<'_, 'de, '_, V> {
     fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<V::Value, E> {
         if self.names.len() == NAMES || self.names.contains(&name) {
             self.watch.note();
-        } else {
+        } else if self.watch.looks() {
             self.names.push(name);
         }
         self.inner.visit_borrowed_str(name)
@@ -422,8 +425,8 @@ mod tests {
 
     use super::*;
 
-    fn plain<T: serde::de::DeserializeOwned>(json: &str) -> bool {
-        read::<T>(json.as_bytes()).is_ok_and(|read| read.plain().is_some())
+    fn is_plain<T: serde::de::DeserializeOwned>(json: &str) -> bool {
+        plain::<T>(json.as_bytes()).is_some()
     }
 
     fn container(inside: &str) -> String {
@@ -437,12 +440,12 @@ mod tests {
             r#""resources":{"limits":{"cpu":"500m","memory":"1Gi"}}"#,
             r#""livenessProbe":{"httpGet":{"port":"http"},"periodSeconds":3}"#,
         ] {
-            assert!(plain::<Pod>(&container(inside)), "{inside}");
+            assert!(is_plain::<Pod>(&container(inside)), "{inside}");
         }
-        assert!(plain::<ConfigMap>(
+        assert!(is_plain::<ConfigMap>(
             r#"{"data":{"a":"\"x\n\"","b":""},"immutable":true}"#
         ));
-        assert!(plain::<Secret>(r#"{"data":{"a":"AP8K"}}"#));
+        assert!(is_plain::<Secret>(r#"{"data":{"a":"AP8K"}}"#));
     }
 
     #[test]
@@ -459,11 +462,11 @@ mod tests {
         ] {
             let json = container(inside);
             assert!(read::<Pod>(json.as_bytes()).is_ok(), "{inside}");
-            assert!(!plain::<Pod>(&json), "{inside}");
+            assert!(!is_plain::<Pod>(&json), "{inside}");
         }
-        assert!(!plain::<ConfigMap>(r#"{"data":{"a":"","a":""}}"#));
+        assert!(!is_plain::<ConfigMap>(r#"{"data":{"a":"","a":""}}"#));
         let many: Vec<String> = (0..=NAMES).map(|n| format!(r#""n{n}":"""#)).collect();
-        assert!(!plain::<ConfigMap>(&format!(
+        assert!(!is_plain::<ConfigMap>(&format!(
             r#"{{"data":{{{}}}}}"#,
             many.join(",")
         )));

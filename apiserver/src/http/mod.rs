@@ -8,10 +8,11 @@
 //! | [`readable`] | YAML and indented JSON |
 //! | [`websocket`] | watches as WebSocket messages |
 //! | [`paths`] | everything that is no resource: health, version, discovery, documents |
-//! | [`answer`] | bodies and headers of answers |
+//! | [`answer`], `date` | bodies and headers of answers |
 
 pub mod answer;
 pub mod arriving;
+mod date;
 pub mod list;
 pub mod negotiate;
 pub mod paths;
@@ -88,7 +89,7 @@ pub async fn serve(
     mut request: Request<Arriving>,
 ) -> Response<Body> {
     let id = (!is_grpc(&request))
-        .then(|| HeaderValue::from_str(&audit::id_of(request.headers())).ok())
+        .then(|| HeaderValue::try_from(audit::id_of(request.headers())).ok())
         .flatten();
     if let Some(id) = &id {
         // The name the request has from here on, whether its caller gave it one or not.
@@ -106,9 +107,13 @@ pub async fn serve(
             false,
         )
     });
-    if let Some(id) = id {
+    if let Some(mut id) = id {
+        // No other answer has the same: a connection that remembered them would look through all for each answer
+        // (RFC 7541, section 6.2.3).
+        id.set_sensitive(true);
         response.headers_mut().insert(audit::AUDIT_ID, id);
     }
+    date::mark(response.headers_mut());
     response
 }
 

@@ -145,6 +145,8 @@ pub async fn serve(
 }
 
 /// Requests to collections, objects, and subresources that are the object itself.
+///
+/// Handlers are boxed: what the largest of them needs would else be set aside for a read.
 async fn object(
     call: Call<'_>,
     verb: Verb,
@@ -162,12 +164,12 @@ async fn object(
         }
         Verb::List => {
             let options = ListOptions::parse(q)?;
-            let answer = handlers::list::list(&call, &options).await?;
+            let answer = boxed(handlers::list::list(&call, &options)).await?;
             Ok(answer::sending(list::respond(&call, answer, wish)?, place))
         }
         Verb::Watch => {
             let options = ListOptions::parse(q)?;
-            let begun = handlers::watch::watch(&call, &options).await?;
+            let begun = boxed(handlers::watch::watch(&call, &options)).await?;
             if !websocket::asked_for(&parts.headers) {
                 return Ok(watch::respond(&call, begun, wish, place));
             }
@@ -182,13 +184,13 @@ async fn object(
         Verb::Create => {
             let call = call.with_options(q.write_options("CreateOptions", agent(&parts.headers))?);
             let json = json_body(&parts.headers, incoming).await?;
-            let outcome = handlers::create::create(&call, &json).await?;
+            let outcome = boxed(handlers::create::create(&call, &json)).await?;
             respond(&call, outcome, wish)
         }
         Verb::Update => {
             let call = call.with_options(q.write_options("UpdateOptions", agent(&parts.headers))?);
             let json = json_body(&parts.headers, incoming).await?;
-            let outcome = handlers::update::update(&call, &json).await?;
+            let outcome = boxed(handlers::update::update(&call, &json)).await?;
             respond(&call, outcome, wish)
         }
         Verb::Patch => {
@@ -196,14 +198,14 @@ async fn object(
             let call = call.with_options(q.patch_options(kind, agent(&parts.headers))?);
             let patch = read_body(incoming).await?;
             audit::request_body(&patch);
-            let outcome = handlers::patch::patch(&call, kind, &patch).await?;
+            let outcome = boxed(handlers::patch::patch(&call, kind, &patch)).await?;
             respond(&call, outcome, wish)
         }
         Verb::Delete => {
             let body = json_body(&parts.headers, incoming).await?;
             let options = q.delete_options(&body)?;
             let call = call.with_options(deleting(&options));
-            let outcome = handlers::delete::delete(&call, options).await?;
+            let outcome = boxed(handlers::delete::delete(&call, options)).await?;
             respond(&call, outcome, wish)
         }
         Verb::DeleteCollection => {
@@ -211,10 +213,14 @@ async fn object(
             let options = q.delete_options(&body)?;
             let call = call.with_options(deleting(&options));
             let selection = ListOptions::parse(q)?;
-            let answer = handlers::delete::delete_collection(&call, &selection, options).await?;
+            let answer = boxed(handlers::delete::delete_collection(&call, &selection, options)).await?;
             list::respond(&call, answer, wish)
         }
     }
+}
+
+fn boxed<'a, T>(handler: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
+    Box::pin(handler)
 }
 
 /// The options of a write that a deletion is.

@@ -203,14 +203,18 @@ impl Store {
 
     /// The store's current revision, linearizably.
     pub async fn revision(&self) -> Result<i64, StoreError> {
-        let key = Bytes::from(format!("{}/.", self.prefix));
-        let answer = self
-            .range(RangeRequest {
-                key,
-                count_only: true,
-                ..Default::default()
-            })
-            .await?;
+        let nothing = RangeRequest {
+            key: Bytes::from(format!("{}/.", self.prefix)),
+            count_only: true,
+            ..Default::default()
+        };
+        let request = TxnRequest {
+            success: vec![RequestOp {
+                request: Some(Op::RequestRange(nothing)),
+            }],
+            ..Default::default()
+        };
+        let answer = patiently(|| self.transact(request.clone(), false)).await?;
         Ok(answer.header.map(|h| h.revision).unwrap_or_default())
     }
 
@@ -233,21 +237,8 @@ impl Store {
         .await
     }
 
-    /// Reads are tried again while the store is away: they have no effect.
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        let begun = Instant::now();
-        loop {
-            let mut kv = self.kv.clone();
-            let error = match tokio::time::timeout(CALL_TIMEOUT, kv.range(request.clone())).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) => StoreError::from(status),
-                Err(_) => StoreError::Timeout,
-            };
-            if !matches!(error, StoreError::Unavailable(_)) || begun.elapsed() > READ_PATIENCE {
-                return Err(error);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        patiently(|| async { Ok(self.kv.clone().range(request.clone()).await?.into_inner()) }).await
     }
 
     /// Writes `key` if it does not exist.
@@ -386,6 +377,25 @@ impl Store {
             .await
             .map_err(|_| StoreError::Timeout)??;
         Ok(())
+    }
+}
+
+/// Reads are tried again while the store is away: they have no effect.
+async fn patiently<T, F>(read: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let begun = Instant::now();
+    loop {
+        let error = match tokio::time::timeout(CALL_TIMEOUT, read()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(status)) => StoreError::from(status),
+            Err(_) => StoreError::Timeout,
+        };
+        if !matches!(error, StoreError::Unavailable(_)) || begun.elapsed() > READ_PATIENCE {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
