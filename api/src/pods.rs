@@ -339,28 +339,25 @@ pub fn qos_class(pod: &Pod) -> QosClass {
 }
 
 fn class_of<'a>(all: impl Iterator<Item = Option<&'a ResourceRequirements>>) -> QosClass {
-    let (mut requests, mut limits) = (Amounts::new(), Amounts::new());
-    let mut everything_limited = true;
-    let counted = |amounts: Amounts| -> Amounts {
-        amounts
-            .into_iter()
-            .filter(|(name, amount)| matches!(name.as_str(), "cpu" | "memory") && !amount.is_zero())
-            .collect()
+    // Of CPU and of memory: nothing else counts.
+    let counted = |quantities: Option<&Quantities>| {
+        ["cpu", "memory"].map(|name| {
+            let quantity = quantities.and_then(|quantities| quantities.get(name));
+            quantity.map_or(Amount::ZERO, Amount::of)
+        })
     };
+    let sum = |sums: [Amount; 2], more: [Amount; 2]| [sums[0] + more[0], sums[1] + more[1]];
+    let (mut requests, mut limits) = ([Amount::ZERO; 2], [Amount::ZERO; 2]);
+    let mut everything_limited = true;
     for resources in all {
-        add(&mut requests, &counted(requests_of(resources)));
-        let limited = counted(limits_of(resources));
-        everything_limited &= limited.len() == 2;
-        add(&mut limits, &limited);
+        requests = sum(requests, counted(resources.and_then(|one| one.requests.as_ref())));
+        let limited = counted(resources.and_then(|one| one.limits.as_ref()));
+        everything_limited &= !limited.iter().any(|amount| amount.is_zero());
+        limits = sum(limits, limited);
     }
-    if requests.is_empty() && limits.is_empty() {
+    if requests.iter().chain(&limits).all(|amount| amount.is_zero()) {
         QosClass::BestEffort
-    } else if everything_limited
-        && requests
-            .iter()
-            .all(|(name, amount)| limits.get(name) == Some(amount))
-        && requests.len() == limits.len()
-    {
+    } else if everything_limited && requests == limits {
         QosClass::Guaranteed
     } else {
         QosClass::Burstable

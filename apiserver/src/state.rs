@@ -135,6 +135,9 @@ impl Server {
             return Vec::new();
         };
         let (entries, _) = cache.snapshot(|| self.feed.reached());
+        if entries.is_empty() {
+            return Vec::new();
+        }
         let filter = Filter::namespace(namespace);
         select(&entries, &filter, None)
             .filter_map(|entry| read(entry))

@@ -375,7 +375,7 @@ fn subject(wanted: &ResourceRequest, verb: Option<Verb>, method: &Method) -> Sub
 /// What is too large is read on for a while and thrown away: a client that is still writing does not see an answer.
 pub async fn read_body(mut body: Arriving) -> ApiResult<Bytes> {
     let announced = hyper::body::Body::size_hint(&body).lower();
-    let mut whole = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(BODY_LIMIT).min(BODY_LIMIT));
+    let mut whole = BytesMut::new();
     let mut size = 0;
     while let Some(frame) = body.frame().await {
         let frame =
@@ -383,6 +383,12 @@ pub async fn read_body(mut body: Arriving) -> ApiResult<Bytes> {
         let Ok(data) = frame.into_data() else { continue };
         size += data.len();
         if size <= BODY_LIMIT {
+            if whole.is_empty() {
+                if hyper::body::Body::is_end_stream(&body) {
+                    return Ok(data);
+                }
+                whole.reserve(usize::try_from(announced).unwrap_or(BODY_LIMIT).min(BODY_LIMIT));
+            }
             whole.extend_from_slice(&data);
         } else if size > DRAIN_LIMIT {
             break;

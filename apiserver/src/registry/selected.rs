@@ -58,6 +58,10 @@ pub fn text(json: &[u8]) -> Result<String> {
     if json.is_empty() {
         return Ok(String::new());
     }
+    let quoted = json.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    if let Some(verbatim) = quoted.filter(|text| !text.contains(&b'\\')) {
+        return String::from_utf8(verbatim.to_vec()).map_err(serde_json::Error::custom);
+    }
     let text: Option<String> = serde_json::from_slice(json)?;
     Ok(text.unwrap_or_default())
 }
