@@ -257,7 +257,7 @@ pub fn cache_key(namespace: &str, name: &str) -> String {
 }
 
 fn decode<K: Kind>(entry: &Entry) -> Option<K> {
-    readable::<K, _>(entry, serde_json::from_slice(&entry.object()))
+    readable::<K, _>(entry, serde_json::from_slice(entry.json()))
 }
 
 fn decoded<K: Kind>(entry: &Entry) -> Option<Arc<K>> {

@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use keelson_daemon::tls::ServerTls;
+use keelson_daemon::tls::{Gate, Gathering, ServerTls};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -124,7 +124,7 @@ impl hyper::body::Body for Events {
 
 async fn serve(floor: Floor, tls: ServerTls, stream: TcpStream) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
-    let stream = TokioIo::new(tls.acceptor().accept(stream).await?);
+    let stream = TokioIo::new(Gathering::new(tls.acceptor().accept(Gate::new(stream)).await?));
     let service = service_fn(move |request| floor.clone().answer(request));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(1000);

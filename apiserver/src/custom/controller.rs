@@ -52,7 +52,7 @@ async fn look_at_all(server: &Arc<Server>) -> Duration {
     let (entries, _) = cache.snapshot(|| server.feed.reached());
     let mut wait = PERIOD;
     for entry in select(&entries, &filter, None) {
-        let head: Result<Head, _> = serde_json::from_slice(&entry.object());
+        let head: Result<Head, _> = serde_json::from_slice(entry.json());
         if head.is_ok_and(|head| head.settled()) {
             continue;
         }
@@ -257,7 +257,7 @@ impl Taken {
         let others = select(&entries, &filter, None)
             .filter(|entry| entry.name().ends_with(&suffix) && entry.name() != definition.name());
         for entry in others {
-            let Some(other) = serde_json::from_slice::<Head>(&entry.object())
+            let Some(other) = serde_json::from_slice::<Head>(entry.json())
                 .ok()
                 .and_then(|head| head.status.accepted_names)
             else {

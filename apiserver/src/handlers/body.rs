@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
-use keelson_api::strict::FieldValidation;
-use keelson_api::{schema, strict};
+use keelson_api::strict::{self, FieldValidation};
 use keelson_daemon::yaml;
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,7 +25,7 @@ pub fn decode_object(call: &Call<'_>, json: &[u8]) -> ApiResult<Box<dyn Object>>
     let info = call.info();
     // Most are: one pass, and nothing to be said about it.
     if call.served.alias.is_none()
-        && schema::by_kind(info.group, info.version, info.kind).is_some()
+        && call.served.definition().is_some()
         && let Some(object) = call.strategy().plain(json)
     {
         return Ok(object);
@@ -86,9 +85,8 @@ pub fn from_plain(call: &Call<'_>, value: Value) -> ApiResult<Box<dyn Object>> {
 
 /// Whether nothing would have to be said of this part of an object of a built-in kind, which is spelled as it is stored.
 pub fn is_plain(call: &Call<'_>, part: &[u8]) -> bool {
-    let info = call.info();
     call.served.as_stored()
-        && schema::by_kind(info.group, info.version, info.kind).is_some_and(|definition| {
+        && call.served.definition().is_some_and(|definition| {
             strict::check(definition, part)
                 .is_ok_and(|checked| checked.complaints.is_empty() && checked.as_it_was())
         })
@@ -109,7 +107,7 @@ fn read_value(call: &Call<'_>, mut value: Value, check: bool) -> ApiResult<Box<d
     }
     call.served.to_storage(&mut value)?;
     let (info, version) = (call.info(), call.served.version());
-    if let Some(definition) = schema::by_kind(info.group, info.version, info.kind).filter(|_| check) {
+    if let Some(definition) = call.served.definition().filter(|_| check) {
         strict::decode_value(definition, version, &mut value, call.options.field_validation)?
             .into_iter()
             .for_each(|text| call.warn(text));
@@ -143,7 +141,7 @@ fn read(call: &Call<'_>, value: Value, twice: Vec<String>) -> ApiResult<Box<dyn 
 fn decode(call: &Call<'_>, json: &[u8]) -> ApiResult<Box<dyn Object>> {
     let (info, version) = (call.info(), call.served.version());
     let checked;
-    let json = match schema::by_kind(info.group, info.version, info.kind) {
+    let json = match call.served.definition() {
         Some(definition) => {
             let (json, warnings) = strict::decode(definition, version, json, call.options.field_validation)?;
             warnings.into_iter().for_each(|text| call.warn(text));

@@ -107,7 +107,7 @@ async fn chunk(
     };
     let objects: Vec<Value> = open
         .iter()
-        .map(|index| value(&entries[*index].object()))
+        .map(|index| value(entries[*index].json()))
         .collect::<ApiResult<_>>()?;
     let converted = converter.convert(server, objects, &served.api_version()).await?;
     for (index, object) in open.iter().zip(converted) {

@@ -15,7 +15,7 @@ use super::Call;
 use super::update::Extent;
 use crate::custom::conversion::Converter;
 use crate::registry::extensions;
-use crate::registry::info::{Alias, group_version};
+use crate::registry::info::Alias;
 use crate::registry::strategy::Warnings;
 
 /// Bytes a manager's name may have.
@@ -205,7 +205,10 @@ impl<'c, 'a> Forms<'c, 'a> {
 
     /// What has to be known of a version; `None` when the resource is not served in it.
     pub fn place(&self, version: &str) -> Option<&'c dyn Schema> {
-        self.call.strategy().ownership(version)
+        match self.call.served.definition() {
+            Some(definition) if self.is_storage(version) => Some(definition),
+            _ => self.call.strategy().ownership(version),
+        }
     }
 
     fn view(
@@ -304,15 +307,12 @@ impl apply::Converter for Forms<'_, '_> {
 
 /// What the table of types says of a built-in kind in a version it is served in.
 pub fn built_in(info: &crate::registry::info::ResourceInfo, version: &str) -> Option<&'static dyn Schema> {
-    let own = group_version(info.group, info.version) == version;
-    let alias = info
-        .aliases
-        .iter()
-        .any(|alias| group_version(alias.group, alias.version) == version);
-    if !own && !alias {
+    let (group, name) = split_api_version(version);
+    let own = (info.group, info.version) == (group, name);
+    let mut aliases = info.aliases.iter();
+    if !own && !aliases.any(|alias| (alias.group, alias.version) == (group, name)) {
         return None;
     }
-    let (group, name) = split_api_version(version);
     let today = || schema::by_kind(info.group, info.version, info.kind);
     Some(match schema::by_kind(group, name, info.kind) {
         Some(definition) => definition,

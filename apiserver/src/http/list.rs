@@ -53,7 +53,7 @@ fn shown_as_stored(call: &Call<'_>, list: &ListAnswer) -> bool {
     let served = call.served;
     match served.custom_version() {
         None => served.as_stored(),
-        Some(_) => list.items.iter().all(|entry| served.shows(&entry.object())),
+        Some(_) => list.items.iter().all(|entry| served.shows(entry.json())),
     }
 }
 
@@ -65,7 +65,36 @@ fn head(kind: &str, api_version: &str, list: &ListAnswer) -> String {
 }
 
 /// What an item looks like in an answer.
-type Each = Box<dyn Fn(&Entry) -> ApiResult<Bytes> + Send>;
+enum Each {
+    /// As it is kept.
+    Stored,
+    /// As this makes it.
+    Made(Make),
+}
+
+type Make = Box<dyn Fn(&Entry) -> ApiResult<Bytes> + Send>;
+
+impl Each {
+    fn made(make: impl Fn(&Entry) -> ApiResult<Bytes> + Send + 'static) -> Self {
+        Each::Made(Box::new(make))
+    }
+
+    fn bytes(&self, entry: &Entry) -> ApiResult<Bytes> {
+        match self {
+            Each::Stored => Ok(entry.object()),
+            Each::Made(make) => make(entry),
+        }
+    }
+
+    /// Adds an item. What is kept is not held for it: its count of holders is as far away in memory as the item itself.
+    fn add(&self, entry: &Entry, out: &mut BytesMut) -> ApiResult<()> {
+        match self {
+            Each::Stored => out.extend_from_slice(entry.json()),
+            Each::Made(make) => out.extend_from_slice(&make(entry)?),
+        }
+        Ok(())
+    }
+}
 
 /// A list on its way.
 struct Making {
@@ -100,12 +129,12 @@ impl Making {
             Encoding::Yaml => (
                 readable::yaml_frame(&empty, field(wish.form.shape), any)?,
                 b"".as_slice(),
-                Box::new(move |entry| readable::yaml_item(&made(entry)?).map(Bytes::from)),
+                Each::made(move |entry| readable::yaml_item(&made.bytes(entry)?).map(Bytes::from)),
             ),
             _ => (
                 readable::indented_frame(&empty, any),
                 b",".as_slice(),
-                Box::new(move |entry| Ok(readable::indented_item(&made(entry)?).into())),
+                Each::made(move |entry| Ok(readable::indented_item(&made.bytes(entry)?).into())),
             ),
         };
         Ok(Self {
@@ -130,7 +159,7 @@ impl Making {
                 out.extend_from_slice(self.separator);
             }
             self.begun = true;
-            out.extend_from_slice(&(self.each)(&entry)?);
+            self.each.add(&entry, out)?;
         }
         if self.items.peek().is_none()
             && let Some(tail) = self.tail.take()
@@ -169,7 +198,7 @@ impl Making {
 fn objects(call: &Call<'_>, list: &ListAnswer) -> ApiResult<Making> {
     let head = head(&call.served.list_kind(), &call.served.api_version(), list);
     let served = call.served.clone();
-    let each: Each = Box::new(move |entry| Ok(present(&served, entry.object())));
+    let each = Each::made(move |entry| Ok(present(&served, entry.object())));
     Ok(Making::json(head, list.items.clone(), each))
 }
 
@@ -187,15 +216,15 @@ fn shaped(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Making> {
         Shape::Whole => objects(call, &list),
         Shape::Metadata => {
             let head = head("PartialObjectMetadataList", "meta.k8s.io/v1", &list);
-            let each: Each = Box::new(|entry| table::partial(&entry.object()));
+            let each = Each::made(|entry| table::partial(entry.json()));
             Ok(Making::json(head, list.items, each))
         }
         Shape::Table => {
             let head = table::list_head(call.strategy(), &list);
             let (served, now) = (call.served.clone(), Timestamp::now());
-            let each: Each = Box::new(move |entry| {
+            let each = Each::made(move |entry| {
                 let whole = |json| present(&served, json);
-                table::row(served.strategy(), &entry.object(), wish.include, now, &whole).map(Bytes::from)
+                table::row(served.strategy(), entry.json(), wish.include, now, &whole).map(Bytes::from)
             });
             Ok(Making::json(head, list.items, each))
         }
@@ -206,8 +235,8 @@ fn shaped(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Making> {
 fn stored(call: &Call<'_>, list: ListAnswer, gzip: bool) -> ApiResult<Response<Body>> {
     let head = head(&call.served.list_kind(), &call.served.api_version(), &list);
     let commas = list.items.len().saturating_sub(1);
-    let length = head.len() + list.items.iter().map(|e| e.size()).sum::<usize>() + commas + TAIL.len();
-    let making = Making::json(head, list.items, Box::new(|entry| Ok(entry.object())));
+    let length = head.len() + list.items.iter().map(|e| e.json().len()).sum::<usize>() + commas + TAIL.len();
+    let making = Making::json(head, list.items, Each::Stored);
     if length <= PIECE {
         return Ok(whole(making.all()?, Encoding::Json, gzip));
     }
@@ -248,7 +277,7 @@ fn protobuf(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response
     let items = form.clone();
     let each = move |entry: &Entry| {
         let item = match shape {
-            Shape::Metadata => table::partial(&entry.object())?,
+            Shape::Metadata => table::partial(entry.json())?,
             _ => present(&served, entry.object()),
         };
         items.item(&item).map(Bytes::from)
@@ -279,7 +308,7 @@ fn protobuf(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response
     let making = Making {
         head: head.into(),
         items: list.items.into_iter().peekable(),
-        each: Box::new(each),
+        each: Each::made(each),
         separator: b"",
         tail: Some(tail.into()),
         begun: false,

@@ -25,6 +25,8 @@ use crate::table::{self, IncludeObject};
 
 /// Lines are gathered up to about this size before they are sent.
 const PIECE: usize = 64 << 10;
+/// What a line has around its object, at most.
+const AROUND: usize = EventType::Modified.opening().len() + CLOSING.len();
 
 /// The answer to a watch: a stream that has begun.
 pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish, place: Place) -> Response<Body> {
@@ -79,11 +81,11 @@ impl Lines {
     }
 
     fn shaped(&mut self, kind: EventType, line: Bytes) -> Bytes {
-        let object = line.slice(kind.opening().len()..line.len() - CLOSING.len());
-        if self.stored_form() && self.served.shows(&object) {
+        let object = &line[kind.opening().len()..line.len() - CLOSING.len()];
+        if self.stored_form() && self.served.shows(object) {
             return line;
         }
-        match self.reshape(object) {
+        match self.reshape(line.slice_ref(object)) {
             Ok(object) => self.framed(kind.as_str(), &object),
             Err(error) => self.framed("ERROR", &error.to_json()),
         }
@@ -235,6 +237,8 @@ impl State {
         if self.backlog.is_empty() {
             return Some(first);
         }
+        let others: usize = self.backlog.iter().map(|signal| signal.size() + AROUND).sum();
+        piece.reserve(first.len() + others.min(PIECE));
         piece.extend_from_slice(&first);
         while piece.len() < PIECE {
             let Some(line) = self.take() else { break };

@@ -106,7 +106,7 @@ impl Signal {
     /// Bytes of the object it is about.
     pub fn size(&self) -> usize {
         match self {
-            Self::Event(_, event) => event.entry.size(),
+            Self::Event(_, event) => event.entry.json().len(),
             Self::Bookmark(_) | Self::Failed(_) => 0,
         }
     }
@@ -459,11 +459,11 @@ impl Inner {
                 },
             }
         });
-        self.ring_bytes += event.entry.size();
+        self.ring_bytes += event.entry.json().len();
         self.ring.push_back(event);
         while self.ring.len() > RING_EVENTS || (self.ring_bytes > RING_BYTES && self.ring.len() > 128) {
             if let Some(oldest) = self.ring.pop_front() {
-                self.ring_bytes = self.ring_bytes.saturating_sub(oldest.entry.size());
+                self.ring_bytes = self.ring_bytes.saturating_sub(oldest.entry.json().len());
                 self.floor = oldest.entry.revision;
             }
         }
@@ -482,10 +482,33 @@ pub fn select<'a>(
         .filter(move |entry| filter.matches(entry))
 }
 
-/// How many entries of a scope come after `after`. Looks at no entry, so that counting what remains of a long list
-/// costs little beside a page of it.
+/// How many entries of a scope come after `after`. Looks at no entry and goes no further than through the fewer of
+/// those and all others, so that counting what remains of a long list costs little beside a page of it.
 pub fn count_after(entries: &Entries, scope: &str, after: &str) -> usize {
-    entries.range(bounds(scope, Some(after))).count()
+    let (begin, end) = bounds(scope, Some(after));
+    let before = match &begin {
+        Bound::Excluded(key) => Bound::Included(key.clone()),
+        Bound::Included(key) => Bound::Excluded(key.clone()),
+        Bound::Unbounded => return entries.len(),
+    };
+    let behind = match &end {
+        Bound::Excluded(key) => Some(entries.range((Bound::Included(key.clone()), Bound::Unbounded))),
+        _ => None,
+    };
+    let mut others = entries
+        .range((Bound::Unbounded, before))
+        .chain(behind.into_iter().flatten());
+    let mut wanted = entries.range((begin, end));
+    let mut counted = 0;
+    loop {
+        if wanted.next().is_none() {
+            return counted;
+        }
+        if others.next().is_none() {
+            return entries.len() - counted;
+        }
+        counted += 1;
+    }
 }
 
 /// The keys of a scope, `namespace/` or nothing for all, that come after `after`.
@@ -676,6 +699,11 @@ mod tests {
         assert_eq!(count_after(&entries, "a/", "a/x"), 2);
         assert_eq!(count_after(&entries, "a/", "a/z"), 0);
         assert_eq!(count_after(&entries, "", "a/z"), 2);
+        assert_eq!(count_after(&entries, "", "a-b/x"), 5);
+        assert_eq!(count_after(&entries, "a/", ""), 3);
+        assert_eq!(count_after(&entries, "a/", "a"), 3);
+        assert_eq!(count_after(&entries, "b/", "b/x"), 0);
+        assert_eq!(count_after(&entries, "c/", ""), 0);
         let all = Filter::namespace("a");
         assert_eq!(select(&entries, &all, None).count(), 3);
     }

@@ -121,7 +121,7 @@ impl Entry {
         {
             return Ok(object);
         }
-        let object: Arc<K> = Arc::new(serde_json::from_slice(&self.object())?);
+        let object: Arc<K> = Arc::new(serde_json::from_slice(self.json())?);
         let kept: Arc<dyn Any + Send + Sync> = object.clone();
         // Somebody else may have been faster; theirs is as good.
         let _ = self.decoded.set(kept);
@@ -129,14 +129,13 @@ impl Entry {
     }
 
     /// JSON of the object, `metadata.resourceVersion` included.
-    pub fn object(&self) -> Bytes {
-        self.line
-            .slice(self.kind.opening().len()..self.line.len() - CLOSING.len())
+    pub fn json(&self) -> &[u8] {
+        &self.line[self.kind.opening().len()..self.line.len() - CLOSING.len()]
     }
 
-    /// Length of [`Entry::object`].
-    pub fn size(&self) -> usize {
-        self.line.len() - self.kind.opening().len() - CLOSING.len()
+    /// The same, to be kept.
+    pub fn object(&self) -> Bytes {
+        self.line.slice_ref(self.json())
     }
 
     /// What [`Entry::keep_protobuf_length`] was told.
@@ -162,7 +161,7 @@ impl Entry {
 
     /// The object's line in a watch, said to be of another revision.
     pub fn line_at(&self, kind: EventType, revision: i64) -> Bytes {
-        let object = &self.line[self.kind.opening().len()..self.line.len() - CLOSING.len()];
+        let object = self.json();
         let (head, tail) = cut_version(object);
         let mut buffer = itoa(revision);
         let version = buffer.as_text();
@@ -313,7 +312,7 @@ mod tests {
             protobuf_length: AtomicU32::new(0),
             decoded: OnceLock::new(),
         };
-        let text = String::from_utf8(entry.object().to_vec()).expect("text");
+        let text = String::from_utf8(entry.json().to_vec()).expect("text");
         assert!(
             text.contains(r#""metadata":{"resourceVersion":"120","name":"a""#),
             "{text}"

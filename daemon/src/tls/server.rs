@@ -77,6 +77,8 @@ impl ServerTls {
         };
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Clients of rustls would have AES with 256 bits.
+        config.ignore_client_order = true;
         Ok(Self {
             config: Arc::new(config),
             clients,
@@ -217,6 +219,7 @@ impl ClientCertVerifier for AskButDoNotJudge {
 mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+    use rustls::CipherSuite;
     use rustls::pki_types::ServerName;
 
     type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -293,6 +296,37 @@ mod tests {
                 accepted.get_ref().1.handshake_kind(),
                 Some(rustls::HandshakeKind::Full)
             );
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn aes_with_128_bits_is_chosen_whatever_the_client_puts_first() -> Result<()> {
+        let ours = Authority::new()?;
+        let dir = tempfile::tempdir()?;
+        let server = server(&ours, dir.path())?;
+        let usual = Arc::new(rustls::crypto::ring::default_provider());
+        for (version, chosen) in [
+            (&rustls::version::TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256),
+            (
+                &rustls::version::TLS12,
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            ),
+        ] {
+            let client = rustls::ClientConfig::builder_with_provider(usual.clone())
+                .with_protocol_versions(&[version])?
+                .with_root_certificates(PemSource::Inline(ours.0.pem().into()).roots()?)
+                .with_no_client_auth();
+            assert_ne!(usual.cipher_suites[0].suite(), chosen, "the client's own choice");
+            let (near, far) = tokio::io::duplex(16 * 1024);
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+            let (connected, accepted) = tokio::join!(
+                connector.connect(ServerName::try_from("localhost")?, near),
+                server.acceptor().accept(far)
+            );
+            accepted?;
+            let suite = connected?.get_ref().1.negotiated_cipher_suite();
+            assert_eq!(suite.map(|suite| suite.suite()), Some(chosen));
         }
         Ok(())
     }

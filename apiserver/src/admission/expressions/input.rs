@@ -89,7 +89,7 @@ fn namespace(attributes: &Attributes<'_>) -> Json {
 
 /// What is stored, as JSON.
 pub fn object_of(entry: &Entry) -> Option<Json> {
-    serde_json::from_slice(&entry.object())
+    serde_json::from_slice(entry.json())
         .inspect_err(|error| tracing::error!(key = %entry.key, %error, "stored object cannot be read"))
         .ok()
 }

@@ -120,12 +120,12 @@ impl Followed {
         event.entry.field("spec.nodeName") != previous.field("spec.nodeName")
             || CHANGING
                 .iter()
-                .any(|part| memmem::find(&event.entry.object(), part).is_some())
+                .any(|part| memmem::find(event.entry.json(), part).is_some())
     }
 }
 
 fn read<K: DeserializeOwned>(entry: &Entry) -> Option<K> {
-    serde_json::from_slice(&entry.object())
+    serde_json::from_slice(entry.json())
         .inspect_err(|error| tracing::error!(key = %entry.key, %error, "stored object cannot be read"))
         .ok()
 }

@@ -93,7 +93,7 @@ impl Followed {
 }
 
 fn read<K: Kind + DeserializeOwned>(entry: &Entry) -> Option<K> {
-    serde_json::from_slice(&entry.object())
+    serde_json::from_slice(entry.json())
         .inspect_err(|error| tracing::error!(key = %entry.key, %error, "stored object cannot be read"))
         .ok()
 }
