@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use keelson_api::object::Kind;
 use keelson_api::text::string_end;
+use serde::de::DeserializeOwned;
 
 use super::selectable::Selectable;
 use crate::registry::strategy::ErasedStrategy;
@@ -112,6 +113,13 @@ impl Entry {
             protobuf_length: AtomicU32::new(0),
             decoded: OnceLock::new(),
         }
+    }
+
+    /// The object decoded. That one cannot be read is logged: the server wrote it itself.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(self.json())
+            .inspect_err(|error| tracing::error!(key = %self.key, %error, "stored object cannot be read"))
+            .ok()
     }
 
     /// The object decoded, and kept so: for the few objects that admission looks at with every request.

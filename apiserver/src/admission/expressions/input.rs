@@ -11,7 +11,6 @@ use crate::admission::request;
 use crate::cel::library::authz::{Asker, Check, Resource};
 use crate::cel::value::Value;
 use crate::custom::schema::Schema;
-use crate::storage::entry::Entry;
 
 /// One request as expressions see it.
 pub struct Input {
@@ -75,8 +74,8 @@ fn namespace(attributes: &Attributes<'_>) -> Json {
     let cache = ctx.server.catalog.of::<Namespace>();
     cache
         .and_then(|cache| cache.get(ctx.namespace))
-        .and_then(|entry| object_of(&entry))
-        .map_or(Json::Null, |mut namespace| {
+        .and_then(|entry| entry.read())
+        .map_or(Json::Null, |mut namespace: Json| {
             if let Some(metadata) = namespace.get_mut("metadata").and_then(Json::as_object_mut) {
                 metadata.remove("managedFields");
                 if let Some(uid) = metadata.remove("uid") {
@@ -85,13 +84,6 @@ fn namespace(attributes: &Attributes<'_>) -> Json {
             }
             namespace
         })
-}
-
-/// What is stored, as JSON.
-pub fn object_of(entry: &Entry) -> Option<Json> {
-    serde_json::from_slice(entry.json())
-        .inspect_err(|error| tracing::error!(key = %entry.key, %error, "stored object cannot be read"))
-        .ok()
 }
 
 /// Which texts of a namespace are moments.

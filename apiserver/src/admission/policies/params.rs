@@ -6,7 +6,6 @@ use k8s_openapi::api::admissionregistration::v1::{ParamKind, ParamRef};
 use keelson_api::names::split_api_version;
 use serde_json::Value;
 
-use crate::admission::expressions::input::object_of;
 use crate::registry::catalog::Served;
 use crate::registry::common::selectors;
 use crate::state::{Server, cache_key};
@@ -56,7 +55,7 @@ pub async fn collect(
     let found: Vec<Value> = match (name, &wanted.selector) {
         (Some(name), _) => {
             let entry = resource.cache.get(&cache_key(namespace, name));
-            entry.and_then(|entry| object_of(&entry)).into_iter().collect()
+            entry.and_then(|entry| entry.read()).into_iter().collect()
         }
         (None, Some(selector)) => {
             let (entries, _) = resource.cache.snapshot(|| server.feed.reached());
@@ -67,7 +66,7 @@ pub async fn collect(
                         .map(|(key, value)| (key.to_string(), value.to_string()));
                     selectors::matches(selector, &labels.collect())
                 })
-                .filter_map(|entry| object_of(entry))
+                .filter_map(|entry| entry.read())
                 .collect()
         }
         (None, None) => return Err("one of name or selector must be provided".into()),

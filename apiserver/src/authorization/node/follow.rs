@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use memchr::memmem;
-use serde::de::DeserializeOwned;
 
 use super::graph::Graph;
 use crate::state::Server;
@@ -79,23 +78,23 @@ impl Followed {
         match self {
             Followed::Pods => {
                 if !entry.field("spec.nodeName").is_empty()
-                    && let Some(pod) = read(entry)
+                    && let Some(pod) = entry.read()
                 {
                     graph.put_pod(&entry.key, &pod);
                 }
             }
             Followed::Volumes => {
-                if let Some(volume) = read(entry) {
+                if let Some(volume) = entry.read() {
                     graph.put_volume(&entry.key, &volume);
                 }
             }
             Followed::Attachments => {
-                if let Some(attachment) = read::<VolumeAttachment>(entry) {
+                if let Some(attachment) = entry.read::<VolumeAttachment>() {
                     graph.put_attachment(&entry.key, &attachment.spec.node_name);
                 }
             }
             Followed::Slices => {
-                if let Some(slice) = read::<ResourceSlice>(entry) {
+                if let Some(slice) = entry.read::<ResourceSlice>() {
                     graph.put_slice(&entry.key, slice.spec.node_name.as_deref());
                 }
             }
@@ -122,12 +121,6 @@ impl Followed {
                 .iter()
                 .any(|part| memmem::find(event.entry.json(), part).is_some())
     }
-}
-
-fn read<K: DeserializeOwned>(entry: &Entry) -> Option<K> {
-    serde_json::from_slice(entry.json())
-        .inspect_err(|error| tracing::error!(key = %entry.key, %error, "stored object cannot be read"))
-        .ok()
 }
 
 /// Starts following the caches.

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use keelson_api::object::Kind;
 use keelson_api::status::ApiResult;
-use serde::de::DeserializeOwned;
 
 use super::index::Index;
 use crate::state::Server;
@@ -67,35 +65,29 @@ impl Followed {
         }
         match self {
             Followed::ClusterRoles => {
-                if let Some(role) = read::<ClusterRole>(entry) {
+                if let Some(role) = entry.read::<ClusterRole>() {
                     index.put_role("", name, role.rules.as_deref().unwrap_or(&[]));
                 }
             }
             Followed::Roles => {
-                if let Some(role) = read::<Role>(entry) {
+                if let Some(role) = entry.read::<Role>() {
                     index.put_role(namespace, name, role.rules.as_deref().unwrap_or(&[]));
                 }
             }
             Followed::ClusterRoleBindings => {
-                if let Some(binding) = read::<ClusterRoleBinding>(entry) {
+                if let Some(binding) = entry.read::<ClusterRoleBinding>() {
                     let subjects = binding.subjects.as_deref().unwrap_or(&[]);
                     index.put_binding("", name, &binding.role_ref, subjects);
                 }
             }
             Followed::RoleBindings => {
-                if let Some(binding) = read::<RoleBinding>(entry) {
+                if let Some(binding) = entry.read::<RoleBinding>() {
                     let subjects = binding.subjects.as_deref().unwrap_or(&[]);
                     index.put_binding(namespace, name, &binding.role_ref, subjects);
                 }
             }
         }
     }
-}
-
-fn read<K: Kind + DeserializeOwned>(entry: &Entry) -> Option<K> {
-    serde_json::from_slice(entry.json())
-        .inspect_err(|error| tracing::error!(key = %entry.key, %error, "stored object cannot be read"))
-        .ok()
 }
 
 /// Starts following the caches.
