@@ -22,6 +22,7 @@ mod printing;
 mod releases;
 mod running;
 mod services;
+mod tokens;
 mod webhooks;
 mod workloads;
 
@@ -58,6 +59,7 @@ fn stories() -> impl Iterator<Item = Story> {
         errors::STORIES,
         apply::STORIES,
         permissions::STORIES,
+        tokens::STORIES,
         custom::STORIES,
         extending::STORIES,
         debugging::STORIES,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Asked;
 use super::answer::{Body, answer, encode, full, maybe_gzip, text};
 use super::negotiate::{self, Encoding};
+use crate::authentication::service_account::ServiceAccountTokens;
 use crate::discovery::{AggregatedVersion, Document};
 use crate::handlers::options::Query;
 use crate::state::Server;
@@ -48,15 +49,15 @@ pub async fn serve(server: &Arc<Server>, asked: &Asked) -> ApiResult<Response<Bo
         "api" | "apis" => discovery(server, trimmed, headers, asked.pretty),
         "openapi" => Ok(openapi(server, trimmed, headers)),
         ".well-known" if trimmed == "/.well-known/openid-configuration" => {
-            openid_configuration(server, headers)
+            Ok(of_tokens(server, "application/json", |tokens| {
+                openid_configuration(server, tokens)
+            }))
         }
-        "openid" if trimmed == "/openid/v1/jwks" => match &server.authenticator.service_accounts {
-            Some(tokens) => {
-                let body = full(tokens.jwks().to_string());
-                Ok(for_an_hour(answer(200, "application/jwk-set+json", body)))
-            }
-            None => Ok(not_found()),
-        },
+        "openid" if trimmed == "/openid/v1/jwks" => Ok(of_tokens(
+            server,
+            "application/jwk-set+json",
+            ServiceAccountTokens::jwks,
+        )),
         _ => Ok(not_found()),
     }
 }
@@ -188,29 +189,33 @@ fn openapi(server: &Server, path: &str, headers: &HeaderMap) -> Response<Body> {
     }
 }
 
-fn openid_configuration(server: &Server, headers: &HeaderMap) -> ApiResult<Response<Body>> {
+/// What those who check tokens ask for: the same text for everybody, which they may keep for a while.
+fn of_tokens(
+    server: &Server,
+    content_type: &'static str,
+    document: impl FnOnce(&ServiceAccountTokens) -> Value,
+) -> Response<Body> {
     let Some(tokens) = &server.authenticator.service_accounts else {
-        return Ok(not_found());
+        return not_found();
     };
+    let mut response = answer(200, content_type, full(document(tokens).to_string()));
+    let for_an_hour = HeaderValue::from_static("public, max-age=3600");
+    response.headers_mut().insert(CACHE_CONTROL, for_an_hour);
+    response
+}
+
+fn openid_configuration(server: &Server, tokens: &ServiceAccountTokens) -> Value {
     let address = server.config.advertised();
     let host = if address.is_ipv6() {
         format!("[{address}]")
     } else {
         address.to_string()
     };
-    let document = json!({
+    json!({
         "issuer": server.config.issuer(),
         "jwks_uri": format!("https://{host}:{}/openid/v1/jwks", server.config.secure_port),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": tokens.algorithms(),
-    });
-    json_answer(headers, &document).map(for_an_hour)
-}
-
-/// What those who check tokens may keep for a while.
-fn for_an_hour(mut answer: Response<Body>) -> Response<Body> {
-    let headers = answer.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    answer
+    })
 }
