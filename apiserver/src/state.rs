@@ -115,7 +115,7 @@ impl Server {
     /// An object from the cache, which may lag behind by a moment.
     pub fn cached<K: Kind>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let entry = self.catalog.of::<K>()?.get(&cache_key(namespace, name))?;
-        decoded(&entry)
+        entry.typed()
     }
 
     /// Whether the cache has such an object.
@@ -127,7 +127,7 @@ impl Server {
 
     /// The objects of a namespace (empty: all) from the cache. For kinds with few objects: they stay decoded.
     pub fn cached_list<K: Kind>(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.select::<K, _>(namespace, decoded)
+        self.select::<K, _>(namespace, Entry::typed)
     }
 
     fn select<K: Kind, T>(&self, namespace: &str, read: impl Fn(&Entry) -> Option<T>) -> Vec<T> {
@@ -150,14 +150,14 @@ impl Server {
         self.catalog
             .of::<K>()
             .and_then(|cache| cache.get(&cache_key(namespace, name)))
-            .and_then(|entry| decode(&entry))
+            .and_then(|entry| entry.read())
             .ok_or_else(|| ApiError::not_found(&K::group_resource(), name))
     }
 
     /// The objects of a namespace (empty: all) as they are now.
     pub async fn fresh_list<K: Kind>(&self, namespace: &str) -> ApiResult<Vec<K>> {
         self.catch_up().await?;
-        Ok(self.select::<K, _>(namespace, decode))
+        Ok(self.select::<K, _>(namespace, Entry::read))
     }
 
     /// Waits until the caches show everything written before this call.
@@ -254,22 +254,6 @@ pub fn cache_key(namespace: &str, name: &str) -> String {
     } else {
         format!("{namespace}/{name}")
     }
-}
-
-fn decode<K: Kind>(entry: &Entry) -> Option<K> {
-    readable::<K, _>(entry, serde_json::from_slice(entry.json()))
-}
-
-fn decoded<K: Kind>(entry: &Entry) -> Option<Arc<K>> {
-    readable::<K, _>(entry, entry.typed())
-}
-
-fn readable<K: Kind, T>(entry: &Entry, object: serde_json::Result<T>) -> Option<T> {
-    object
-        .inspect_err(
-            |error| tracing::error!(key = %entry.key, kind = K::KIND, %error, "stored object cannot be read"),
-        )
-        .ok()
 }
 
 fn typed<K: Kind>(json: &[u8]) -> ApiResult<K> {

@@ -11,7 +11,7 @@ use crate::flow_control::Sending;
 use crate::metrics::Running;
 use crate::storage::cache::Signal;
 use crate::storage::delivery::Delivery;
-use crate::storage::entry::{CLOSING, Entry, EventType};
+use crate::storage::entry::{Entry, EventType};
 
 /// Events in one message.
 const BATCH: usize = 256;
@@ -71,7 +71,7 @@ impl WatchState {
                 },
                 Signal::Event(kind, happened) => {
                     let line = happened.line(kind);
-                    let object = line.slice(kind.opening().len()..line.len() - CLOSING.len());
+                    let object = line.slice_ref(kind.object_of(&line));
                     event(&self.entered, self.view, kind, object)
                 }
             });

@@ -188,6 +188,6 @@ fn definition(call: &Call<'_>) -> Option<&'static Definition> {
     {
         Some(own) => schema::by_kind(own.group, own.version, own.kind),
         None => schema::by_kind(call.served.group(), call.served.version(), info.kind)
-            .or_else(|| schema::by_kind(info.group, info.version, info.kind)),
+            .or_else(|| call.served.definition()),
     }
 }

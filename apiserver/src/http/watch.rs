@@ -81,7 +81,7 @@ impl Lines {
     }
 
     fn shaped(&mut self, kind: EventType, line: Bytes) -> Bytes {
-        let object = &line[kind.opening().len()..line.len() - CLOSING.len()];
+        let object = kind.object_of(&line);
         if self.stored_form() && self.served.shows(object) {
             return line;
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use keelson_api::object::Kind;
-use keelson_api::schema::{self, Definition};
+use keelson_api::schema::Definition;
 use serde_json::Value;
 
 use super::info::{Alias, ResourceInfo, group_version};
@@ -24,19 +24,15 @@ pub struct Served {
     pub alias: Option<&'static Alias>,
     /// Set for custom resources: each version has its own schema, columns and subresources.
     custom: Option<Arc<CustomStrategy>>,
-    definition: Option<&'static Definition>,
 }
 
 impl Served {
     /// A built-in resource as it is stored.
     pub fn stored(cache: Arc<ResourceCache>) -> Self {
-        let info = cache.info();
-        let definition = schema::by_kind(info.group, info.version, info.kind);
         Self {
             cache,
             alias: None,
             custom: None,
-            definition,
         }
     }
 
@@ -46,13 +42,15 @@ impl Served {
             cache,
             alias: None,
             custom: Some(version),
-            definition: None,
         }
     }
 
     /// What the table of types says of the resource as it is stored: of built-in ones only.
     pub fn definition(&self) -> Option<&'static Definition> {
-        self.definition
+        match self.custom {
+            Some(_) => None,
+            None => self.cache.definition(),
+        }
     }
 
     /// The resource.

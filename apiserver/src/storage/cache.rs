@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use imbl::OrdMap;
+use keelson_api::schema::{self, Definition};
 use keelson_api::status::{ApiError, ApiResult};
 use parking_lot::Mutex;
 
@@ -165,6 +166,7 @@ struct Inner {
 /// One resource in memory.
 pub struct ResourceCache {
     strategy: Arc<dyn ErasedStrategy>,
+    definition: Option<&'static Definition>,
     /// Shared with the cache that takes this one's place when a custom resource is defined anew.
     inner: Arc<Mutex<Inner>>,
     /// Why what the store holds cannot be read, if it cannot; shared as well.
@@ -185,6 +187,7 @@ impl ResourceCache {
             snapshots: VecDeque::new(),
         };
         Self {
+            definition: definition(strategy.info()),
             strategy,
             inner: Arc::new(Mutex::new(inner)),
             unreadable: Arc::default(),
@@ -194,6 +197,7 @@ impl ResourceCache {
     /// The same objects and watchers under another strategy.
     pub fn with_strategy(&self, strategy: Arc<dyn ErasedStrategy>) -> Self {
         Self {
+            definition: definition(strategy.info()),
             strategy,
             inner: self.inner.clone(),
             unreadable: self.unreadable.clone(),
@@ -247,6 +251,11 @@ impl ResourceCache {
     /// The resource kept here.
     pub fn info(&self) -> &'static ResourceInfo {
         self.strategy.info()
+    }
+
+    /// What the table of types says of the objects as they are stored.
+    pub fn definition(&self) -> Option<&'static Definition> {
+        self.definition
     }
 
     /// The strategy of the resource kept here.
@@ -476,8 +485,8 @@ pub fn select<'a>(
     filter: &'a Filter,
     after: Option<&str>,
 ) -> impl Iterator<Item = &'a Arc<Entry>> {
-    entries
-        .range(bounds(filter.scope(), after))
+    let (begin, end) = bounds(filter.scope(), after);
+    within(entries, begin, end)
         .map(|(_, entry)| entry)
         .filter(move |entry| filter.matches(entry))
 }
@@ -486,19 +495,9 @@ pub fn select<'a>(
 /// those and all others, so that counting what remains of a long list costs little beside a page of it.
 pub fn count_after(entries: &Entries, scope: &str, after: &str) -> usize {
     let (begin, end) = bounds(scope, Some(after));
-    let before = match &begin {
-        Bound::Excluded(key) => Bound::Included(key.clone()),
-        Bound::Included(key) => Bound::Excluded(key.clone()),
-        Bound::Unbounded => return entries.len(),
-    };
-    let behind = match &end {
-        Bound::Excluded(key) => Some(entries.range((Bound::Included(key.clone()), Bound::Unbounded))),
-        _ => None,
-    };
-    let mut others = entries
-        .range((Bound::Unbounded, before))
-        .chain(behind.into_iter().flatten());
-    let mut wanted = entries.range((begin, end));
+    let behind = end.clone().map(|end| entries.range(end..));
+    let mut others = entries.range(..begin.clone()).chain(behind.into_iter().flatten());
+    let mut wanted = within(entries, begin, end);
     let mut counted = 0;
     loop {
         if wanted.next().is_none() {
@@ -511,18 +510,34 @@ pub fn count_after(entries: &Entries, scope: &str, after: &str) -> usize {
     }
 }
 
-/// The keys of a scope, `namespace/` or nothing for all, that come after `after`.
-fn bounds(scope: &str, after: Option<&str>) -> (Bound<Arc<str>>, Bound<Arc<str>>) {
+fn within(
+    entries: &Entries,
+    begin: Arc<str>,
+    end: Option<Arc<str>>,
+) -> impl Iterator<Item = (&Arc<str>, &Arc<Entry>)> {
+    entries.range((
+        Bound::Included(begin),
+        end.map_or(Bound::Unbounded, Bound::Excluded),
+    ))
+}
+
+/// Where the keys of a scope, `namespace/` or nothing for all, that come after `after` begin, and the first key behind
+/// them.
+fn bounds(scope: &str, after: Option<&str>) -> (Arc<str>, Option<Arc<str>>) {
     let begin = match after {
-        Some(key) if key >= scope => Bound::Excluded(key.into()),
-        _ => Bound::Included(scope.into()),
+        // The first that a key can be followed by.
+        Some(key) if key >= scope => format!("{key}\0").into(),
+        _ => scope.into(),
     };
     // The first key behind a scope has the character after the slash where the scope has the slash.
-    let end = match scope.strip_suffix('/') {
-        Some(namespace) => Bound::Excluded(format!("{namespace}0").into()),
-        None => Bound::Unbounded,
-    };
+    let end = scope
+        .strip_suffix('/')
+        .map(|namespace| format!("{namespace}0").into());
     (begin, end)
+}
+
+fn definition(info: &ResourceInfo) -> Option<&'static Definition> {
+    schema::by_kind(info.group, info.version, info.kind)
 }
 
 #[cfg(test)]

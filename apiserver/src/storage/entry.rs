@@ -33,6 +33,11 @@ impl EventType {
         }
     }
 
+    /// The object in a watch line of this kind.
+    pub fn object_of(self, line: &[u8]) -> &[u8] {
+        &line[self.opening().len()..line.len() - CLOSING.len()]
+    }
+
     /// The word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -117,28 +122,29 @@ impl Entry {
 
     /// The object decoded. That one cannot be read is logged: the server wrote it itself.
     pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        let of = std::any::type_name::<T>();
         serde_json::from_slice(self.json())
-            .inspect_err(|error| tracing::error!(key = %self.key, %error, "stored object cannot be read"))
+            .inspect_err(|error| tracing::error!(key = %self.key, of, %error, "stored object cannot be read"))
             .ok()
     }
 
     /// The object decoded, and kept so: for the few objects that admission looks at with every request.
-    pub fn typed<K: Kind>(&self) -> Result<Arc<K>, serde_json::Error> {
+    pub fn typed<K: Kind>(&self) -> Option<Arc<K>> {
         if let Some(known) = self.decoded.get()
             && let Ok(object) = known.clone().downcast()
         {
-            return Ok(object);
+            return Some(object);
         }
-        let object: Arc<K> = Arc::new(serde_json::from_slice(self.json())?);
+        let object: Arc<K> = Arc::new(self.read()?);
         let kept: Arc<dyn Any + Send + Sync> = object.clone();
         // Somebody else may have been faster; theirs is as good.
         let _ = self.decoded.set(kept);
-        Ok(object)
+        Some(object)
     }
 
     /// JSON of the object, `metadata.resourceVersion` included.
     pub fn json(&self) -> &[u8] {
-        &self.line[self.kind.opening().len()..self.line.len() - CLOSING.len()]
+        self.kind.object_of(&self.line)
     }
 
     /// The same, to be kept.

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
-/// Bytes that do not wait for more: three frames of a long answer. What waits should still be in the processor's cache when it goes,
-/// and rustls keeps 64 KiB at most.
+/// Bytes that do not wait for more: three frames of a long answer. What waits should still be in the processor's cache
+/// when it goes, and rustls keeps 64 KiB at most.
 const BATCH: usize = 40 << 10;
 
 /// The way to the network, below TLS. While it is shut, what was encrypted stays where it is.
@@ -316,6 +316,11 @@ mod tests {
             self.poll(|connection, context| Pin::new(connection).poll_write(context, bytes))
         }
 
+        fn say(&mut self, words: &str) -> Result<()> {
+            assert_eq!(self.write(words.as_bytes())?, words.len());
+            self.flush()
+        }
+
         fn flush(&mut self) -> Result<()> {
             self.poll(|connection, context| Pin::new(connection).poll_flush(context))
         }
@@ -348,8 +353,7 @@ mod tests {
     async fn what_a_turn_says_is_sent_together_in_the_next() -> Result<()> {
         let (mut task, mut client) = Task::of(b"h2").await?;
         for word in ["one", "two"] {
-            task.write(word.as_bytes())?;
-            task.flush()?;
+            task.say(word)?;
         }
         assert_eq!(task.sent(), 0);
         assert!(task.woken() > 0, "somebody has to send it");
@@ -365,8 +369,7 @@ mod tests {
     #[tokio::test]
     async fn a_turn_with_nothing_new_sends_what_waits() -> Result<()> {
         let (mut task, mut client) = Task::of(b"h2").await?;
-        task.write(b"one")?;
-        task.flush()?;
+        task.say("one")?;
         task.flush()?;
         assert_eq!(task.sent(), 1);
         assert_eq!(said(&mut client, 3).await?, "one");
@@ -396,8 +399,7 @@ mod tests {
     #[tokio::test]
     async fn another_protocol_does_not_wait() -> Result<()> {
         let (mut task, mut client) = Task::of(b"http/1.1").await?;
-        task.write(b"one")?;
-        task.flush()?;
+        task.say("one")?;
         assert_eq!((task.sent(), task.woken()), (1, 0));
         assert_eq!(said(&mut client, 3).await?, "one");
         Ok(())
@@ -406,8 +408,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_ends_sends_what_waits() -> Result<()> {
         let (mut task, mut client) = Task::of(b"h2").await?;
-        task.write(b"one")?;
-        task.flush()?;
+        task.say("one")?;
         task.poll(|connection, context| Pin::new(connection).poll_shutdown(context))?;
         let mut all = String::new();
         client.read_to_string(&mut all).await?;
