@@ -15,7 +15,8 @@ use super::Sinks;
 use super::event::{Event, Outcome, Stage};
 use super::policy::Level;
 use crate::authentication::User;
-use crate::connect::Body;
+use crate::connect::{Body, BodyError};
+use crate::http::piece::Piece;
 
 /// A request that a rule of the policy concerns.
 pub struct Record {
@@ -172,13 +173,13 @@ struct Followed {
 }
 
 impl hyper::body::Body for Followed {
-    type Data = Bytes;
-    type Error = <Body as hyper::body::Body>::Error;
+    type Data = Piece;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

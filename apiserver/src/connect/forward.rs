@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Body;
+use super::{Body, carried};
 use crate::http::arriving::Arriving;
 
 /// How long a backend may take to accept a connection.
@@ -237,10 +237,7 @@ fn plain(response: Response<Incoming>) -> Response<Body> {
     parts.headers = end_to_end(&parts.headers);
     parts.extensions.clear();
     parts.version = http::Version::default();
-    Response::from_parts(
-        parts,
-        body.map_err(|error| Box::new(error) as Box<_>).boxed_unsync(),
-    )
+    Response::from_parts(parts, carried(body))
 }
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
@@ -253,5 +250,5 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 
 /// A body without bytes.
 pub(super) fn empty_body() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
+    carried(Empty::new())
 }

@@ -19,6 +19,7 @@ pub mod proxy;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -26,11 +27,25 @@ use keelson_api::names::GroupResource;
 use keelson_api::status::{ApiError, ApiResult};
 
 use crate::http::arriving::Arriving;
+use crate::http::piece::Piece;
 
 pub use kubelet::KubeletAccess;
 
 /// What travels back to the client.
-pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+pub type Body = UnsyncBoxBody<Piece, BodyError>;
+
+/// Why it ends early.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body that somebody else makes.
+pub fn carried<B>(body: B) -> Body
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+{
+    body.map_frame(|frame| frame.map_data(Piece::from))
+        .map_err(Into::into)
+        .boxed_unsync()
+}
 
 /// The objects that decide where a connection goes.
 #[async_trait]

@@ -1,6 +1,5 @@
 //! A pod's `log`, `exec`, `attach` and `portforward`: the kubelet's paths for them.
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected, Limited};
@@ -10,8 +9,9 @@ use keelson_api::names::GroupKind;
 use keelson_api::status::{ApiError, ApiResult};
 
 use super::forward::{empty_body, forward};
-use super::{Body, KubeletAccess, Lookup, Target};
+use super::{Body, BodyError, KubeletAccess, Lookup, Target};
 use crate::http::arriving::Arriving;
+use crate::http::piece::Piece;
 
 /// How much of a kubelet's error text is passed on.
 const MAX_ERROR_BYTES: usize = 10 * 1024;
@@ -150,9 +150,7 @@ fn container(pod: &Pod, wanted: Option<&str>) -> ApiResult<String> {
 }
 
 /// The first bytes of a body. Boxed: the compiler cannot see through the boxed error in a future of its own.
-fn start_of(
-    body: Body,
-) -> BoxFuture<'static, Result<Collected<Bytes>, Box<dyn std::error::Error + Send + Sync>>> {
+fn start_of(body: Body) -> BoxFuture<'static, Result<Collected<Piece>, BodyError>> {
     Box::pin(Limited::new(body, MAX_ERROR_BYTES).collect())
 }
 

@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use http_body_util::BodyExt as _;
 use keelson_api::status::{ApiError, ApiResult};
 use keelson_proto::resources as proto;
 use keelson_proto::resources::resources_server::{Resources, ResourcesServer};
@@ -29,11 +28,11 @@ use tower::Service as _;
 
 use crate::authentication::User;
 use crate::authorization::attributes::{Attributes, Selectors};
+use crate::connect::{Body, carried};
 use crate::discovery::AggregatedVersion;
 use crate::flow_control::Pool;
 use crate::handlers;
 use crate::handlers::options::{ListOptions, parse_delete_options};
-use crate::http::answer::Body;
 use crate::http::arriving::Arriving;
 use crate::http::resources::present;
 use crate::registry::catalog::Served;
@@ -70,14 +69,14 @@ impl GrpcDoor {
     /// Serves one call.
     pub async fn call(mut self, request: http::Request<Arriving>) -> http::Response<Body> {
         let Ok(response) = self.0.call(request).await;
-        response.map(|body| body.map_err(|status| Box::new(status) as Box<_>).boxed_unsync())
+        response.map(carried)
     }
 }
 
 /// The refusal of a call that did not reach the service.
 pub fn refusal(error: &ApiError) -> http::Response<Body> {
     let response: http::Response<tonic::body::Body> = status(error).into_http();
-    response.map(|body| body.map_err(|status| Box::new(status) as Box<_>).boxed_unsync())
+    response.map(carried)
 }
 
 /// A refusal as gRPC has it.

@@ -1,14 +1,14 @@
 //! Bodies and headers of answers.
 
-use std::io::Write as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
@@ -20,8 +20,10 @@ use keelson_api::status::{ApiError, ApiResult};
 use parking_lot::Mutex;
 
 use super::negotiate::Encoding;
+use super::piece::{Piece, Strand, cut};
 use super::readable;
 pub use crate::connect::Body;
+use crate::connect::BodyError;
 use crate::flow_control::{Place, Sending};
 
 /// Answers larger than this are compressed for callers that accept it.
@@ -31,29 +33,30 @@ const SHORT: u64 = 64 << 10;
 /// Speed matters more than the last percent.
 const GZIP_LEVEL: Compression = Compression::new(1);
 
-/// A stream of pieces.
-pub type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+/// What a watch tells: lines, those together that there are at a time.
+pub type Telling = Pin<Box<dyn Stream<Item = Vec<Bytes>> + Send>>;
 
 /// A stream of parts that may end with a mistake, which cuts the answer off.
-pub type Parts = Pin<Box<dyn Stream<Item = ApiResult<Bytes>> + Send>>;
+pub type Parts = Pin<Box<dyn Stream<Item = ApiResult<Piece>> + Send>>;
 
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
+    Full::new(Piece::One(bytes.into()))
         .map_err(|never| match never {})
         .boxed_unsync()
 }
 
-/// A body that is made while it is sent.
-pub fn streamed(pieces: Pieces) -> Body {
+/// A body of lines that are sent as they are told.
+pub fn streamed(telling: Telling) -> Body {
+    let pieces = telling.flat_map(|lines| stream::iter(cut(lines.into_iter().map(Strand::Own))));
     StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }
 
-/// The same of parts that may not all be had.
+/// A body of parts that may not all be had.
 pub fn made(parts: Parts) -> Body {
     let frames = parts.map(|part| match part {
         Ok(part) => Ok(Frame::data(part)),
-        Err(error) => Err(Box::<dyn std::error::Error + Send + Sync>::from(error.message())),
+        Err(error) => Err(BodyError::from(error.message())),
     });
     StreamBody::new(frames).boxed_unsync()
 }
@@ -133,13 +136,13 @@ struct Unread {
 }
 
 impl hyper::body::Body for Unread {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Data = Piece;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
         match self.body.lock().as_mut() {
             Some(body) => hyper::body::Body::poll_frame(Pin::new(body), context),
             None => Poll::Ready(Some(Err("the answer was not read in time".into()))),
@@ -200,7 +203,7 @@ pub fn maybe_gzip(response: &mut Response<Body>, body: Bytes, accepted: bool) ->
     }
     mark_gzip(response);
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), GZIP_LEVEL);
-    match encoder.write_all(&body).and_then(|()| encoder.finish()) {
+    match io::Write::write_all(&mut encoder, &body).and_then(|()| encoder.finish()) {
         Ok(packed) => full(packed),
         // Writing to memory does not fail; were it to, an empty body is noticed by every client.
         Err(_) => full(Bytes::new()),
@@ -211,18 +214,18 @@ pub fn maybe_gzip(response: &mut Response<Body>, body: Bytes, accepted: bool) ->
 pub fn gzip_parts(response: &mut Response<Body>, parts: Parts) -> Parts {
     mark_gzip(response);
     let encoder = Some(GzEncoder::new(Vec::new(), GZIP_LEVEL));
-    Box::pin(futures::stream::unfold(
+    Box::pin(stream::unfold(
         (parts, encoder),
         |(mut parts, encoder)| async move {
             let mut encoder = encoder?;
             loop {
                 let packed = match parts.next().await {
-                    Some(Ok(part)) => encoder.write_all(&part).map_err(ApiError::internal),
+                    Some(Ok(part)) => io::copy(&mut part.reader(), &mut encoder).map_err(ApiError::internal),
                     // What ends early must not look whole.
                     Some(Err(error)) => Err(error),
                     None => {
-                        let rest = encoder.finish().map(Bytes::from).map_err(ApiError::internal);
-                        return Some((rest, (parts, None)));
+                        let rest = encoder.finish().map_err(ApiError::internal);
+                        return Some((rest.map(|rest| Bytes::from(rest).into()), (parts, None)));
                     }
                 };
                 if let Err(error) = packed {
@@ -230,7 +233,7 @@ pub fn gzip_parts(response: &mut Response<Body>, parts: Parts) -> Parts {
                 }
                 let packed = std::mem::take(encoder.get_mut());
                 if !packed.is_empty() {
-                    return Some((Ok(Bytes::from(packed)), (parts, Some(encoder))));
+                    return Some((Ok(Bytes::from(packed).into()), (parts, Some(encoder))));
                 }
             }
         },

@@ -1,6 +1,6 @@
 //! Lists: items between a head and a tail, made while they are sent.
 //!
-//! Stored bytes are sent as they are. Other forms, tables, protobuf and YAML among them, are made item by item: a list
+//! Stored bytes are sent from where they lie. Other forms, tables, protobuf and YAML among them, are made item by item: a list
 //! costs what is on its way to its reader, not what it is long.
 
 use std::iter::Peekable;
@@ -17,6 +17,7 @@ use keelson_api::status::ApiResult;
 
 use super::answer::{Body, GZIP_THRESHOLD, Parts, answer, full, gzip_parts, made, maybe_gzip, with_warnings};
 use super::negotiate::{Encoding, Shape};
+use super::piece::{Strand, copied, cut};
 use super::readable;
 use super::resources::{Wish, present};
 use crate::audit;
@@ -39,7 +40,7 @@ pub fn respond(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Respo
     let encoding = wish.form.encoding;
     let response = match (wish.form.shape, encoding) {
         (Shape::Whole, Encoding::Json) if !wish.pretty && shown_as_stored(call, &list) => {
-            stored(call, list, wish.gzip)?
+            stored(call, list, wish.gzip)
         }
         (_, Encoding::Protobuf) => protobuf(call, list, wish)?,
         (_, Encoding::Json) if !wish.pretty => begun(shaped(call, list, wish)?, encoding, wish.gzip)?,
@@ -64,43 +65,14 @@ fn head(kind: &str, api_version: &str, list: &ListAnswer) -> String {
     )
 }
 
-/// What an item looks like in an answer.
-enum Each {
-    /// As it is kept.
-    Stored,
-    /// As this makes it.
-    Made(Make),
-}
-
+/// Makes what an item looks like in an answer.
 type Make = Box<dyn Fn(&Entry) -> ApiResult<Bytes> + Send>;
 
-impl Each {
-    fn made(make: impl Fn(&Entry) -> ApiResult<Bytes> + Send + 'static) -> Self {
-        Each::Made(Box::new(make))
-    }
-
-    fn bytes(&self, entry: &Entry) -> ApiResult<Bytes> {
-        match self {
-            Each::Stored => Ok(entry.object()),
-            Each::Made(make) => make(entry),
-        }
-    }
-
-    /// Adds an item. What is kept is not held for it: its count of holders is as far away in memory as the item itself.
-    fn add(&self, entry: &Entry, out: &mut BytesMut) -> ApiResult<()> {
-        match self {
-            Each::Stored => out.extend_from_slice(entry.json()),
-            Each::Made(make) => out.extend_from_slice(&make(entry)?),
-        }
-        Ok(())
-    }
-}
-
-/// A list on its way.
+/// A list on its way whose items are made.
 struct Making {
     head: Bytes,
     items: Peekable<IntoIter<Arc<Entry>>>,
-    each: Each,
+    make: Make,
     /// Between items.
     separator: &'static [u8],
     /// Until it is sent.
@@ -110,11 +82,11 @@ struct Making {
 }
 
 impl Making {
-    fn json(head: String, items: Vec<Arc<Entry>>, each: Each) -> Self {
+    fn json(head: String, items: Vec<Arc<Entry>>, make: Make) -> Self {
         Self {
             head: head.into(),
             items: items.into_iter().peekable(),
-            each,
+            make,
             separator: b",",
             tail: Some(Bytes::from_static(TAIL)),
             begun: false,
@@ -124,22 +96,22 @@ impl Making {
     /// The same for people, of JSON that is sent to none.
     fn readable(self, wish: Wish) -> ApiResult<Self> {
         let empty = [self.head.as_ref(), TAIL].concat();
-        let (any, made) = (self.items.len() > 0, self.each);
-        let (frame, separator, each): (_, _, Each) = match wish.form.encoding {
+        let (any, json) = (self.items.len() > 0, self.make);
+        let (frame, separator, make): (_, _, Make) = match wish.form.encoding {
             Encoding::Yaml => (
                 readable::yaml_frame(&empty, field(wish.form.shape), any)?,
                 b"".as_slice(),
-                Each::made(move |entry| readable::yaml_item(&made.bytes(entry)?).map(Bytes::from)),
+                Box::new(move |entry| readable::yaml_item(&json(entry)?).map(Bytes::from)),
             ),
             _ => (
                 readable::indented_frame(&empty, any),
                 b",".as_slice(),
-                Each::made(move |entry| Ok(readable::indented_item(&made.bytes(entry)?).into())),
+                Box::new(move |entry| Ok(readable::indented_item(&json(entry)?).into())),
             ),
         };
         Ok(Self {
             head: frame.head.into(),
-            each,
+            make,
             separator,
             tail: Some(frame.tail.into()),
             ..self
@@ -159,7 +131,7 @@ impl Making {
                 out.extend_from_slice(self.separator);
             }
             self.begun = true;
-            self.each.add(&entry, out)?;
+            out.extend_from_slice(&(self.make)(&entry)?);
         }
         if self.items.peek().is_none()
             && let Some(tail) = self.tail.take()
@@ -183,7 +155,7 @@ impl Making {
             let mut piece = BytesMut::with_capacity(PIECE + PIECE / 4);
             match making.piece(&mut piece) {
                 Ok(false) => None,
-                Ok(true) => Some((Ok(piece.freeze()), Some(making))),
+                Ok(true) => Some((Ok(piece.freeze().into()), Some(making))),
                 Err(error) => {
                     tracing::error!(%error, "a list ends where an item cannot be shown");
                     Some((Err(error), None))
@@ -198,8 +170,8 @@ impl Making {
 fn objects(call: &Call<'_>, list: &ListAnswer) -> ApiResult<Making> {
     let head = head(&call.served.list_kind(), &call.served.api_version(), list);
     let served = call.served.clone();
-    let each = Each::made(move |entry| Ok(present(&served, entry.object())));
-    Ok(Making::json(head, list.items.clone(), each))
+    let make: Make = Box::new(move |entry| Ok(present(&served, entry.object())));
+    Ok(Making::json(head, list.items.clone(), make))
 }
 
 /// What a list of this shape calls its items.
@@ -216,31 +188,37 @@ fn shaped(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Making> {
         Shape::Whole => objects(call, &list),
         Shape::Metadata => {
             let head = head("PartialObjectMetadataList", "meta.k8s.io/v1", &list);
-            let each = Each::made(|entry| table::partial(entry.json()));
-            Ok(Making::json(head, list.items, each))
+            let make: Make = Box::new(|entry| table::partial(entry.json()));
+            Ok(Making::json(head, list.items, make))
         }
         Shape::Table => {
             let head = table::list_head(call.strategy(), &list);
             let (served, now) = (call.served.clone(), Timestamp::now());
-            let each = Each::made(move |entry| {
+            let make: Make = Box::new(move |entry| {
                 let whole = |json| present(&served, json);
                 table::row(served.strategy(), entry.json(), wish.include, now, &whole).map(Bytes::from)
             });
-            Ok(Making::json(head, list.items, each))
+            Ok(Making::json(head, list.items, make))
         }
     }
 }
 
 /// Stored bytes as they are.
-fn stored(call: &Call<'_>, list: ListAnswer, gzip: bool) -> ApiResult<Response<Body>> {
+fn stored(call: &Call<'_>, list: ListAnswer, gzip: bool) -> Response<Body> {
     let head = head(&call.served.list_kind(), &call.served.api_version(), &list);
     let commas = list.items.len().saturating_sub(1);
     let length = head.len() + list.items.iter().map(|e| e.json().len()).sum::<usize>() + commas + TAIL.len();
-    let making = Making::json(head, list.items, Each::Stored);
+    let items = list.items.into_iter().enumerate().flat_map(|(at, entry)| {
+        let separator = (at > 0).then(|| Strand::Own(Bytes::from_static(b",")));
+        separator.into_iter().chain([Strand::kept(entry)])
+    });
+    let strands = [Strand::Own(head.into())].into_iter().chain(items);
+    let strands = strands.chain([Strand::Own(Bytes::from_static(TAIL))]);
     if length <= PIECE {
-        return Ok(whole(making.all()?, Encoding::Json, gzip));
+        return whole(copied(strands, length), Encoding::Json, gzip);
     }
-    Ok(send(making.parts(), Encoding::Json, Some(length), gzip))
+    let parts = stream::iter(cut(strands).map(Ok));
+    send(Box::pin(parts), Encoding::Json, Some(length), gzip)
 }
 
 /// What is made for this answer.
@@ -255,7 +233,8 @@ fn begun(mut making: Making, encoding: Encoding, gzip: bool) -> ApiResult<Respon
         length += piece.len();
         first.push(piece.freeze());
     }
-    let parts = stream::iter(first.into_iter().map(Ok)).chain(making.parts());
+    let first = first.into_iter().map(|piece| Ok(piece.into()));
+    let parts = stream::iter(first).chain(making.parts());
     Ok(send(Box::pin(parts), encoding, None, gzip))
 }
 
@@ -275,13 +254,13 @@ fn protobuf(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response
     let form = Arc::new(ListForm::of(&api_version, &kind)?);
     let as_stored = shape == Shape::Whole && served.as_stored();
     let items = form.clone();
-    let each = move |entry: &Entry| {
+    let make: Make = Box::new(move |entry| {
         let item = match shape {
             Shape::Metadata => table::partial(entry.json())?,
             _ => present(&served, entry.object()),
         };
         items.item(&item).map(Bytes::from)
-    };
+    });
     let (mut at_hand, mut length) = (Some(BytesMut::new()), 0);
     for entry in &list.items {
         if let Some(known) = entry.protobuf_length().filter(|_| as_stored) {
@@ -289,7 +268,7 @@ fn protobuf(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response
             at_hand = None;
             continue;
         }
-        let item = each(entry)?;
+        let item = make(entry)?;
         length += item.len();
         if as_stored {
             entry.keep_protobuf_length(item.len());
@@ -308,7 +287,7 @@ fn protobuf(call: &Call<'_>, list: ListAnswer, wish: Wish) -> ApiResult<Response
     let making = Making {
         head: head.into(),
         items: list.items.into_iter().peekable(),
-        each: Each::made(each),
+        make,
         separator: b"",
         tail: Some(tail.into()),
         begun: false,

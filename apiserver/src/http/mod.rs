@@ -8,7 +8,7 @@
 //! | [`readable`] | YAML and indented JSON |
 //! | [`websocket`] | watches as WebSocket messages |
 //! | [`paths`] | everything that is no resource: health, version, discovery, documents |
-//! | [`answer`], `date` | bodies and headers of answers |
+//! | [`answer`], [`piece`], `date` | bodies and headers of answers |
 
 pub mod answer;
 pub mod arriving;
@@ -16,6 +16,7 @@ mod date;
 pub mod list;
 pub mod negotiate;
 pub mod paths;
+pub mod piece;
 pub mod readable;
 pub mod resources;
 pub mod watch;

@@ -178,8 +178,8 @@ async fn object(
                 encoding: Encoding::Json,
                 ..wish.form
             };
-            let lines = watch::lines(&call, begun, Wish { form, ..wish }, place);
-            websocket::respond(&parts.headers, upgrade, lines)
+            let telling = watch::telling(&call, begun, Wish { form, ..wish }, place);
+            websocket::respond(&parts.headers, upgrade, telling)
         }
         Verb::Create => {
             let call = call.with_options(q.write_options("CreateOptions", agent(&parts.headers))?);

@@ -10,7 +10,7 @@ use keelson_api::status::{ApiError, ApiResult};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Body, Pieces, answer, encode, streamed, with_warnings};
+use super::answer::{Body, Telling, answer, encode, streamed, with_warnings};
 use super::negotiate::{Encoding, Form, Shape};
 use super::resources::{Wish, present};
 use crate::flow_control::{Place, Sending};
@@ -23,10 +23,8 @@ use crate::storage::delivery::Delivery;
 use crate::storage::entry::{CLOSING, Entry, EventType};
 use crate::table::{self, IncludeObject};
 
-/// Lines are gathered up to about this size before they are sent.
-const PIECE: usize = 64 << 10;
-/// What a line has around its object, at most.
-const AROUND: usize = EventType::Modified.opening().len() + CLOSING.len();
+/// Lines that are there are told together up to about this size.
+const AT_A_TIME: usize = 64 << 10;
 
 /// The answer to a watch: a stream that has begun.
 pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish, place: Place) -> Response<Body> {
@@ -35,12 +33,12 @@ pub fn respond(call: &Call<'_>, watch: Watch, wish: Wish, place: Place) -> Respo
         Encoding::Yaml => "application/yaml;stream=watch",
         Encoding::Protobuf => protobuf::STREAM_TYPE,
     };
-    let body = streamed(lines(call, watch, wish, place));
+    let body = streamed(telling(call, watch, wish, place));
     with_warnings(answer(200, content_type, body), &call.warnings())
 }
 
-/// The lines of a watch, in pieces of one or several whole ones. The place is given back when the watch has begun.
-pub fn lines(call: &Call<'_>, watch: Watch, wish: Wish, place: Place) -> Pieces {
+/// The lines of a watch. The place is given back when the watch has begun.
+pub fn telling(call: &Call<'_>, watch: Watch, wish: Wish, place: Place) -> Telling {
     let running = call.server.metrics.watch(call.served.group(), call.info().plural);
     let lines = Lines {
         served: call.served.clone(),
@@ -170,12 +168,12 @@ fn stream(
     watch: Watch,
     (running, place): (Running, Place),
     shutdown: CancellationToken,
-) -> Pieces {
+) -> Telling {
     let watching = match watch.watching {
         Ok(watching) => watching,
         Err(error) => {
             let line = lines.framed("ERROR", &error_object(&error));
-            return Box::pin(futures::stream::once(async move { line }));
+            return Box::pin(futures::stream::once(async move { vec![line] }));
         }
     };
     let beginning = (!watching.initial.is_empty()).then(|| place.while_sending());
@@ -192,8 +190,8 @@ fn stream(
         beginning,
     };
     Box::pin(futures::stream::unfold(state, |mut state| async move {
-        let piece = state.next().await?;
-        Some((piece, state))
+        let told = state.next().await?;
+        Some((told.lines, state))
     }))
 }
 
@@ -201,22 +199,40 @@ fn error_object(error: &ApiError) -> Vec<u8> {
     error.to_json()
 }
 
+/// Lines that are told together.
+#[derive(Default)]
+struct Told {
+    lines: Vec<Bytes>,
+    length: usize,
+}
+
+impl Told {
+    fn add(&mut self, line: Bytes) {
+        self.length += line.len();
+        self.lines.push(line);
+    }
+
+    fn enough(&self) -> bool {
+        self.length >= AT_A_TIME
+    }
+}
+
 impl State {
     /// The next lines; `None` when the watch is over.
-    async fn next(&mut self) -> Option<Bytes> {
-        let mut piece = BytesMut::new();
-        while piece.len() < PIECE {
+    async fn next(&mut self) -> Option<Told> {
+        let mut told = Told::default();
+        while !told.enough() {
             let Some(entry) = self.initial.next() else { break };
-            piece.extend_from_slice(&self.lines.initial(&entry));
+            told.add(self.lines.initial(&entry));
         }
         if self.initial.len() == 0
             && let Some(revision) = self.initial_end.take()
         {
             const END: &str = r#","annotations":{"k8s.io/initial-events-end":"true"}"#;
-            piece.extend_from_slice(&self.lines.bookmark(revision, END));
+            told.add(self.lines.bookmark(revision, END));
         }
-        if !piece.is_empty() {
-            return Some(piece.freeze());
+        if !told.lines.is_empty() {
+            return Some(told);
         }
         self.beginning = None;
         if self.backlog.is_empty() {
@@ -233,23 +249,13 @@ impl State {
             }
             self.backlog.extend(batch);
         }
-        let first = self.take()?;
-        if self.backlog.is_empty() {
-            return Some(first);
+        while !told.enough() {
+            let Some(signal) = self.backlog.pop_front() else {
+                break;
+            };
+            debug_assert!(self.bookmarks || !matches!(signal, Signal::Bookmark(_)));
+            told.add(self.lines.signal(&signal));
         }
-        let others: usize = self.backlog.iter().map(|signal| signal.size() + AROUND).sum();
-        piece.reserve(first.len() + others.min(PIECE));
-        piece.extend_from_slice(&first);
-        while piece.len() < PIECE {
-            let Some(line) = self.take() else { break };
-            piece.extend_from_slice(&line);
-        }
-        Some(piece.freeze())
-    }
-
-    fn take(&mut self) -> Option<Bytes> {
-        let signal = self.backlog.pop_front()?;
-        debug_assert!(self.bookmarks || !matches!(signal, Signal::Bookmark(_)));
-        Some(self.lines.signal(&signal))
+        Some(told)
     }
 }

@@ -16,7 +16,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::answer::{Body, Pieces, full};
+use super::answer::{Body, Telling, full};
 
 /// Proves that the server has understood (RFC 6455, section 1.3).
 const MAGIC: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -44,14 +44,18 @@ pub fn asked_for(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// 400 for a handshake that is none.
-pub fn respond(headers: &HeaderMap, upgrade: Option<OnUpgrade>, lines: Pieces) -> ApiResult<Response<Body>> {
+pub fn respond(
+    headers: &HeaderMap,
+    upgrade: Option<OnUpgrade>,
+    telling: Telling,
+) -> ApiResult<Response<Body>> {
     let (Some(key), Some(upgrade)) = (headers.get(SEC_WEBSOCKET_KEY), upgrade) else {
         return Err(ApiError::bad_request("not a WebSocket handshake"));
     };
     let accept = HeaderValue::from_str(&accept(key.as_bytes())).map_err(ApiError::internal)?;
     tokio::spawn(async move {
         let told = match upgrade.await {
-            Ok(connection) => tell(TokioIo::new(connection), lines).await,
+            Ok(connection) => tell(TokioIo::new(connection), telling).await,
             Err(error) => Err(Error::Io(std::io::Error::other(error))),
         };
         if let Err(error) = told {
@@ -81,23 +85,23 @@ fn accept(key: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(proof)
 }
 
-/// Sends the lines until there are no more, or the client has had enough. Pings and its wish to close are answered by the
+/// Sends each line as a message until there are no more, or the client has had enough. Pings and its wish to close are answered by the
 /// protocol's own layer while it is listened to.
 ///
 /// # Errors
 /// When the connection breaks, or the client does not keep to the protocol.
-pub async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut lines: Pieces) -> Result<(), Error> {
+pub async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut telling: Telling) -> Result<(), Error> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(SHORT))
         .max_frame_size(Some(SHORT));
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     loop {
         tokio::select! {
-            piece = lines.next() => {
-                let Some(piece) = piece else { return socket.close(None).await };
-                // Events are told one a line; no line break stands inside of one.
-                for line in piece.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                    let text = Utf8Bytes::try_from(piece.slice_ref(line)).map_err(|error| Error::Utf8(error.to_string()))?;
+            lines = telling.next() => {
+                let Some(lines) = lines else { return socket.close(None).await };
+                for mut line in lines {
+                    line.truncate(line.trim_ascii_end().len());
+                    let text = Utf8Bytes::try_from(line).map_err(|error| Error::Utf8(error.to_string()))?;
                     socket.feed(Message::Text(text)).await?;
                 }
                 socket.flush().await?;
@@ -139,9 +143,9 @@ mod tests {
     #[tokio::test]
     async fn events_become_messages_and_pings_are_answered() -> std::io::Result<()> {
         let (server, mut client) = tokio::io::duplex(4096);
-        let first = futures::stream::iter([Bytes::from_static(b"{\"a\":1}\n{\"b\":2}\n")]);
-        let lines: Pieces = Box::pin(first.chain(futures::stream::pending()));
-        tokio::spawn(tell(server, lines));
+        let lines = ["{\"a\":1}\n", "{\"b\":2}\n"].map(Bytes::from);
+        let first = futures::stream::iter([lines.to_vec()]);
+        tokio::spawn(tell(server, Box::pin(first.chain(futures::stream::pending()))));
         let mut told = [0; 18];
         client.read_exact(&mut told).await?;
         assert_eq!(&told, b"\x81\x07{\"a\":1}\x81\x07{\"b\":2}");

@@ -306,6 +306,13 @@ fn itoa(number: i64) -> Digits {
     }
 }
 
+/// The JSON of the object, for an answer that is sent from where it lies.
+impl AsRef<[u8]> for Entry {
+    fn as_ref(&self) -> &[u8] {
+        self.json()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
