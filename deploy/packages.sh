@@ -1,7 +1,7 @@
 # Debian packages, by purpose, and how they are installed. Sourced by deploy/up and tests/run.
 # shellcheck shell=bash disable=SC2034
 
-BUILD_PACKAGES=(gcc libc6-dev)
+BUILD_PACKAGES=(gcc libc6-dev xz-utils)
 NODE_PACKAGES=(containerd runc containernetworking-plugins nftables iptables iproute2 conntrack busybox-static curl ca-certificates)
 TEST_PACKAGES=(etcd-client etcd-server protobuf-compiler libprotobuf-dev jq systemd util-linux procps faketime docker-registry python3-kubernetes python3-venv golang-go)
 
