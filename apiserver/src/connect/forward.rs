@@ -250,5 +250,5 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 
 /// A body without bytes.
 pub(super) fn empty_body() -> Body {
-    carried(Empty::new())
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }

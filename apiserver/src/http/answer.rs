@@ -1,6 +1,6 @@
 //! Bodies and headers of answers.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -203,7 +203,7 @@ pub fn maybe_gzip(response: &mut Response<Body>, body: Bytes, accepted: bool) ->
     }
     mark_gzip(response);
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), GZIP_LEVEL);
-    match io::Write::write_all(&mut encoder, &body).and_then(|()| encoder.finish()) {
+    match encoder.write_all(&body).and_then(|()| encoder.finish()) {
         Ok(packed) => full(packed),
         // Writing to memory does not fail; were it to, an empty body is noticed by every client.
         Err(_) => full(Bytes::new()),

@@ -1,7 +1,7 @@
 //! Lists: items between a head and a tail, made while they are sent.
 //!
-//! Stored bytes are sent from where they lie. Other forms, tables, protobuf and YAML among them, are made item by item: a list
-//! costs what is on its way to its reader, not what it is long.
+//! Stored bytes are sent from where they lie. Other forms, tables, protobuf and YAML among them, are made item by item:
+//! a list costs what is on its way to its reader, not what it is long.
 
 use std::iter::Peekable;
 use std::sync::Arc;

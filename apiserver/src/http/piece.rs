@@ -20,7 +20,6 @@ const PLACES: usize = 16;
 pub type Keeper = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Bytes in one place.
-#[derive(Clone)]
 pub enum Strand {
     /// Bytes for themselves.
     Own(Bytes),
@@ -126,6 +125,7 @@ pub struct Strands {
 
 impl Strands {
     fn advance(&mut self, mut count: usize) {
+        // What `Buf::advance` asks of its callers, and `Bytes` holds against them too.
         assert!(count <= self.remaining, "there are only {} bytes", self.remaining);
         self.remaining -= count;
         while let Some(first) = self.left.as_mut_slice().first_mut() {

@@ -190,8 +190,8 @@ fn stream(
         beginning,
     };
     Box::pin(futures::stream::unfold(state, |mut state| async move {
-        let told = state.next().await?;
-        Some((told.lines, state))
+        let lines = state.next().await?;
+        Some((lines, state))
     }))
 }
 
@@ -219,7 +219,7 @@ impl Told {
 
 impl State {
     /// The next lines; `None` when the watch is over.
-    async fn next(&mut self) -> Option<Told> {
+    async fn next(&mut self) -> Option<Vec<Bytes>> {
         let mut told = Told::default();
         while !told.enough() {
             let Some(entry) = self.initial.next() else { break };
@@ -232,7 +232,7 @@ impl State {
             told.add(self.lines.bookmark(revision, END));
         }
         if !told.lines.is_empty() {
-            return Some(told);
+            return Some(told.lines);
         }
         self.beginning = None;
         if self.backlog.is_empty() {
@@ -256,6 +256,6 @@ impl State {
             debug_assert!(self.bookmarks || !matches!(signal, Signal::Bookmark(_)));
             told.add(self.lines.signal(&signal));
         }
-        Some(told)
+        Some(told.lines)
     }
 }

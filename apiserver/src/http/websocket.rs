@@ -85,8 +85,8 @@ fn accept(key: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(proof)
 }
 
-/// Sends each line as a message until there are no more, or the client has had enough. Pings and its wish to close are answered by the
-/// protocol's own layer while it is listened to.
+/// Sends each line as a message until there are no more, or the client has had enough. Pings and its wish to close are
+/// answered by the protocol's own layer while it is listened to.
 ///
 /// # Errors
 /// When the connection breaks, or the client does not keep to the protocol.
