@@ -13,6 +13,7 @@
 //! | [`strict`] | request bodies read strictly: unknown, duplicate and mistyped fields |
 //! | [`jsonpath`] | paths into JSON: printer columns, scale paths, selectable fields |
 //! | [`openapi`] | the documents that describe the API to clients |
+//! | [`numbers`] | numbers in JSON as the Go components write them |
 //! | [`protobuf`] | objects as the Go components send and want them |
 //! | [`packed`] | objects whose managed fields stay text |
 //! | [`scan`] | reading past what nobody asks for |
@@ -34,6 +35,7 @@ pub mod field;
 pub mod jsonpath;
 pub mod labels;
 pub mod names;
+pub mod numbers;
 pub mod object;
 pub mod openapi;
 pub mod owners;

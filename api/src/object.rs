@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::apply::Tree;
 use crate::names::{GroupKind, GroupResource, Gvk, Gvr};
-use crate::packed;
 use crate::status::{ApiError, ApiResult};
+use crate::{numbers, packed};
 
 /// Which object of a kind: its namespace (empty if it lives in none) and its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -389,7 +389,7 @@ impl Object for Unstructured {
     }
 
     fn encode(&self) -> ApiResult<Vec<u8>> {
-        serde_json::to_vec(self)
+        numbers::to_json(self)
             .map_err(|e| ApiError::internal(format_args!("cannot encode {}: {e}", self.kind)))
     }
 

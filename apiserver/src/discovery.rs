@@ -2,6 +2,7 @@
 //! something has changed since: a thousand definitions that come one after the other are not a thousand documents.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -85,12 +86,21 @@ impl Document {
 }
 
 /// The documents as they were last asked for.
-#[derive(Default)]
 pub struct Published {
+    /// Where clients reach this server, from wherever they are.
+    address: SocketAddr,
     current: ArcSwapOption<((u64, u64), Arc<Documents>)>,
 }
 
 impl Published {
+    /// Nothing was asked for yet of the server with this address.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            current: ArcSwapOption::empty(),
+        }
+    }
+
     /// The documents of what the catalog and other servers have now.
     pub fn of(&self, catalog: &Catalog, aggregator: &Aggregator) -> Arc<Documents> {
         let others = aggregator.table();
@@ -100,7 +110,7 @@ impl Published {
         {
             return current.1.clone();
         }
-        let documents = Arc::new(Documents::new(catalog, &others.remotes));
+        let documents = Arc::new(Documents::new(catalog, &others.remotes, self.address));
         self.current
             .store(Some(Arc::new((generation, documents.clone()))));
         documents
@@ -118,8 +128,8 @@ pub struct Documents {
 type Tree<'a> = Vec<(&'a str, Vec<(&'a str, Vec<&'a Served>)>)>;
 
 impl Documents {
-    /// The documents of a catalog and of what other servers serve.
-    pub fn new(catalog: &Catalog, others: &Remotes) -> Self {
+    /// The documents of a catalog and of what other servers serve, by the server with this address.
+    pub fn new(catalog: &Catalog, others: &Remotes, address: SocketAddr) -> Self {
         let everything = catalog.everything();
         let tree = tree(&everything);
         let mut plain = HashMap::new();
@@ -137,7 +147,7 @@ impl Documents {
             json!({
                 "kind": "APIVersions",
                 "versions": core,
-                "serverAddressByClientCIDRs": [],
+                "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address.to_string()}],
             }),
         );
         let mut groups = Vec::new();

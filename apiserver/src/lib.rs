@@ -184,7 +184,7 @@ fn build(config: Config, shutdown: &CancellationToken) -> anyhow::Result<Arc<Ser
         }
     };
     Ok(Arc::new(Server {
-        discovery: discovery::Published::default(),
+        discovery: discovery::Published::new(SocketAddr::new(config.advertised(), config.secure_port)),
         openapi: openapi::Documents::default(),
         shapes: keelson_api::apply::Shapes::default(),
         aggregator: Aggregator::new(&config.aggregator),

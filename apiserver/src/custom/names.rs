@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::definition::{Names, Version};
 use crate::registry::common::scale;
 use crate::registry::info::{
-    GET_PATCH_UPDATE, NameRule, ResourceInfo, Scope, SubresourceForm, SubresourceInfo, Verb,
+    GET_PATCH_UPDATE, NameRule, OtherFields, ResourceInfo, Scope, SubresourceForm, SubresourceInfo, Verb,
 };
 use crate::registry::strategy::Column;
 
@@ -139,6 +139,7 @@ fn build(group: &str, names: &Names, scope: Scope, version: &Version) -> Form {
             storage_prefix: keep(&format!("{group}/{plural}")),
             name_rule: NameRule::Subdomain,
             selectable_fields: Box::leak(selectable_names.into_boxed_slice()),
+            other_fields: OtherFields::NotSupported,
             subresources: Box::leak(info_subresources.into_boxed_slice()),
             ..ResourceInfo::base()
         },

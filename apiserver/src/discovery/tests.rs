@@ -11,7 +11,15 @@ use crate::registry::catalog::Catalog;
 const FACTS: &str = include_str!("../../testdata/resources.tsv");
 const COLUMNS: usize = 10;
 fn documents() -> Documents {
-    Documents::new(&Catalog::new(registry::all()), &Remotes::new())
+    let address = ([192, 0, 2, 1], 6443).into();
+    Documents::new(&Catalog::new(registry::all()), &Remotes::new(), address)
+}
+
+#[test]
+fn clients_learn_where_the_server_is() {
+    let document: Value = serde_json::from_slice(&documents().plain["/api"].json).expect("json");
+    let wanted = serde_json::json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": "192.0.2.1:6443"}]);
+    assert_eq!(document["serverAddressByClientCIDRs"], wanted);
 }
 
 fn joined(list: &Value) -> String {

@@ -31,6 +31,8 @@ pub struct ResourceInfo {
     pub name_rule: NameRule,
     /// Names a field selector may use, besides `metadata.name` and `metadata.namespace`.
     pub selectable_fields: &'static [&'static str],
+    /// What a field selector is told that uses another name.
+    pub other_fields: OtherFields,
     /// `status`, `scale`, `binding`, ...
     pub subresources: &'static [SubresourceInfo],
     /// Other group versions the same objects are served as.
@@ -70,6 +72,7 @@ impl ResourceInfo {
             storage_prefix: "",
             name_rule: NameRule::Subdomain,
             selectable_fields: &[],
+            other_fields: OtherFields::NotKnown,
             subresources: &[],
             aliases: &[],
             lifetime: Lifetime::Forever,
@@ -86,6 +89,23 @@ impl ResourceInfo {
         self.verbs.contains(&verb)
     }
 
+    /// Why a selector by `field` is refused, for the kind as it is served under `group` and `version`.
+    pub fn refusal_of_field(&self, (group, version): (&str, &str), field: &str) -> String {
+        match self.other_fields {
+            OtherFields::NotKnown => format!(
+                "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+            ),
+            OtherFields::NotSupported => format!("field label not supported: {field}"),
+            OtherFields::NotSupportedForKind => {
+                format!("field label \"{field}\" not supported for \"{}\"", self.kind)
+            }
+            OtherFields::NotSupportedForVersion => format!(
+                "field label not supported for {group}/{version}, Kind={}: {field}",
+                self.kind
+            ),
+        }
+    }
+
     /// The subresource of that name.
     pub fn subresource(&self, name: &str) -> Option<&'static SubresourceInfo> {
         self.subresources.iter().find(|s| s.name == name)
@@ -99,6 +119,20 @@ pub fn group_version(group: &str, version: &str) -> String {
     } else {
         format!("{group}/{version}")
     }
+}
+
+/// How a selector is refused that uses a field the kind does not offer: upstream's kinds that offer fields of their own each
+/// have a way of saying so, and only those without any offer `metadata.namespace` outside of namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherFields {
+    /// Names what every kind offers.
+    NotKnown,
+    /// Names the field.
+    NotSupported,
+    /// Names the field and the kind.
+    NotSupportedForKind,
+    /// Names the field, the kind and its version.
+    NotSupportedForVersion,
 }
 
 /// Where objects of a resource live.

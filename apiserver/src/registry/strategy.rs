@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use super::info::{
-    Alias, GET_PATCH_UPDATE, Lifetime, NameRule, ResourceInfo, Scope, SubresourceForm, SubresourceInfo, Verb,
+    Alias, GET_PATCH_UPDATE, Lifetime, NameRule, OtherFields, ResourceInfo, Scope, SubresourceForm,
+    SubresourceInfo, Verb,
 };
 use super::selected::{self, Selected};
 use crate::authentication::User;

@@ -4,7 +4,7 @@ use keelson_api::selector::{FieldSelector, LabelSelector};
 use keelson_api::status::{ApiError, ApiResult};
 
 use super::entry::Entry;
-use crate::registry::info::{Alias, ResourceInfo};
+use crate::registry::info::{Alias, OtherFields, ResourceInfo};
 
 /// A filter over one resource.
 #[derive(Debug, Default)]
@@ -43,19 +43,17 @@ impl Filter {
     ) -> ApiResult<Self> {
         let labels: LabelSelector = label_selector
             .parse()
-            .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?;
+            .map_err(|e| ApiError::bad_request(format!("{e}")))?;
         let fields: FieldSelector = field_selector
             .parse()
             .map_err(|e| ApiError::bad_request(format!("{e}")))?;
         let mut requirements = fields.requirements().to_vec();
         for requirement in &mut requirements {
             let Some(stored) = stored_name(info, alias, &requirement.field) else {
-                return Err(ApiError::bad_request(format!(
-                    "Unable to find \"{}\" that match label selector \"{label_selector}\", field selector \
-                     \"{field_selector}\": field label not supported: {}",
-                    gvr(info, alias),
-                    requirement.field,
-                )));
+                let served = alias.map_or((info.group, info.version), |a| (a.group, a.version));
+                return Err(ApiError::bad_request(
+                    info.refusal_of_field(served, &requirement.field),
+                ));
             };
             if stored != requirement.field {
                 requirement.field = stored.to_owned();
@@ -106,8 +104,12 @@ impl Filter {
 
 /// What a field of a selector is called in the stored form, if it can be selected by.
 fn stored_name<'a>(info: &ResourceInfo, alias: Option<&Alias>, field: &'a str) -> Option<&'a str> {
-    if matches!(field, "metadata.name" | "metadata.namespace") {
-        return Some(field);
+    match field {
+        "metadata.name" => return Some(field),
+        "metadata.namespace" if info.namespaced() || info.other_fields == OtherFields::NotKnown => {
+            return Some(field);
+        }
+        _ => {}
     }
     match alias.map(|alias| alias.field_names) {
         None | Some([]) => info.selectable_fields.contains(&field).then_some(field),
@@ -118,7 +120,64 @@ fn stored_name<'a>(info: &ResourceInfo, alias: Option<&Alias>, field: &'a str) -
     }
 }
 
-fn gvr(info: &ResourceInfo, alias: Option<&Alias>) -> String {
-    let (group, version) = alias.map_or((info.group, info.version), |a| (a.group, a.version));
-    format!("{group}/{version}, Resource={}", info.plural)
+#[cfg(test)]
+mod tests {
+    use keelson_api::k8s::api::batch::v1::CronJob;
+    use keelson_api::k8s::api::core::v1::{ConfigMap, Node, Pod};
+    use keelson_api::k8s::api::rbac::v1::ClusterRole;
+    use keelson_api::k8s::api::resource::v1::ResourceSlice;
+
+    use super::*;
+    use crate::registry;
+    use crate::registry::catalog::Catalog;
+
+    #[test]
+    fn kinds_refuse_other_fields_in_their_own_words() {
+        let catalog = Catalog::new(registry::all());
+        let config_maps = catalog.of::<ConfigMap>();
+        for (cache, fields, labels, refusal) in [
+            (
+                config_maps,
+                "spec.x=a",
+                "",
+                "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+            ),
+            (catalog.of::<ClusterRole>(), "metadata.namespace=a", "", ""),
+            (
+                catalog.of::<Pod>(),
+                "spec.x=a",
+                "",
+                "field label not supported: spec.x",
+            ),
+            (
+                catalog.of::<Node>(),
+                "metadata.namespace=a",
+                "",
+                "field label not supported: metadata.namespace",
+            ),
+            (
+                catalog.of::<CronJob>(),
+                "spec.x=a",
+                "",
+                "field label \"spec.x\" not supported for \"CronJob\"",
+            ),
+            (
+                catalog.of::<ResourceSlice>(),
+                "spec.x=a",
+                "",
+                "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: spec.x",
+            ),
+            (
+                config_maps,
+                "",
+                "a in b",
+                "unable to parse requirement: found 'b', expected: '('",
+            ),
+        ] {
+            let info = cache.expect("a cache").info();
+            let refused = Filter::parse(info, None, "", None, labels, fields).err();
+            let message = refused.map(|error| error.message().to_owned());
+            assert_eq!(message.unwrap_or_default(), refusal, "{fields} {labels}");
+        }
+    }
 }

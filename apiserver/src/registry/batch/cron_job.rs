@@ -12,7 +12,7 @@ use crate::registry::common::loc::Loc;
 use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::{cells, rules};
 use crate::registry::core::pod::{defaults, spec_warnings};
-use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Strategy};
+use crate::registry::strategy::{Column, OtherFields, RequestContext, ResourceInfo, Strategy};
 
 const SUCCESSFUL_HISTORY: i32 = 3;
 const FAILED_HISTORY: i32 = 1;
@@ -30,6 +30,7 @@ static INFO: ResourceInfo = ResourceInfo {
     short_names: &["cj"],
     categories: &["all"],
     storage_prefix: "cronjobs",
+    other_fields: OtherFields::NotSupportedForKind,
     subresources: &[status("CronJob")],
     ..ResourceInfo::base()
 };

@@ -15,7 +15,7 @@ use crate::registry::common::loc::Loc;
 use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::{NONE, cells, rules, selectors};
 use crate::registry::core::pod::{defaults, spec_warnings, validation};
-use crate::registry::strategy::{Column, Fields, RequestContext, ResourceInfo, Strategy};
+use crate::registry::strategy::{Column, Fields, OtherFields, RequestContext, ResourceInfo, Strategy};
 
 const BACKOFF_LIMIT: i32 = 6;
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
@@ -38,6 +38,7 @@ static INFO: ResourceInfo = ResourceInfo {
     categories: &["all"],
     storage_prefix: "jobs",
     selectable_fields: &["status.successful"],
+    other_fields: OtherFields::NotSupportedForKind,
     subresources: &[status("Job")],
     ..ResourceInfo::base()
 };

@@ -10,7 +10,7 @@ use super::validation::{self, May, conditions};
 use super::{APPROVED, DENIED, FAILED, GROUP};
 use crate::registry::common::cells;
 use crate::registry::strategy::{
-    Column, Fields, GET_PATCH_UPDATE, NameRule, RequestContext, ResourceInfo, Scope, Strategy,
+    Column, Fields, GET_PATCH_UPDATE, NameRule, OtherFields, RequestContext, ResourceInfo, Scope, Strategy,
     SubresourceForm, SubresourceInfo,
 };
 
@@ -40,6 +40,7 @@ static INFO: ResourceInfo = ResourceInfo {
     storage_prefix: "certificatesigningrequests",
     name_rule: NameRule::PathSegment,
     selectable_fields: &["spec.signerName"],
+    other_fields: OtherFields::NotSupported,
     subresources: &[subresource("approval"), subresource("status")],
     ..ResourceInfo::base()
 };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{cells, rules};
 use crate::registry::strategy::{
-    Column, Fields, NameRule, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm,
+    Column, Fields, NameRule, OtherFields, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm,
     SubresourceInfo, Verb,
 };
 
@@ -38,6 +38,7 @@ static INFO: ResourceInfo = ResourceInfo {
     storage_prefix: "namespaces",
     name_rule: NameRule::Label,
     selectable_fields: &["status.phase"],
+    other_fields: OtherFields::NotSupported,
     subresources: &[
         SubresourceInfo {
             name: "finalize",

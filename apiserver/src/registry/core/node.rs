@@ -12,7 +12,8 @@ use crate::registry::common::defaults::{drop_empty, drop_false, quantities};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{NONE, cells, rules};
 use crate::registry::strategy::{
-    Column, Fields, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm, SubresourceInfo,
+    Column, Fields, OtherFields, RequestContext, ResourceInfo, Scope, Strategy, SubresourceForm,
+    SubresourceInfo,
 };
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -29,6 +30,7 @@ static INFO: ResourceInfo = ResourceInfo {
     scope: Scope::Cluster,
     storage_prefix: "minions",
     selectable_fields: &["spec.unschedulable"],
+    other_fields: OtherFields::NotSupported,
     subresources: &[
         SubresourceInfo {
             name: "proxy",

@@ -14,7 +14,7 @@ use crate::registry::common::replicas::{self, Counts};
 use crate::registry::common::scale::{self, Scalable, ScaleSubresource};
 use crate::registry::common::{NONE, cells, rules};
 use crate::registry::strategy::{
-    Column, Fields, RequestContext, ResourceInfo, Strategy, Subresource, SubresourceInfo,
+    Column, Fields, OtherFields, RequestContext, ResourceInfo, Strategy, Subresource, SubresourceInfo,
 };
 
 /// The kind's strategy.
@@ -28,6 +28,7 @@ static INFO: ResourceInfo = ResourceInfo {
     categories: &["all"],
     storage_prefix: "controllers",
     selectable_fields: &["status.replicas"],
+    other_fields: OtherFields::NotSupported,
     subresources: &[
         scale::INFO,
         SubresourceInfo::status("", "v1", "ReplicationController"),

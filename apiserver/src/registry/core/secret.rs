@@ -11,7 +11,7 @@ use super::config_map::{IMMUTABLE, SIZE_MAX};
 use crate::registry::common::defaults::fill;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::{NONE, cells, rules};
-use crate::registry::strategy::{Column, Fields, RequestContext, ResourceInfo, Strategy};
+use crate::registry::strategy::{Column, Fields, OtherFields, RequestContext, ResourceInfo, Strategy};
 
 const REDACTED: &str = "<secret contents redacted>";
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
@@ -25,6 +25,7 @@ static INFO: ResourceInfo = ResourceInfo {
     singular: "secret",
     storage_prefix: "secrets",
     selectable_fields: &["type"],
+    other_fields: OtherFields::NotSupported,
     ..ResourceInfo::base()
 };
 

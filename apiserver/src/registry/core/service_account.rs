@@ -131,7 +131,7 @@ impl Subresource for TokenSubresource {
         let errors = validate_seconds(seconds);
         if !errors.is_empty() {
             let kind = GroupKind::new("authentication.k8s.io", "TokenRequest");
-            return Err(ApiError::invalid(&kind, ctx.name, &errors));
+            return Err(ApiError::invalid(&kind, "", &errors));
         }
         ctx.server.admit(ctx, Operation::Create, &call.body).await?;
 

@@ -9,7 +9,7 @@ use super::claim;
 use crate::registry::common::loc::Loc;
 use crate::registry::common::meta::{self, Spec};
 use crate::registry::common::{cells, rules};
-use crate::registry::strategy::{Column, Fields, RequestContext, ResourceInfo, Scope, Strategy};
+use crate::registry::strategy::{Column, Fields, OtherFields, RequestContext, ResourceInfo, Scope, Strategy};
 
 const DEVICES_MAX: usize = 128;
 const ATTRIBUTES_MAX: usize = 32;
@@ -27,6 +27,7 @@ static INFO: ResourceInfo = ResourceInfo {
     scope: Scope::Cluster,
     storage_prefix: "resourceslices",
     selectable_fields: &["spec.nodeName", "spec.driver"],
+    other_fields: OtherFields::NotSupportedForVersion,
     ..ResourceInfo::base()
 };
 

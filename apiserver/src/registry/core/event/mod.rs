@@ -9,7 +9,9 @@ use keelson_api::status::ApiError;
 use serde_json::{Map, Value};
 
 use crate::registry::common::cells;
-use crate::registry::strategy::{Alias, Column, Fields, Lifetime, RequestContext, ResourceInfo, Strategy};
+use crate::registry::strategy::{
+    Alias, Column, Fields, Lifetime, OtherFields, RequestContext, ResourceInfo, Strategy,
+};
 
 /// The kind's strategy.
 pub struct EventStrategy;
@@ -34,6 +36,7 @@ static INFO: ResourceInfo = ResourceInfo {
         "source",
         "type",
     ],
+    other_fields: OtherFields::NotSupported,
     aliases: &[Alias {
         group: "events.k8s.io",
         version: "v1",

@@ -29,8 +29,8 @@ use serde_json::Value;
 use crate::registry::common::meta::{self, Spec};
 use crate::registry::selected::Selected;
 use crate::registry::strategy::{
-    Column, GET_PATCH_UPDATE, RequestContext, ResourceInfo, Strategy, Subresource, SubresourceForm,
-    SubresourceInfo, Verb,
+    Column, GET_PATCH_UPDATE, OtherFields, RequestContext, ResourceInfo, Strategy, Subresource,
+    SubresourceForm, SubresourceInfo, Verb,
 };
 
 /// The kind's strategy.
@@ -80,6 +80,7 @@ static INFO: ResourceInfo = ResourceInfo {
         "status.podIP",
         "status.nominatedNodeName",
     ],
+    other_fields: OtherFields::NotSupported,
     subresources: &[
         connect("attach", "PodAttachOptions", GET_POST),
         SubresourceInfo {

@@ -23,8 +23,8 @@ use serde_json::Value;
 use super::pod::PROXY;
 use crate::registry::common::cells;
 use crate::registry::strategy::{
-    Column, Fields, NameRule, RequestContext, Reservation, ResourceInfo, Strategy, SubresourceForm,
-    SubresourceInfo, Verb,
+    Column, Fields, NameRule, OtherFields, RequestContext, Reservation, ResourceInfo, Strategy,
+    SubresourceForm, SubresourceInfo, Verb,
 };
 use allocation::Allocations;
 
@@ -56,6 +56,7 @@ static INFO: ResourceInfo = ResourceInfo {
     name_rule: NameRule::ServiceLabel,
     verbs: Verb::ALL,
     selectable_fields: &["spec.clusterIP", "spec.type"],
+    other_fields: OtherFields::NotSupported,
     subresources: &[
         SubresourceInfo {
             name: "proxy",
