@@ -26,7 +26,75 @@ fn kinds_answer_in_their_own_way() -> Result<()> {
     deletions(&plane)?;
     approvals(&plane)?;
     resources(&plane)?;
+    defaults_of_metadata(&plane)?;
+    preconditions(&plane)?;
     conditions(&plane)
+}
+
+/// Labels that a kind has by default are there again after a patch that takes them away.
+fn defaults_of_metadata(plane: &ControlPlane) -> Result<()> {
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (path, object, labels) in [
+        (
+            "/api/v1/namespaces",
+            json!({"metadata": {"name": "labelled"}}),
+            json!({"kubernetes.io/metadata.name": "labelled"}),
+        ),
+        (
+            "/api/v1/namespaces/default/replicationcontrollers",
+            json!({"metadata": {"name": "labelled"}, "spec": {"replicas": 0, "template": template}}),
+            json!({"a": "b"}),
+        ),
+    ] {
+        asked(plane, "POST", path, &object, 201)?;
+        for patch in [
+            json!({"labels": null}),
+            json!({"labels": {"kubernetes.io/metadata.name": "x", "a": null}}),
+        ] {
+            let one = format!("{path}/labelled");
+            let patched = asked(plane, "PATCH", &one, &json!({"metadata": patch}), 200)?;
+            let got = &patched["metadata"]["labels"];
+            let kept = labels.as_object().into_iter().flatten();
+            let name = got["kubernetes.io/metadata.name"] == "x" && path.ends_with("controllers");
+            ensure!(
+                name || kept.into_iter().all(|(key, value)| got[key] == *value),
+                "{patch}: {patched}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A deletion of what has changed since, and of what came in its place.
+fn preconditions(plane: &ControlPlane) -> Result<()> {
+    let path = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let made = asked(
+        plane,
+        "POST",
+        path,
+        &json!({"metadata": {"name": "r"}, "revision": 1, "data": {}}),
+        201,
+    )?;
+    let (uid, version) = (&made["metadata"]["uid"], &made["metadata"]["resourceVersion"]);
+    for (what, field, wanted, found, why) in [
+        ("UID", "uid", "other", uid, "deleted and then recreated"),
+        ("ResourceVersion", "resourceVersion", "1", version, "modified"),
+    ] {
+        let body = json!({"preconditions": {field: wanted}});
+        let status = asked(plane, "DELETE", &format!("{path}/r"), &body, 409)?;
+        let found = found.as_str().context("a text")?;
+        let message = format!(
+            "Operation cannot be fulfilled on ControllerRevision.apps \"r\": the {what} in the precondition ({wanted}) does \
+             not match the {what} in record ({found}). The object might have been {why}"
+        );
+        let details = &status["details"];
+        ensure!(
+            status["message"] == message && details["kind"] == "ControllerRevision",
+            "{status}"
+        );
+    }
+    Ok(())
 }
 
 /// Deletes one of a kind; what is answered is of the kind given.

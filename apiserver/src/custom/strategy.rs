@@ -416,6 +416,10 @@ impl ErasedStrategy for CustomStrategy {
         false
     }
 
+    fn metadata_has_defaults(&self) -> bool {
+        false
+    }
+
     fn allow_create_on_update(&self) -> bool {
         false
     }

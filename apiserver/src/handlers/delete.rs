@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use keelson_api::deletion::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
+use keelson_api::names::GroupResource;
 use keelson_api::object::Object;
 use keelson_api::status::{ApiError, ApiResult};
 use serde_json::json;
@@ -177,22 +178,29 @@ fn preconditions(call: &Call<'_>, options: &DeleteOptions, current: &Current) ->
     let Some(wanted) = &options.preconditions else {
         return Ok(());
     };
-    let conflict = |what: &str, wanted: &str, found: &str| {
+    // Upstream has the kind stand in for the resource here.
+    let kind = GroupResource::new(call.info().group, call.info().kind);
+    let conflict = |what: &str, wanted: &str, found: &str, why: &str| {
         let text = format!(
             "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might \
-             have been deleted and then recreated"
+             have been {why}"
         );
-        Err(ApiError::conflict(&call.group_resource(), call.name, text))
+        Err(ApiError::conflict(&kind, call.name, text))
     };
     if let Some(uid) = wanted.uid.as_deref()
         && uid != current.object.uid()
     {
-        return conflict("UID", uid, current.object.uid());
+        return conflict("UID", uid, current.object.uid(), "deleted and then recreated");
     }
     if let Some(version) = wanted.resource_version.as_deref()
         && version != current.revision.to_string()
     {
-        return conflict("ResourceVersion", version, &current.revision.to_string());
+        return conflict(
+            "ResourceVersion",
+            version,
+            &current.revision.to_string(),
+            "modified",
+        );
     }
     Ok(())
 }

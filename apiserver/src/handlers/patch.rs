@@ -133,7 +133,8 @@ pub async fn patch(call: &Call<'_>, kind: PatchType, text: &[u8]) -> ApiResult<O
     }
     let plain = kind != PatchType::Json && body::is_plain(call, text);
     // The rest of the object then need not be looked at.
-    if plain && call.subresource.is_empty() && patch.is_of_metadata() {
+    let of_metadata = patch.is_of_metadata() && !call.strategy().metadata_has_defaults();
+    if plain && call.subresource.is_empty() && of_metadata {
         return update_with(call, Base::Present, Extent::Metadata, |old| {
             to_metadata(call, &patch, old)
         })

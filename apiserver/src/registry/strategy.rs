@@ -244,6 +244,11 @@ pub trait Strategy: Send + Sync + 'static {
         false
     }
 
+    /// Whether [`Strategy::default`] looks at the metadata or changes it.
+    fn metadata_has_defaults(&self) -> bool {
+        false
+    }
+
     /// Whether PUT to a name that does not exist creates it (leases, events, endpoint slices).
     fn allow_create_on_update(&self) -> bool {
         false
@@ -432,6 +437,8 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     fn begin_delete(&self, ctx: &RequestContext<'_>, object: &mut dyn Object) -> ApiResult<()>;
     /// See [`Strategy::finalizing`].
     fn finalizing(&self, object: &dyn Object) -> bool;
+    /// See [`Strategy::metadata_has_defaults`].
+    fn metadata_has_defaults(&self) -> bool;
     /// See [`Strategy::allow_create_on_update`].
     fn allow_create_on_update(&self) -> bool;
     /// See [`Strategy::allow_unconditional_update`].
@@ -584,6 +591,10 @@ impl<S: Strategy> ErasedStrategy for S {
         object
             .downcast_ref()
             .is_some_and(|o| Strategy::finalizing(self, o))
+    }
+
+    fn metadata_has_defaults(&self) -> bool {
+        Strategy::metadata_has_defaults(self)
     }
 
     fn allow_create_on_update(&self) -> bool {

@@ -75,6 +75,14 @@ impl Controller {
             return Ok(());
         };
         let jobs = self.jobs.store().by_index(BY_CONTROLLER, cron.uid());
+        let cron = match plan::unexpected(&cron, &jobs) {
+            // A job shows in the cache before the status that lists it.
+            true => match unless_gone(self.client.get(&key.namespace, &key.name).await)? {
+                Some(present) if present.uid() == cron.uid() => Arc::new(present),
+                _ => return Ok(()),
+            },
+            false => cron,
+        };
         let mut gone = Vec::new();
         for (job, uid) in plan::unaccounted(&cron, &jobs) {
             // The cache may not show yet what was created a moment ago.

@@ -313,12 +313,7 @@ pub fn reference(job: &Job) -> ObjectReference {
 /// The keys of active jobs that are not among `jobs`, with their uids.
 #[must_use]
 pub fn unaccounted(cron: &CronJob, jobs: &[Arc<Job>]) -> Vec<(ObjectKey, String)> {
-    let active = cron
-        .status
-        .as_ref()
-        .and_then(|status| status.active.as_deref())
-        .unwrap_or_default();
-    active
+    active_jobs(cron)
         .iter()
         .filter(|job| !jobs.iter().any(|known| Some(known.uid()) == job.uid.as_deref()))
         .map(|job| {
@@ -326,6 +321,21 @@ pub fn unaccounted(cron: &CronJob, jobs: &[Arc<Job>]) -> Vec<(ObjectKey, String)
             (key, job.uid.clone().unwrap_or_default())
         })
         .collect()
+}
+
+/// Whether a job goes on that the status does not list: the status that was read may be older than the job.
+pub fn unexpected(cron: &CronJob, jobs: &[Arc<Job>]) -> bool {
+    let listed = |job: &Job| {
+        let mut active = active_jobs(cron).iter();
+        active.any(|known| known.uid.as_deref() == Some(job.uid()))
+    };
+    let goes_on = |job: &Job| job.status.as_ref().and_then(finished).is_none();
+    jobs.iter().any(|job| goes_on(job) && !listed(job))
+}
+
+fn active_jobs(cron: &CronJob) -> &[ObjectReference] {
+    let active = cron.status.as_ref().and_then(|status| status.active.as_deref());
+    active.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -372,6 +382,16 @@ mod tests {
         };
         cron.status.get_or_insert_default().active = Some(vec![job]);
         cron
+    }
+
+    #[test]
+    fn a_job_that_goes_on_is_expected_once_the_status_lists_it() {
+        let mut going = Job::clone(&ended("tick-1", 1));
+        going.status = None;
+        let jobs = [ended("tick-0", 0), Arc::new(going)];
+        assert!(unexpected(&cron("Allow"), &jobs));
+        assert!(!unexpected(&with_active(cron("Allow"), "tick-1"), &jobs));
+        assert!(!unexpected(&cron("Allow"), &jobs[..1]));
     }
 
     fn ended(name: &str, minute: i64) -> Arc<Job> {

@@ -64,6 +64,10 @@ impl Strategy for NamespaceStrategy {
         label_with_name(namespace);
     }
 
+    fn metadata_has_defaults(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, _ctx: &RequestContext<'_>, namespace: &mut Namespace) {
         label_with_name(namespace);
         let finalizers = namespace

@@ -65,6 +65,10 @@ impl Strategy for ReplicationControllerStrategy {
         }
     }
 
+    fn metadata_has_defaults(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, _ctx: &RequestContext<'_>, rc: &mut ReplicationController) {
         meta::first_generation(&mut rc.metadata);
         rc.status = Some(ReplicationControllerStatus::default());
