@@ -196,3 +196,45 @@ fn a_stateful_set_made_again_takes_pods_and_revisions_over() -> Result<()> {
     );
     Ok(())
 }
+
+/// A status that somebody else has written is put right, though nothing else has happened.
+#[test]
+fn replicas_are_counted_again_when_others_write_the_status() -> Result<()> {
+    let plane = start("replicaset-controller,replicationcontroller-controller")?;
+    for (path, selector) in [
+        (
+            "/apis/apps/v1/namespaces/default/replicasets",
+            json!({"matchLabels": {"app": "rs"}}),
+        ),
+        (
+            "/api/v1/namespaces/default/replicationcontrollers",
+            json!({"app": "rc"}),
+        ),
+    ] {
+        let app = if path.ends_with("sets") { "rs" } else { "rc" };
+        let set =
+            json!({"metadata": {"name": app}, "spec": {"selector": selector, "template": template(app)}});
+        plane.call("POST", path, &set, 201)?;
+        let own = || -> Result<Vec<String>> {
+            let named = names(&plane)?.into_iter();
+            Ok(named.filter(|name| name.starts_with(app)).collect())
+        };
+        eventually("a pod", SOON, || {
+            ensure!(own()?.len() == 1);
+            Ok(())
+        })?;
+        tell(&plane, &own()?[0], true)?;
+        let counted = || -> Result<()> {
+            let status = plane.get(&format!("{path}/{app}"))?["status"].clone();
+            let counts =
+                ["replicas", "readyReplicas", "availableReplicas"].map(|count| status[count].as_i64());
+            ensure!(counts == [Some(1); 3], "{status}");
+            Ok(())
+        };
+        eventually("a ready pod", SOON, counted)?;
+        let wrong = json!({"status": {"replicas": 7, "readyReplicas": 0, "availableReplicas": 0}});
+        plane.call("PATCH", &format!("{path}/{app}/status"), &wrong, 200)?;
+        eventually("the count put right", SOON, counted)?;
+    }
+    Ok(())
+}

@@ -170,7 +170,11 @@ pub fn parse_delete_options(body: &[u8]) -> ApiResult<DeleteOptions> {
     serde_json::from_value(value).map_err(|e| bad(&e))
 }
 
-fn validate_delete_options(options: &DeleteOptions) -> ApiResult<()> {
+/// Whether the options of a deletion fit together.
+///
+/// # Errors
+/// 422 with what does not.
+pub fn validate_delete_options(options: &DeleteOptions) -> ApiResult<()> {
     use keelson_api::field::Error;
     let mut errors = Errors::new();
     let policy = options.propagation_policy.as_deref();

@@ -99,7 +99,7 @@ impl<K: Replicated> Controller<K> {
                     this.control.expectations().forget(&key)
                 }
                 Event::Deleted(_) => this.control.expectations().forget(&key),
-                // Its own status update, or labels: nothing to do.
+                // Labels: nothing to do. A status may have been written by somebody else.
                 Event::Updated { old, new } if unchanged(&**old, &**new) => return,
                 _ => {}
             }
@@ -302,11 +302,13 @@ impl<K: Replicated> Controller<K> {
     }
 }
 
-/// Whether an update concerns neither what is wanted nor who owns it. (The generation counts changes of the spec.)
+/// Whether an update concerns neither what is wanted, nor what is there, nor who owns it. (The generation counts changes of
+/// the spec.)
 fn unchanged<K: Replicated>(old: &K, new: &K) -> bool {
     let (before, after) = (old.meta(), new.meta());
     before.generation.is_some()
         && before.generation == after.generation
+        && old.status() == new.status()
         && before.owner_references == after.owner_references
         && before.deletion_timestamp == after.deletion_timestamp
 }

@@ -14,6 +14,8 @@ use crate::registry::common::loc::Loc;
 use crate::registry::common::scale::{decode, success};
 use crate::registry::strategy::{Answer, RequestContext, Subresource, SubresourceCall};
 
+use super::preconditions;
+
 /// The subresource.
 pub struct PodBinding;
 
@@ -24,7 +26,7 @@ impl Subresource for PodBinding {
         let binding: Binding = decode(&call.body)?;
         let given = binding.metadata.name.as_deref().unwrap_or("");
         let name = ctx.name;
-        if !given.is_empty() && given != name {
+        if given != name {
             return Err(ApiError::bad_request(
                 "name in URL does not match name in Binding object",
             ));
@@ -77,13 +79,7 @@ pub fn assign(pod: &mut Pod, binding: &Binding, now: Timestamp) -> ApiResult<()>
             why,
         ))
     };
-    let uid = binding.metadata.uid.as_deref().unwrap_or("");
-    let own = pod.metadata.uid.as_deref().unwrap_or("");
-    if !uid.is_empty() && uid != own {
-        return refuse(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
-        ));
-    }
+    preconditions::check(pod, &binding.metadata.uid, &binding.metadata.resource_version)?;
     if pod.metadata.deletion_timestamp.is_some() {
         return refuse(format!(
             "pod {name} is being deleted, cannot be assigned to a host"
@@ -121,7 +117,10 @@ pub fn assign(pod: &mut Pod, binding: &Binding, now: Timestamp) -> ApiResult<()>
         last_transition_time: Some(Time(time::to_seconds(now))),
         ..PodCondition::default()
     };
-    conditions::set(&mut pod.status.get_or_insert_default().conditions, scheduled);
+    let status = pod.status.get_or_insert_default();
+    conditions::set(&mut status.conditions, scheduled);
+    // It has its node: the one it was to get says nothing any more.
+    status.nominated_node_name = None;
     Ok(())
 }
 
@@ -148,6 +147,41 @@ mod tests {
             error.message(),
             "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
         );
+    }
+
+    #[test]
+    fn a_binding_means_one_state_of_one_pod() {
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "p", "uid": "u", "resourceVersion": "7"},
+            "spec": {"containers": []}, "status": {"nominatedNodeName": "n2"}}),
+        )
+        .expect("a pod");
+        for (metadata, refused) in [
+            (json!({"uid": "u", "resourceVersion": "7"}), ""),
+            (
+                json!({"uid": "v"}),
+                "UID in precondition: v, UID in object meta: u",
+            ),
+            (
+                json!({"resourceVersion": "6"}),
+                "ResourceVersion in precondition: 6, ResourceVersion in object meta: 7",
+            ),
+        ] {
+            let mut pod = pod.clone();
+            let binding = Binding {
+                metadata: serde_json::from_value(metadata).expect("metadata"),
+                ..binding()
+            };
+            let error = assign(&mut pod, &binding, Timestamp::UNIX_EPOCH).err();
+            let message = error.map(|error| error.message().to_owned()).unwrap_or_default();
+            let wanted = match refused {
+                "" => String::new(),
+                why => format!("Operation cannot be fulfilled on pods \"p\": Precondition failed: {why}"),
+            };
+            assert_eq!(message, wanted);
+            let nominated = pod.status.and_then(|status| status.nominated_node_name);
+            assert_eq!(nominated.is_none(), refused.is_empty());
+        }
     }
 
     #[test]

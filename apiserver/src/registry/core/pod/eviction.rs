@@ -11,9 +11,12 @@ use keelson_api::{conditions, pods, time};
 use serde_json::Value;
 
 use crate::admission::Operation;
+use crate::handlers::options::validate_delete_options;
 use crate::registry::common::scale::{decode, success};
 use crate::registry::common::{NONE, selectors};
 use crate::registry::strategy::{Answer, Subresource, SubresourceCall};
+
+use super::preconditions;
 
 /// More disrupted pods than a budget can remember.
 const REMEMBERED_MAX: usize = 2000;
@@ -39,14 +42,15 @@ impl Subresource for PodEviction {
         let ctx = &call.ctx;
         let eviction = read(&call.body)?;
         let given = eviction.metadata.name.as_deref().unwrap_or("");
-        if !given.is_empty() && given != ctx.name {
+        if given != ctx.name {
             return Err(ApiError::bad_request(
                 "name in URL does not match name in Eviction object",
             ));
         }
         ctx.server.admit(ctx, Operation::Create, &call.body).await?;
         let mut options = eviction.delete_options.unwrap_or_default();
-        let dry_run = ctx.dry_run || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
+        let dry_run = dry_run(ctx.dry_run, &options)?;
+        validate_delete_options(&options)?;
         let pod: Pod = ctx.server.fresh(ctx.namespace, ctx.name).await?;
         if needs_budget(&pod) {
             spend(&call, &pod, dry_run).await?;
@@ -65,29 +69,27 @@ impl Subresource for PodEviction {
     }
 }
 
+/// Whether the eviction is only tried: the request and its body must not say different things.
+fn dry_run(request: bool, options: &DeleteOptions) -> ApiResult<bool> {
+    let body = options.dry_run.as_deref().unwrap_or_default();
+    if request && !body.is_empty() && body != ["All"] {
+        let body = body.join(" ");
+        return Err(ApiError::new(
+            500,
+            "",
+            format!("Non-matching dry-run options in request and content: [All] and [{body}]"),
+        ));
+    }
+    Ok(request || !body.is_empty())
+}
+
 /// Says on the pod why it goes, for whoever judges its end: a Job's failure policy. What the eviction insists on is
 /// looked at here, and holds for the pod as it is afterwards.
 async fn mark(call: &SubresourceCall<'_>, options: &mut DeleteOptions) -> ApiResult<()> {
     let ctx = &call.ctx;
     let insisted = options.preconditions.clone().unwrap_or_default();
-    let gr = GroupResource::new("", "pods");
     let change = |pod: &mut Pod| {
-        for (what, wanted, found) in [
-            ("UID", &insisted.uid, &pod.metadata.uid),
-            (
-                "ResourceVersion",
-                &insisted.resource_version,
-                &pod.metadata.resource_version,
-            ),
-        ] {
-            if let Some(wanted) = wanted.as_ref().filter(|wanted| Some(*wanted) != found.as_ref()) {
-                let found = found.as_deref().unwrap_or_default();
-                let text = format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-                );
-                return Err(ApiError::conflict(&gr, pod.name(), text));
-            }
-        }
+        preconditions::check(pod, &insisted.uid, &insisted.resource_version)?;
         let condition = PodCondition {
             type_: "DisruptionTarget".to_owned(),
             status: conditions::TRUE.to_owned(),
@@ -132,9 +134,8 @@ async fn spend(call: &SubresourceCall<'_>, pod: &Pod, dry_run: bool) -> ApiResul
         return Ok(());
     };
     if !budgets.is_empty() {
-        return Err(ApiError::internal(
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-        ));
+        let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        return Err(ApiError::new(500, "", message));
     }
     if may_go_unhealthy(pod, &budget) {
         return Ok(());

@@ -12,6 +12,7 @@
 pub mod binding;
 pub mod defaults;
 pub mod eviction;
+mod preconditions;
 mod selected;
 pub mod table;
 pub mod validation;
@@ -23,7 +24,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 use keelson_api::field::Errors;
 use keelson_api::pods::qos_class;
-use keelson_api::{conditions, time};
+use keelson_api::time;
 use serde_json::Value;
 
 use crate::registry::common::meta::{self, Spec};
@@ -140,24 +141,8 @@ impl Strategy for PodStrategy {
         }
     }
 
-    fn prepare_update(&self, ctx: &RequestContext<'_>, new: &mut Pod, old: &Pod) {
+    fn prepare_update(&self, _ctx: &RequestContext<'_>, new: &mut Pod, old: &Pod) {
         new.status.clone_from(&old.status);
-        let gates = |pod: &Pod| {
-            pod.spec
-                .as_ref()
-                .and_then(|s| s.scheduling_gates.as_ref())
-                .is_some_and(|g| !g.is_empty())
-        };
-        if gates(old) && !gates(new) {
-            // The last gate is gone: the scheduler takes over from here.
-            if let Some(status) = &mut new.status {
-                conditions::remove(&mut status.conditions, "PodScheduled");
-            }
-        } else if gates(new)
-            && let Some(status) = &mut new.status
-        {
-            conditions::set(&mut status.conditions, gated_condition(ctx.now));
-        }
         meta::next_generation(
             &mut new.metadata,
             &old.metadata,

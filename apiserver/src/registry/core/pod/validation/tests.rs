@@ -258,6 +258,48 @@ fn pods_hardly_change() {
     );
 }
 
+/// What Kueue and other queues do before they let a pod go.
+#[test]
+fn gated_pods_are_narrowed_down() {
+    let expressions = |keys: &[&str]| -> Value {
+        let exists = |key: &&str| json!({"key": key, "operator": "Exists"});
+        keys.iter().map(exists).collect()
+    };
+    let gated = |terms: &[&[&str]]| {
+        let terms: Vec<Value> = terms
+            .iter()
+            .map(|keys| json!({"matchExpressions": expressions(keys)}))
+            .collect();
+        let mut pod = good();
+        pod["spec"]["schedulingGates"] = json!([{"name": "example.com/queue"}]);
+        if !terms.is_empty() {
+            let required = json!({"nodeSelectorTerms": terms});
+            pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                required;
+        }
+        read(pod)
+    };
+    const COUNT: &str = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+    const ADDED: &str = "only additions are allowed (no mutations or deletions)";
+    for (old, new, refused) in [
+        (&[][..], &[&["a"][..], &["b"]][..], ""),
+        (&[&["a"][..]], &[&["a", "b"]], ""),
+        (&[&["a"][..], &["b"]], &[&["a", "c"], &["b", "d", "e"]], ""),
+        (&[&["a"][..]], &[&["a"], &["b"]], COUNT),
+        (&[&["a"][..]], &[], COUNT),
+        (&[&["a"][..]], &[&["b", "a"]], ADDED),
+        (&[&["a"][..], &["b", "c"]], &[&["a"], &["b"]], ADDED),
+    ] {
+        let errors = update::pod(&gated(new), &gated(old));
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let right = match refused {
+            "" => texts.is_empty(),
+            why => texts.len() == 1 && texts[0].ends_with(why),
+        };
+        assert!(right, "{old:?} {new:?}: {texts:?}");
+    }
+}
+
 #[test]
 fn a_typical_pod_is_checked_quickly() {
     let pod_object = read(good());

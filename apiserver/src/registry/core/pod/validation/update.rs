@@ -1,6 +1,8 @@
 //! What may change once a pod exists.
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{
+    Container, EphemeralContainer, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
+};
 use keelson_api::field::Errors;
 
 use crate::registry::common::loc::Loc;
@@ -129,7 +131,7 @@ fn only_removed_gates(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &Po
                 "only deletion is allowed, but found new scheduling gate '{}'",
                 gate.name
             );
-            errors.push(at.index(i).forbidden(detail));
+            errors.push(at.index(i).child("name").forbidden(detail));
         }
     }
 }
@@ -152,24 +154,58 @@ fn gated(errors: &mut Errors, at: &Loc<'_>, new: &PodSpec, old: &PodSpec, munged
         );
         munged.node_selector.clone_from(&old.node_selector);
     }
-    let required = |spec: &PodSpec| {
-        spec.affinity
-            .as_ref()?
-            .node_affinity
-            .as_ref()?
-            .required_during_scheduling_ignored_during_execution
-            .clone()
+    // Only node affinity may change; the other sorts must be as they were.
+    let pods = |spec: &PodSpec| {
+        let affinity = spec.affinity.as_ref();
+        affinity.map(|a| (a.pod_affinity.clone(), a.pod_anti_affinity.clone()))
     };
-    if required(old).is_none() || required(old) == required(new) {
-        // Only node affinity may change; the other sorts must be as they were.
-        let pods = |spec: &PodSpec| {
-            spec.affinity
-                .as_ref()
-                .map(|a| (a.pod_affinity.clone(), a.pod_anti_affinity.clone()))
-                .unwrap_or_default()
+    if pods(new).unwrap_or_default() == pods(old).unwrap_or_default() {
+        munged.affinity.clone_from(&old.affinity);
+    }
+    let at = at.child("affinity");
+    let at = at.child("nodeAffinity");
+    let at = at.child("requiredDuringSchedulingIgnoredDuringExecution");
+    only_more_terms(
+        errors,
+        &at.child("nodeSelectorTerms"),
+        required(new),
+        required(old),
+    );
+}
+
+/// The terms of which a node has to fulfil one; empty if any node will do.
+fn required(spec: &PodSpec) -> &[NodeSelectorTerm] {
+    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    required.map_or(&[], |required| &required.node_selector_terms)
+}
+
+/// Terms stay as many as they are, once there are any, and each asks for no less than before.
+fn only_more_terms(errors: &mut Errors, at: &Loc<'_>, new: &[NodeSelectorTerm], old: &[NodeSelectorTerm]) {
+    if old.is_empty() {
+        return;
+    }
+    if new.len() != old.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(at.invalid(rules::shown(&new), detail));
+        return;
+    }
+    let begins = |new: &Option<Vec<_>>, old: &Option<Vec<_>>| {
+        let new: &[NodeSelectorRequirement] = new.as_deref().unwrap_or_default();
+        new.starts_with(old.as_deref().unwrap_or_default())
+    };
+    for (i, (new, old)) in new.iter().zip(old).enumerate() {
+        let nothing = |term: &NodeSelectorTerm| {
+            let of = |list: &Option<Vec<_>>| list.as_ref().map_or(0, Vec::<NodeSelectorRequirement>::len);
+            of(&term.match_expressions) + of(&term.match_fields) == 0
         };
-        if pods(new) == pods(old) {
-            munged.affinity.clone_from(&old.affinity);
+        // A term that nothing fulfils stays one.
+        let grows = begins(&new.match_expressions, &old.match_expressions)
+            && begins(&new.match_fields, &old.match_fields)
+            && (!nothing(old) || nothing(new));
+        if !grows {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.push(at.index(i).invalid(rules::shown(new), detail));
         }
     }
 }
