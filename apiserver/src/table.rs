@@ -31,7 +31,8 @@ impl IncludeObject {
             "Object" => Self::Object,
             other => {
                 return Err(ApiError::bad_request(format!(
-                    "unrecognized includeObject value: {other:?}; supported values: None, Metadata, Object"
+                    "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be \
+                     'Metadata', 'Object', 'None', or empty"
                 )));
             }
         })
@@ -76,23 +77,17 @@ pub fn row(
 ) -> ApiResult<String> {
     let decoded = strategy.decode(object).map_err(ApiError::internal)?;
     let cells = Value::Array(strategy.cells(decoded.as_ref(), now));
-    Ok(match include {
-        IncludeObject::None => format!(r#"{{"cells":{cells},"object":null}}"#),
-        IncludeObject::Metadata => {
-            let partial = partial(object)?;
-            format!(
-                r#"{{"cells":{cells},"object":{}}}"#,
-                String::from_utf8_lossy(&partial)
-            )
-        }
-        IncludeObject::Object => {
-            let whole = present(Bytes::copy_from_slice(object));
-            format!(
-                r#"{{"cells":{cells},"object":{}}}"#,
-                String::from_utf8_lossy(&whole)
-            )
-        }
-    })
+    let conditions = match strategy.row_conditions(decoded.as_ref()) {
+        none if none.is_empty() => String::new(),
+        some => format!(r#","conditions":{}"#, Value::Array(some)),
+    };
+    let part = match include {
+        IncludeObject::None => Bytes::from_static(b"null"),
+        IncludeObject::Metadata => partial(object)?,
+        IncludeObject::Object => present(Bytes::copy_from_slice(object)),
+    };
+    let part = String::from_utf8_lossy(&part);
+    Ok(format!(r#"{{"cells":{cells}{conditions},"object":{part}}}"#))
 }
 
 /// A table of one object, as a watch or a get of one object shows it.
@@ -151,4 +146,135 @@ fn version_of(object: &[u8]) -> String {
     serde_json::from_slice::<Object>(object)
         .map(|o| o.metadata.resource_version)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry;
+
+    fn cell(kind: &str, column: &str, object: Value) -> Value {
+        let strategies = registry::all();
+        let strategy = strategies.iter().find(|s| s.info().kind == kind).expect("a kind");
+        let bytes = object.to_string();
+        let object = strategy.decode(bytes.as_bytes()).expect("an object");
+        let index = strategy.columns().iter().position(|c| c.name == column);
+        let cells = strategy.cells(object.as_ref(), Timestamp::UNIX_EPOCH);
+        cells[index.expect("a column")].clone()
+    }
+
+    #[test]
+    fn cells_say_what_upstreams_say() {
+        let rules = |hosts: &[&str]| -> Value {
+            let rule = |host: &&str| match *host {
+                "" => json!({}),
+                host => json!({"host": host}),
+            };
+            json!({"spec": {"rules": hosts.iter().map(rule).collect::<Vec<_>>()}})
+        };
+        let addresses =
+            json!([{"ip": "10.0.0.2"}, {"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}, {"hostname": "h"}]);
+        let class = |key: &str| json!({"metadata": {"annotations": {key: "true"}}, "driverName": "d"});
+        let selector = json!({"matchLabels": {"a": "b"}, "matchExpressions": [
+            {"key": "k", "operator": "In", "values": ["v", "w"]}]});
+        let subsets = json!([{"notReadyAddresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}]}]);
+        let available = |status: &str, reason: &str| json!({"status": {"conditions": [{"type": "Available", "status": status, "reason": reason}]}});
+        let series = json!({"reportingComponent": "c", "reportingInstance": "i", "series": {"count": 3}});
+        for (kind, column, object, wanted) in [
+            ("Ingress", "Hosts", rules(&[]), json!("*")),
+            ("Ingress", "Hosts", rules(&["a", "", "c"]), json!("a,c")),
+            ("Ingress", "Hosts", rules(&["a", "b", "c"]), json!("a,b,c")),
+            (
+                "Ingress",
+                "Hosts",
+                rules(&["a", "b", "c", ""]),
+                json!("a,b,c + 1 more..."),
+            ),
+            (
+                "Ingress",
+                "Hosts",
+                rules(&["a", "", "b", "c", "d"]),
+                json!("a,b,c + 2 more..."),
+            ),
+            (
+                "Ingress",
+                "Address",
+                json!({"status": {"loadBalancer": {"ingress": addresses}}}),
+                json!("10.0.0.1,10.0.0.2,h"),
+            ),
+            (
+                "Ingress",
+                "Class",
+                json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": "x"}}}),
+                json!("<none>"),
+            ),
+            ("Endpoints", "Endpoints", json!({"subsets": subsets}), json!("")),
+            ("Endpoints", "Endpoints", json!({}), json!("<none>")),
+            (
+                "EndpointSlice",
+                "Ports",
+                json!({"addressType": "IPv4", "endpoints": [], "ports": [{"name": ""}]}),
+                json!("<unset>"),
+            ),
+            (
+                "PersistentVolumeClaim",
+                "VolumeAttributesClass",
+                json!({"spec": {"volumeAttributesClassName": "fast"}}),
+                json!("fast"),
+            ),
+            (
+                "PersistentVolume",
+                "StorageClass",
+                json!({"metadata": {"annotations": {"volume.beta.kubernetes.io/storage-class": "old"}},
+                    "spec": {"storageClassName": "new"}}),
+                json!("old"),
+            ),
+            (
+                "VolumeAttributesClass",
+                "Name",
+                class("volumeattributesclass.alpha.kubernetes.io/is-default-class"),
+                json!(" (default)"),
+            ),
+            (
+                "ValidatingAdmissionPolicyBinding",
+                "ParamRef",
+                json!({"spec": {"paramRef": {"name": "n"}}}),
+                json!("*/n"),
+            ),
+            (
+                "MutatingAdmissionPolicyBinding",
+                "ParamRef",
+                json!({"spec": {"paramRef": {"namespace": "x", "selector": selector}}}),
+                json!(
+                    "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{\
+                     LabelSelectorRequirement{Key:k,Operator:In,Values:[v w],},},}"
+                ),
+            ),
+            (
+                "PriorityLevelConfiguration",
+                "NominalConcurrencyShares",
+                json!({"spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0}}}),
+                json!("<none>"),
+            ),
+            ("Event", "Source", series.clone(), json!("c, i")),
+            ("Event", "Count", series.clone(), json!(3)),
+            ("Event", "Last Seen", series, json!("<unknown>")),
+            ("APIService", "Available", json!({}), json!("Unknown")),
+            ("APIService", "Available", available("False", ""), json!("False")),
+            (
+                "APIService",
+                "Available",
+                available("False", "Gone"),
+                json!("False (Gone)"),
+            ),
+            (
+                "ResourceSlice",
+                "Node",
+                json!({"spec": {"allNodes": true, "driver": "d", "pool": {"name": "p"}}}),
+                json!(""),
+            ),
+        ] {
+            assert_eq!(cell(kind, column, object.clone()), wanted, "{kind} {object}");
+        }
+    }
 }

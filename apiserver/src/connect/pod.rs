@@ -192,9 +192,10 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Anything but 0 and false says yes, even nothing at all.
     fn flag(&self, name: &str) -> bool {
         self.get(name)
-            .is_some_and(|value| matches!(value, "true" | "1" | "t" | "T" | "TRUE" | "True"))
+            .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// The named parameters as a query string.

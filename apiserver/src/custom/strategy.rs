@@ -416,6 +416,10 @@ impl ErasedStrategy for CustomStrategy {
         false
     }
 
+    fn row_conditions(&self, _object: &dyn Object) -> Vec<Value> {
+        Vec::new()
+    }
+
     fn metadata_has_defaults(&self) -> bool {
         false
     }

@@ -126,6 +126,11 @@ impl Column {
         Self { priority: 1, ..self }
     }
 
+    /// The same column in this OpenAPI format.
+    pub const fn formatted(self, format: &'static str) -> Self {
+        Self { format, ..self }
+    }
+
     /// The same column with another type.
     pub const fn of(self, kind: &'static str) -> Self {
         Self { kind, ..self }
@@ -242,6 +247,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// Whether something besides `metadata.finalizers` keeps the object (a namespace's `spec.finalizers`).
     fn finalizing(&self, _object: &Self::Object) -> bool {
         false
+    }
+
+    /// What is to be known of the row of an object (`TableRowCondition`), for whoever shows it differently or not at all.
+    fn row_conditions(&self, _object: &Self::Object) -> Vec<Value> {
+        Vec::new()
     }
 
     /// Whether [`Strategy::default`] looks at the metadata or changes it.
@@ -437,6 +447,8 @@ pub trait ErasedStrategy: Send + Sync + 'static {
     fn begin_delete(&self, ctx: &RequestContext<'_>, object: &mut dyn Object) -> ApiResult<()>;
     /// See [`Strategy::finalizing`].
     fn finalizing(&self, object: &dyn Object) -> bool;
+    /// See [`Strategy::row_conditions`].
+    fn row_conditions(&self, object: &dyn Object) -> Vec<Value>;
     /// See [`Strategy::metadata_has_defaults`].
     fn metadata_has_defaults(&self) -> bool;
     /// See [`Strategy::allow_create_on_update`].
@@ -591,6 +603,12 @@ impl<S: Strategy> ErasedStrategy for S {
         object
             .downcast_ref()
             .is_some_and(|o| Strategy::finalizing(self, o))
+    }
+
+    fn row_conditions(&self, object: &dyn Object) -> Vec<Value> {
+        let own = object.downcast_ref();
+        own.map(|own| Strategy::row_conditions(self, own))
+            .unwrap_or_default()
     }
 
     fn metadata_has_defaults(&self) -> bool {

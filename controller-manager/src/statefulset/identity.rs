@@ -66,7 +66,6 @@ pub fn claims(set: &StatefulSet, ordinal: i32) -> BTreeMap<String, PersistentVol
 pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
     let mut pod = template::pod_from(template, set.namespace(), new_controller_ref(set));
     let name = pod_name(set, ordinal);
-    pod.metadata.generate_name = None;
     pod.metadata.name = Some(name.clone());
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(POD_NAME.into(), name.clone());

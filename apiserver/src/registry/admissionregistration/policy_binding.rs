@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, MutatingAdmissionPolicyBinding, ParamRef, ValidatingAdmissionPolicyBinding,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use keelson_api::field::Errors;
 use keelson_api::object::Kind;
 use serde_json::Value;
@@ -196,26 +196,43 @@ impl PolicyBinding for MutatingAdmissionPolicyBinding {
 }
 
 fn row(metadata: &ObjectMeta, policy: &str, params: Option<&ParamRef>, now: Timestamp) -> Vec<Value> {
-    let params = params.map_or_else(
-        || "<unset>".to_owned(),
-        |params| {
-            let name = params
-                .name
-                .as_deref()
-                .filter(|name| !name.is_empty())
-                .unwrap_or("*");
-            match params.namespace.as_deref() {
-                Some(namespace) if !namespace.is_empty() => format!("{namespace}/{name}"),
-                _ => name.to_owned(),
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let params = match params {
+        Some(params) => match (given(&params.name), &params.selector) {
+            (Some(name), _) => {
+                let namespace = given(&params.namespace).unwrap_or_else(|| "*".to_owned());
+                format!("{namespace}/{name}")
             }
+            (None, Some(selector)) => selector_in_go(selector),
+            (None, None) => "<unset>".to_owned(),
         },
-    );
+        None => "<unset>".to_owned(),
+    };
     vec![
         cells::name(metadata),
         policy.into(),
         params.into(),
         cells::age(metadata, now),
     ]
+}
+
+/// A selector as Go prints its protobuf message.
+fn selector_in_go(selector: &LabelSelector) -> String {
+    let labels = selector.match_labels.iter().flatten();
+    let labels: String = labels.map(|(key, value)| format!("{key}: {value},")).collect();
+    let requirements = selector.match_expressions.iter().flatten();
+    let requirements: String = requirements
+        .map(|r| {
+            let values = r.values.as_deref().unwrap_or_default().join(" ");
+            format!(
+                "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},",
+                r.key, r.operator
+            )
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{requirements}}},}}"
+    )
 }
 
 fn validate(parts: &Parts<'_>) -> Errors {

@@ -138,10 +138,12 @@ impl Strategy for ApiServiceKind {
         );
         let conditions = service.status.iter().flat_map(|s| s.conditions.iter().flatten());
         let available = conditions.into_iter().find(|c| c.type_ == AVAILABLE).map_or_else(
-            || cells::UNKNOWN.to_owned(),
-            |c| match c.status.as_str() {
-                "True" => c.status.clone(),
-                status => format!("{status} ({})", c.reason.as_deref().unwrap_or("")),
+            || "Unknown".to_owned(),
+            |c| match c.reason.as_deref() {
+                Some(reason) if c.status != "True" && !reason.is_empty() => {
+                    format!("{} ({reason})", c.status)
+                }
+                _ => c.status.clone(),
             },
         );
         vec![

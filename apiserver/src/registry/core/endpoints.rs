@@ -101,9 +101,6 @@ fn format_subsets(subsets: &[EndpointSubset]) -> String {
             }
         }
     }
-    if count == 0 {
-        return cells::NONE.to_owned();
-    }
     let list = shown.join(",");
     if count > SHOWN_MAX {
         format!("{list} + {} more...", count - SHOWN_MAX)

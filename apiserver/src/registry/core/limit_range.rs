@@ -68,7 +68,7 @@ impl Strategy for LimitRangeStrategy {
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),
-            Column::new("Created At", "When the object was created."),
+            Column::new("Created At", "When the object was created.").of("date"),
         ];
         COLUMNS
     }

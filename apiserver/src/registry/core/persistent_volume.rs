@@ -6,7 +6,7 @@ use keelson_api::field::Errors;
 use keelson_api::quantity::Amount;
 use serde_json::Value;
 
-use super::persistent_volume_claim::{ACCESS_MODES, VOLUME_MODES, access_modes};
+use super::persistent_volume_claim::{ACCESS_MODES, OLD_CLASS, VOLUME_MODES, access_modes};
 use super::pod::validation::{resources, scheduling, volumes};
 use crate::registry::common::defaults::{fill, quantities};
 use crate::registry::common::loc::Loc;
@@ -156,6 +156,14 @@ impl Strategy for PersistentVolumeStrategy {
                 c.name.as_deref().unwrap_or("")
             )
         });
+        let annotation = volume
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(OLD_CLASS));
+        let class = annotation
+            .or(spec.storage_class_name.as_ref())
+            .map_or("", String::as_str);
         let phase = match volume.metadata.deletion_timestamp {
             Some(_) => "Terminating",
             None => status.and_then(|s| s.phase.as_deref()).unwrap_or(""),
@@ -174,7 +182,7 @@ impl Strategy for PersistentVolumeStrategy {
                 .into(),
             phase.into(),
             claim.unwrap_or_default().into(),
-            spec.storage_class_name.as_deref().unwrap_or("").into(),
+            class.into(),
             spec.volume_attributes_class_name
                 .as_deref()
                 .unwrap_or("<unset>")

@@ -25,7 +25,8 @@ pub const ACCESS_MODES: &[&str] = &[
 /// How volumes appear in a container.
 pub const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 /// The older way to name a storage class.
-const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+/// The class of a volume or a claim, as it was said once.
+pub const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// The kind's strategy.
 pub struct PersistentVolumeClaimStrategy;
@@ -101,7 +102,10 @@ impl Strategy for PersistentVolumeClaimStrategy {
             Column::new("Capacity", "The size of the volume."),
             Column::new("Access Modes", "How the volume may be used at the same time."),
             Column::new("StorageClass", "The storage class the claim asks for."),
-            Column::new("VolumeAttributesClass", "The volume attributes class in use."),
+            Column::new(
+                "VolumeAttributesClass",
+                "The volume attributes class that is asked for.",
+            ),
             Column::new("Age", "Time since the object was created."),
             Column::new(
                 "VolumeMode",
@@ -130,7 +134,7 @@ impl Strategy for PersistentVolumeClaimStrategy {
             ""
         };
         let modes = status.and_then(|s| s.access_modes.as_deref()).unwrap_or(&[]);
-        let attributes = status.and_then(|s| s.current_volume_attributes_class_name.as_deref());
+        let attributes = spec.and_then(|s| s.volume_attributes_class_name.as_deref());
         let mode = spec
             .and_then(|s| s.volume_mode.as_deref())
             .unwrap_or(cells::UNKNOWN);

@@ -187,9 +187,9 @@ fn validate(quota: &ResourceQuota) -> Errors {
         resources::amount(&mut errors, &at, name, quantity);
     }
     let at_scopes = at.child("scopes");
-    for (i, scope) in spec.scopes.iter().flatten().enumerate() {
+    for scope in spec.scopes.iter().flatten() {
         if !SCOPES.contains(&scope.as_str()) {
-            errors.push(at_scopes.index(i).invalid(scope.as_str(), "unsupported scope"));
+            errors.push(at_scopes.invalid(rules::shown(&spec.scopes), "unsupported scope"));
         }
         for _ in spec.hard.iter().flatten().filter(|(name, _)| !fits(scope, name)) {
             errors.push(at_scopes.invalid(rules::shown(&spec.scopes), UNFIT));

@@ -105,8 +105,8 @@ fn format_ports(ports: &[EndpointPort]) -> String {
         .take(SHOWN_MAX)
         .map(|port| match (port.port, port.name.as_deref()) {
             (Some(number), _) => number.to_string(),
-            (None, Some(name)) if !name.is_empty() => name.to_owned(),
-            _ => "*".to_owned(),
+            (None, Some(name)) => name.to_owned(),
+            (None, None) => "*".to_owned(),
         })
         .collect();
     shorten(shown, ports.len())
@@ -119,10 +119,11 @@ fn format_endpoints(endpoints: &[Endpoint]) -> String {
 }
 
 fn shorten(shown: Vec<String>, count: usize) -> String {
-    match count {
-        0 => UNSET.to_owned(),
-        _ if count > shown.len() => format!("{} + {} more...", shown.join(","), count - shown.len()),
-        _ => shown.join(","),
+    let list = shown.join(",");
+    match count - shown.len() {
+        0 if list.is_empty() => UNSET.to_owned(),
+        0 => list,
+        more => format!("{list} + {more} more..."),
     }
 }
 

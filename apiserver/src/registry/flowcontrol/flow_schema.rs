@@ -111,8 +111,7 @@ impl Strategy for FlowSchemaKind {
             Column::new(
                 "MatchingPrecedence",
                 "Schemas with lower numbers are looked at first.",
-            )
-            .of("integer"),
+            ),
             Column::new(
                 "DistinguisherMethod",
                 "What makes one flow of requests different from another.",

@@ -109,13 +109,10 @@ impl Strategy for PriorityLevelConfigurationKind {
     fn cells(&self, level: &PriorityLevelConfiguration, now: Timestamp) -> Vec<Value> {
         let spec = level.spec.as_ref();
         let limited = spec.and_then(|s| s.limited.as_ref());
-        let exempt = spec.and_then(|s| s.exempt.as_ref());
         let queuing = limited
             .and_then(|l| l.limit_response.as_ref())
             .and_then(|r| r.queuing.as_ref());
-        let shares = limited
-            .and_then(|l| l.nominal_concurrency_shares)
-            .or_else(|| exempt.and_then(|e| e.nominal_concurrency_shares));
+        let shares = limited.and_then(|l| l.nominal_concurrency_shares);
         let number = |n: Option<i32>| n.map_or_else(|| Value::from(cells::NONE), Value::from);
         vec![
             cells::name(&level.metadata),

@@ -1,5 +1,7 @@
 //! Ingresses.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressStatus,
@@ -100,17 +102,9 @@ impl Strategy for IngressKind {
 
     fn cells(&self, ingress: &Ingress, now: Timestamp) -> Vec<Value> {
         let spec = ingress.spec.as_ref();
-        let annotation = ingress
-            .metadata
-            .annotations
-            .as_ref()
-            .unwrap_or(&NONE)
-            .get(CLASS_ANNOTATION);
-        let class = spec
-            .and_then(|s| s.ingress_class_name.as_deref())
-            .or(annotation.map(String::as_str));
+        let class = spec.and_then(|s| s.ingress_class_name.as_deref());
         let balancer = ingress.status.as_ref().and_then(|s| s.load_balancer.as_ref());
-        let addresses: Vec<&str> = balancer
+        let addresses: BTreeSet<&str> = balancer
             .iter()
             .flat_map(|b| b.ingress.iter().flatten())
             .filter_map(|i| {
@@ -126,7 +120,7 @@ impl Strategy for IngressKind {
             cells::name(&ingress.metadata),
             cells::or_none(class),
             hosts(spec).into(),
-            addresses.join(",").into(),
+            Vec::from_iter(addresses).join(",").into(),
             if encrypted { "80, 443" } else { "80" }.into(),
             cells::age(&ingress.metadata, now),
         ]
@@ -136,15 +130,20 @@ impl Strategy for IngressKind {
 fn hosts(spec: Option<&IngressSpec>) -> String {
     const SHOWN_MAX: usize = 3;
     let rules = spec.and_then(|s| s.rules.as_deref()).unwrap_or(&[]);
-    let all: Vec<&str> = rules
+    let mut hosts = rules
         .iter()
-        .filter_map(|r| r.host.as_deref())
-        .filter(|h| !h.is_empty())
-        .collect();
-    match all.len() {
-        0 => "*".to_owned(),
-        n if n > SHOWN_MAX => format!("{} + {} more...", all[..SHOWN_MAX].join(","), n - SHOWN_MAX),
-        _ => all.join(","),
+        .enumerate()
+        .filter_map(|(i, rule)| Some((i, rule.host.as_deref()?)))
+        .filter(|(_, host)| !host.is_empty());
+    let shown: Vec<(usize, &str)> = hosts.by_ref().take(SHOWN_MAX).collect();
+    let Some((last, _)) = shown.last() else {
+        return "*".to_owned();
+    };
+    let list = shown.iter().map(|(_, host)| *host).collect::<Vec<_>>().join(",");
+    // Rules for any host count among those left out.
+    match shown.len() == SHOWN_MAX && last + 1 < rules.len() {
+        true => format!("{list} + {} more...", rules.len() - SHOWN_MAX),
+        false => list,
     }
 }
 

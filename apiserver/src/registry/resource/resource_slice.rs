@@ -87,7 +87,7 @@ impl Strategy for ResourceSliceKind {
     fn cells(&self, slice: &ResourceSlice, now: Timestamp) -> Vec<Value> {
         vec![
             cells::name(&slice.metadata),
-            cells::or_none(slice.spec.node_name.as_deref()),
+            slice.spec.node_name.as_deref().unwrap_or("").into(),
             slice.spec.driver.as_str().into(),
             slice.spec.pool.name.as_str().into(),
             cells::age(&slice.metadata, now),

@@ -92,7 +92,7 @@ impl Strategy for VolumeAttachmentKind {
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::name(),
-            Column::new("Attacher", "The driver that attaches."),
+            Column::new("Attacher", "The driver that attaches.").formatted("name"),
             Column::new("PV", "The volume."),
             Column::new("Node", "The node it is attached to."),
             Column::new("Attached", "Whether it is attached.").of("boolean"),

@@ -11,6 +11,8 @@ use crate::registry::common::loc::Loc;
 use crate::registry::common::{NONE, cells, rules};
 use crate::registry::strategy::{Column, RequestContext, ResourceInfo, Scope, Strategy};
 
+const DEFAULT_ANNOTATION: &str = "volumeattributesclass.alpha.kubernetes.io/is-default-class";
+
 /// The kind's strategy.
 pub struct VolumeAttributesClassKind;
 
@@ -81,8 +83,16 @@ impl Strategy for VolumeAttributesClassKind {
     }
 
     fn cells(&self, class: &VolumeAttributesClass, now: Timestamp) -> Vec<Value> {
+        let mut name = class.metadata.name.clone().unwrap_or_default();
+        let annotations = class.metadata.annotations.as_ref();
+        if annotations
+            .and_then(|all| all.get(DEFAULT_ANNOTATION))
+            .is_some_and(|v| v == "true")
+        {
+            name.push_str(" (default)");
+        }
         vec![
-            cells::name(&class.metadata),
+            name.into(),
             class.driver_name.as_str().into(),
             cells::age(&class.metadata, now),
         ]

@@ -173,20 +173,18 @@ impl Strategy for EventStrategy {
             (None, None) => cells::UNKNOWN.to_owned(),
         };
         let last = match (&event.series, &event.last_timestamp) {
-            (Some(series), _) if series.last_observed_time.is_some() => {
-                let at = series.last_observed_time.as_ref().map_or(0, |t| t.0.as_second());
-                cells::human_duration(now.as_second() - at)
-            }
-            (_, Some(_)) => cells::since(event.last_timestamp.as_ref(), now),
-            _ => first.clone(),
+            (Some(series), _) => series.last_observed_time.as_ref().map_or_else(
+                || cells::UNKNOWN.to_owned(),
+                |at| cells::human_duration(now.as_second() - at.0.as_second()),
+            ),
+            (None, Some(_)) => cells::since(event.last_timestamp.as_ref(), now),
+            (None, None) => first.clone(),
         };
-        let count = event
-            .series
-            .as_ref()
-            .and_then(|s| s.count)
-            .or(event.count)
-            .filter(|c| *c != 0)
-            .unwrap_or(1);
+        let count = match &event.series {
+            Some(series) => series.count.unwrap_or(0),
+            // Events of one occurrence need not count it.
+            None => event.count.filter(|count| *count != 0).unwrap_or(1),
+        };
         let text = |field: &Option<String>| Value::from(field.as_deref().unwrap_or(""));
         vec![
             last.into(),
@@ -217,7 +215,9 @@ fn source(event: &Event) -> String {
         .and_then(|s| s.component.as_deref())
         .filter(|c| !c.is_empty());
     let component = own.or(event.reporting_component.as_deref()).unwrap_or("");
-    match source.and_then(|s| s.host.as_deref()).filter(|h| !h.is_empty()) {
+    let host = source.and_then(|s| s.host.as_deref()).filter(|h| !h.is_empty());
+    let instance = event.reporting_instance.as_deref().filter(|i| !i.is_empty());
+    match host.or(instance) {
         Some(host) => format!("{component}, {host}"),
         None => component.to_owned(),
     }

@@ -218,6 +218,10 @@ impl Strategy for PodStrategy {
         table::COLUMNS
     }
 
+    fn row_conditions(&self, pod: &Pod) -> Vec<Value> {
+        table::row_conditions(pod)
+    }
+
     fn cells(&self, pod: &Pod, now: Timestamp) -> Vec<Value> {
         table::cells(pod, now)
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodSpec, PodStatus};
 use keelson_api::{conditions, pods};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::registry::common::cells;
 use crate::registry::strategy::Column;
@@ -38,6 +38,16 @@ pub const COLUMNS: &[Column] = &[
     )
     .wide(),
 ];
+
+/// Whether the pod is done.
+pub fn row_conditions(pod: &Pod) -> Vec<Value> {
+    let (reason, message) = match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        Some("Succeeded") => ("Succeeded", "The pod has completed successfully."),
+        Some("Failed") => ("Failed", "The pod failed."),
+        _ => return Vec::new(),
+    };
+    vec![json!({"type": "Completed", "status": "True", "reason": reason, "message": message})]
+}
 
 /// One row.
 pub fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
@@ -222,7 +232,6 @@ fn ended_reason(state: Option<&ContainerState>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn row(pod: Value) -> Vec<String> {
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
@@ -231,6 +240,20 @@ mod tests {
             .into_iter()
             .map(|cell| cell.as_str().unwrap_or_default().to_owned())
             .collect()
+    }
+
+    #[test]
+    fn rows_of_pods_that_are_done_say_so() {
+        for (phase, reason) in [
+            ("Running", None),
+            ("Succeeded", Some("Succeeded")),
+            ("Failed", Some("Failed")),
+        ] {
+            let pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "status": {"phase": phase}}));
+            let conditions = row_conditions(&pod.expect("a pod"));
+            let reasons: Vec<_> = conditions.iter().map(|c| c["reason"].as_str()).collect();
+            assert_eq!(reasons, Vec::from_iter(reason.map(Some)), "{phase}");
+        }
     }
 
     #[test]

@@ -123,7 +123,6 @@ pub fn pod_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         rules::labels(errors, &at.child("nodeSelector"), selector);
     }
     security::pod(errors, &at.child("securityContext"), spec);
-    image_pull_secrets(errors, &at.child("imagePullSecrets"), spec);
     if let Some(affinity) = &spec.affinity {
         scheduling::affinity(errors, &at.child("affinity"), affinity);
     }
@@ -215,14 +214,6 @@ fn host_name_override(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec, name: &
     }
     if spec.host_network == Some(true) {
         errors.push(at_name.forbidden("hostnameOverride may not be set when hostNetwork is true"));
-    }
-}
-
-fn image_pull_secrets(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
-    for (i, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
-        if secret.name.is_empty() {
-            errors.push(at.index(i).child("name").required(""));
-        }
     }
 }
 
