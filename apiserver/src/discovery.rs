@@ -36,8 +36,8 @@ const GROUP_ORDER: &[&str] = &[
     "coordination.k8s.io",
     "node.k8s.io",
     "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
     "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
     "extensions",
 ];
 
@@ -340,7 +340,7 @@ fn aggregated_list(tree: &Tree<'_>, core: bool, form: AggregatedVersion, others:
                 json!({"version": version, "freshness": "Current", "resources": resources})
             })
             .collect();
-        let mut metadata = json!({"creationTimestamp": null});
+        let mut metadata = json!({});
         if !group.is_empty() {
             metadata["name"] = (*group).into();
         }
@@ -359,17 +359,18 @@ fn aggregated_list(tree: &Tree<'_>, core: bool, form: AggregatedVersion, others:
 
 fn aggregated_resource(served: &Served) -> Value {
     let info = served.info();
+    // Of built-in kinds upstream says where they come from only if that is elsewhere.
+    let from = match served.custom_version() {
+        Some(_) => (served.group(), served.version()),
+        None => ("", ""),
+    };
     let subresources: Vec<Value> = info
         .subresources
         .iter()
         .map(|s| {
             // What is the object itself is served in the version of the object.
             let own = s.version.is_empty() || (s.group, s.version) == (info.group, info.version);
-            let (group, version) = if own {
-                (served.group(), served.version())
-            } else {
-                (s.group, s.version)
-            };
+            let (group, version) = if own { from } else { (s.group, s.version) };
             json!({
                 "subresource": s.name,
                 "responseKind": {"group": group, "version": version, "kind": s.kind},
@@ -379,7 +380,7 @@ fn aggregated_resource(served: &Served) -> Value {
         .collect();
     let mut value = json!({
         "resource": info.plural,
-        "responseKind": {"group": served.group(), "version": served.version(), "kind": info.kind},
+        "responseKind": {"group": from.0, "version": from.1, "kind": info.kind},
         "scope": if info.namespaced() { "Namespaced" } else { "Cluster" },
         "singularResource": info.singular,
         "verbs": words(info.verbs),

@@ -33,6 +33,19 @@ fn refused(plane: &ControlPlane, token: &str) -> Result<()> {
 }
 
 #[test]
+fn a_certificate_is_known_by_its_digest() -> Result<()> {
+    let plane = ControlPlane::up(|_, _| Ok(Vec::new()))?;
+    let me = user(&plane.admin("POST", WHO, Some(ME))?)?;
+    let id = me["extra"]["authentication.kubernetes.io/credential-id"][0].as_str();
+    let digest = id
+        .and_then(|id| id.strip_prefix("X509SHA256="))
+        .unwrap_or_default();
+    let hexadecimal = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+    ensure!(digest.len() == 64 && digest.bytes().all(hexadecimal), "{me}");
+    Ok(())
+}
+
+#[test]
 fn an_issuer_s_tokens_are_believed_as_long_as_they_are_good() -> Result<()> {
     let mut issuer = None;
     let plane = ControlPlane::up(|_, authority| {

@@ -66,7 +66,7 @@ pub fn add_aggregated(items: &mut Vec<Value>, remotes: &Remotes) {
                 }
             }
             None => items.push(json!({
-                "metadata": {"name": group, "creationTimestamp": null},
+                "metadata": {"name": group},
                 "versions": entries,
             })),
         }

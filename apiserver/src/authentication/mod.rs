@@ -44,6 +44,8 @@ use crate::http::Connection;
 use crate::reload;
 use crate::state::Server;
 
+/// Among a user's extras: what the credential itself is known by.
+pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// The group of everybody who proved to be somebody.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of everybody else.
@@ -201,10 +203,13 @@ impl Authenticator {
             && !identity.common_name.is_empty()
             && identity.not_after >= jiff::Timestamp::now().as_second()
         {
-            return Ok(User::named(
+            let mut user = User::named(
                 identity.common_name.clone(),
                 identity.organizations.iter().cloned(),
-            ));
+            );
+            user.extra
+                .insert(CREDENTIAL_ID.to_owned(), vec![identity.credential_id.clone()]);
+            return Ok(user);
         }
         if let Some(token) = bearer_token(headers) {
             return match self.review(server, token, server.config.audiences()).await {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::User;
+use super::{CREDENTIAL_ID, User};
 use crate::config::Config;
 use crate::state::Server;
 
@@ -239,18 +239,15 @@ impl ServiceAccountTokens {
         );
         user.uid.clone_from(&account.uid);
         let mut extra = |key: &str, value: &str| {
-            user.extra.insert(
-                format!("authentication.kubernetes.io/{key}"),
-                vec![value.to_owned()],
-            );
+            user.extra.insert(key.to_owned(), vec![value.to_owned()]);
         };
         if !claims.jti.is_empty() {
-            extra("credential-id", &format!("JTI={}", claims.jti));
+            extra(CREDENTIAL_ID, &format!("JTI={}", claims.jti));
         }
         if let Some(pod) = &bound.pod {
             check::<Pod>(server, &bound.namespace, pod).await?;
-            extra("pod-name", &pod.name);
-            extra("pod-uid", &pod.uid);
+            extra("authentication.kubernetes.io/pod-name", &pod.name);
+            extra("authentication.kubernetes.io/pod-uid", &pod.uid);
         }
         if let Some(secret) = &bound.secret {
             check::<Secret>(server, &bound.namespace, secret).await?;
@@ -259,8 +256,8 @@ impl ServiceAccountTokens {
             if bound.pod.is_none() {
                 check::<Node>(server, "", node).await?;
             }
-            extra("node-name", &node.name);
-            extra("node-uid", &node.uid);
+            extra("authentication.kubernetes.io/node-name", &node.name);
+            extra("authentication.kubernetes.io/node-uid", &node.uid);
         }
         Ok((user, common))
     }

@@ -43,7 +43,7 @@ fn row(group: &str, version: &str, resource: &Value) -> String {
         .flatten()
         .map(|sub| {
             let kind = &sub["responseKind"];
-            let own = kind["group"] == *group && kind["version"] == *version;
+            let own = kind["group"] == "" && kind["version"] == "";
             let parts = ["group", "version", "kind"].map(|key| kind[key].as_str().unwrap_or_default());
             let kind = match parts {
                 [_, _, kind] if own => kind.to_owned(),
@@ -84,9 +84,13 @@ fn every_stable_resource_is_told_as_upstream_tells_it() {
         let list: Value = serde_json::from_slice(&document.json).expect("JSON");
         for item in list["items"].as_array().expect("items") {
             let group = item["metadata"]["name"].as_str().unwrap_or_default();
+            let said = item["metadata"].as_object().map_or(0, serde_json::Map::len);
+            assert_eq!(said, usize::from(!group.is_empty()), "{item}");
             for version in item["versions"].as_array().expect("versions") {
                 let name = version["version"].as_str().expect("a version");
                 for resource in version["resources"].as_array().expect("resources") {
+                    let from = ["group", "version"].map(|part| &resource["responseKind"][part]);
+                    assert_eq!(from, ["", ""], "{resource}");
                     let plural = resource["resource"].as_str().expect("a name").to_owned();
                     told.insert(
                         (group.to_owned(), name.to_owned(), plural),
@@ -111,6 +115,42 @@ fn every_stable_resource_is_told_as_upstream_tells_it() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn groups_come_in_upstreams_order() {
+    let documents = documents();
+    let list: Value =
+        serde_json::from_slice(&documents.plain("/apis").expect("the groups").json).expect("JSON");
+    let groups = list["groups"].as_array().into_iter().flatten();
+    let names: Vec<&str> = groups.filter_map(|group| group["name"].as_str()).collect();
+    let upstreams = [
+        "apiregistration.k8s.io",
+        "apps",
+        "events.k8s.io",
+        "authentication.k8s.io",
+        "authorization.k8s.io",
+        "autoscaling",
+        "batch",
+        "certificates.k8s.io",
+        "networking.k8s.io",
+        "policy",
+        "rbac.authorization.k8s.io",
+        "storage.k8s.io",
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "scheduling.k8s.io",
+        "coordination.k8s.io",
+        "node.k8s.io",
+        "discovery.k8s.io",
+        "resource.k8s.io",
+        "flowcontrol.apiserver.k8s.io",
+    ];
+    let known: Vec<&str> = names
+        .into_iter()
+        .filter(|name| upstreams.contains(name))
+        .collect();
+    assert_eq!(known, upstreams);
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl Lines {
 
     /// The least an object of the kind can be: its version, and annotations if there are any.
     fn bookmark(&mut self, revision: i64, annotations: &str) -> Bytes {
-        let metadata = format!(r#"{{"resourceVersion":"{revision}"{annotations},"creationTimestamp":null}}"#);
+        let metadata = format!(r#"{{"resourceVersion":"{revision}"{annotations}}}"#);
         let object = match self.form.shape {
             Shape::Whole => format!(
                 r#"{{"kind":"{}","apiVersion":"{}","metadata":{metadata}}}"#,

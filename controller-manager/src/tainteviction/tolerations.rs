@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use keelson_api::conditions;
 
 use crate::common::tolerations::tolerates;
 
@@ -67,19 +69,27 @@ fn patience(tolerations: &[Toleration], taint: &Taint) -> Patience {
 
 fn since(pod: &Pod, taint: &Taint, now: Timestamp) -> Timestamp {
     let added = taint.time_added.as_ref().map_or(now, |time| time.0);
-    let came = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.start_time.as_ref())
-        .map_or(added, |time| time.0);
-    added.max(came)
+    added.max(came(pod).map_or(added, |time| time.0))
+}
+
+/// When the pod came to its node: the kubelet says so, or else the scheduler; without either it was made for that node.
+fn came(pod: &Pod) -> Option<&Time> {
+    let status = pod.status.as_ref();
+    let started = status.and_then(|status| status.start_time.as_ref());
+    let bound = || {
+        let scheduled = conditions::find(status?.conditions.as_ref(), "PodScheduled")?;
+        let time = scheduled.last_transition_time.as_ref();
+        time.filter(|_| scheduled.status == conditions::TRUE)
+    };
+    started
+        .or_else(bound)
+        .or(pod.metadata.creation_timestamp.as_ref())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::PodSpec;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::api::core::v1::{PodCondition, PodSpec};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
@@ -134,6 +144,24 @@ mod tests {
             ..Toleration::default()
         };
         assert_eq!(judge(&pod(vec![everything])), Verdict::Stays);
+    }
+
+    #[test]
+    fn patience_begins_when_a_pod_comes_to_a_node_tainted_before() {
+        let judge = |pod: &Pod| verdict(pod, &[taint("lost")], at(2000));
+        let mut pod = pod(vec![exists("lost", Some(300))]);
+        pod.metadata.creation_timestamp = Some(Time(at(1900)));
+        assert_eq!(judge(&pod), Verdict::Goes(at(2200)));
+        let status = pod.status.get_or_insert_default();
+        status.conditions = Some(vec![PodCondition {
+            type_: "PodScheduled".into(),
+            status: "True".into(),
+            last_transition_time: Some(Time(at(1950))),
+            ..PodCondition::default()
+        }]);
+        assert_eq!(judge(&pod), Verdict::Goes(at(2250)));
+        pod.status.get_or_insert_default().start_time = Some(Time(at(1960)));
+        assert_eq!(judge(&pod), Verdict::Goes(at(2260)));
     }
 
     #[test]

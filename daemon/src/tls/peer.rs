@@ -1,5 +1,6 @@
 //! Who is at the other end of a TLS connection.
 
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// What a connection's client certificate says.
@@ -20,6 +21,8 @@ pub struct CertificateIdentity {
     pub common_name: String,
     /// The subject's organizations.
     pub organizations: Vec<String>,
+    /// What the certificate itself is known by: `X509SHA256=` and its digest in hexadecimal.
+    pub credential_id: String,
     /// When the certificate ends, in seconds since the Unix epoch.
     pub not_after: i64,
 }
@@ -30,6 +33,7 @@ impl CertificateIdentity {
     /// # Errors
     /// When it is none, or its names are no text.
     pub fn from_der(certificate: &[u8]) -> Result<Self, String> {
+        let digest = Sha256::digest(certificate);
         let (_, certificate) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
         let subject = certificate.subject();
         let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
@@ -48,6 +52,7 @@ impl CertificateIdentity {
         Ok(Self {
             common_name,
             organizations,
+            credential_id: format!("X509SHA256={digest:x}"),
             not_after: certificate.validity().not_after.timestamp(),
         })
     }

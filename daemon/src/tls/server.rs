@@ -346,6 +346,8 @@ mod tests {
             Peer::Certificate(identity) => {
                 assert_eq!(identity.common_name, "admin");
                 assert_eq!(identity.organizations, ["system:masters"]);
+                let digest = identity.credential_id.strip_prefix("X509SHA256=");
+                assert_eq!(digest.map(str::len), Some(64), "{identity:?}");
             }
             other => return Err(format!("{other:?}").into()),
         }

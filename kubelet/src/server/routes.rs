@@ -185,6 +185,7 @@ mod tests {
             let identity = CertificateIdentity {
                 common_name: name.into(),
                 organizations: groups.iter().map(|group| (*group).into()).collect(),
+                credential_id: String::new(),
                 not_after: i64::MAX,
             };
             refuse(&Peer::Certificate(identity), &Method::GET, "/pods")
