@@ -162,7 +162,7 @@ impl CustomStrategy {
         value
     }
 
-    fn validate(&self, new: &Unstructured, old: Option<&Unstructured>) -> Errors {
+    fn validate(&self, ctx: &RequestContext<'_>, new: &Unstructured, old: Option<&Unstructured>) -> Errors {
         let value = self.as_served(new);
         let old = old.map(|old| self.as_served(old));
         let mut errors = check::object(&value, old.as_ref(), self.schema());
@@ -175,7 +175,9 @@ impl CustomStrategy {
                      to complete validation",
                 ));
             } else {
-                errors.extend(rules::run(&value, old.as_ref(), self.schema()));
+                let found = rules::run(&value, old.as_ref(), self.schema());
+                found.known.iter().for_each(|error| ctx.warn(error.to_string()));
+                errors.extend(found.errors);
             }
         }
         if let Some(scale) = &self.form.scale {
@@ -352,17 +354,17 @@ impl ErasedStrategy for CustomStrategy {
         Ok(())
     }
 
-    fn validate_create(&self, _ctx: &RequestContext<'_>, object: &dyn Object) -> ApiResult<Errors> {
-        Ok(self.validate(untyped(object)?, None))
+    fn validate_create(&self, ctx: &RequestContext<'_>, object: &dyn Object) -> ApiResult<Errors> {
+        Ok(self.validate(ctx, untyped(object)?, None))
     }
 
     fn validate_update(
         &self,
-        _ctx: &RequestContext<'_>,
+        ctx: &RequestContext<'_>,
         new: &dyn Object,
         old: &dyn Object,
     ) -> ApiResult<Errors> {
-        Ok(self.validate(untyped(new)?, Some(untyped(old)?)))
+        Ok(self.validate(ctx, untyped(new)?, Some(untyped(old)?)))
     }
 
     fn warnings(&self, _object: &dyn Object, _old: Option<&dyn Object>) -> Vec<String> {

@@ -62,6 +62,11 @@ impl Rule {
         }
     }
 
+    /// What it says of itself, or else its text.
+    fn about(&self) -> &str {
+        self.message.as_deref().unwrap_or_else(|| self.text())
+    }
+
     fn text(&self) -> &str {
         self.source["rule"].as_str().unwrap_or_default().trim()
     }
@@ -92,26 +97,56 @@ fn shown(path: &Path) -> String {
     }
 }
 
+/// What rules found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What is wrong.
+    pub errors: Errors,
+    /// What is wrong and was so before: an object may stay as it is when rules are added to its definition.
+    pub known: Errors,
+}
+
 /// Runs the rules of a schema over an object; `old` is what it was before an update.
-pub fn run(value: &Json, old: Option<&Json>, schema: &Schema) -> Errors {
+pub fn run(value: &Json, old: Option<&Json>, schema: &Schema) -> Found {
     let mut run = Run {
         left: PER_OBJECT,
-        errors: Errors::new(),
+        found: Found::default(),
     };
-    run.node(value, old, schema, &Path::root());
-    run.errors
+    run.node(
+        value,
+        Before {
+            part: old,
+            same: false,
+        },
+        schema,
+        &Path::root(),
+    );
+    run.found
+}
+
+/// What a value was before an update.
+#[derive(Clone, Copy)]
+struct Before<'v> {
+    /// The part of the old object that belongs to the value, if it can be told.
+    part: Option<&'v Json>,
+    /// Whether the value is part of something that has not changed.
+    same: bool,
 }
 
 struct Run {
     left: u64,
-    errors: Errors,
+    found: Found,
 }
 
 impl Run {
-    fn node(&mut self, value: &Json, old: Option<&Json>, schema: &Schema, path: &Path) {
+    fn node(&mut self, value: &Json, old: Before<'_>, schema: &Schema, path: &Path) {
         if !schema.has_validations || value.is_null() || self.left == 0 {
             return;
         }
+        // Elements of a list are lost in it: whether they have changed is asked of the list.
+        let lost = schema.items.is_some() && schema.list != ListType::Map;
+        let same = old.same || ((lost || !schema.validations.is_empty()) && old.part == Some(value));
+        let old = Before { same, ..old };
         let ty = schema.ty.map_or("", super::Type::as_str);
         for rule in &schema.validations {
             self.rule(rule, value, old, schema, path, ty);
@@ -125,8 +160,8 @@ impl Run {
                     return;
                 };
                 for (index, element) in list.iter().enumerate() {
-                    let before = old.and_then(|old| counterpart(old, element, schema));
-                    self.node(element, before, items, &path.index(index));
+                    let part = old.part.and_then(|old| counterpart(old, element, schema));
+                    self.node(element, Before { part, same }, items, &path.index(index));
                 }
             }
             Json::Object(map) => {
@@ -140,63 +175,69 @@ impl Run {
                         (true, false) => path.child(name.clone()),
                         (false, false) => path.key(name.as_str()),
                     };
-                    self.node(inner, old.and_then(|old| old.get(name)), known, &path);
+                    let part = old.part.and_then(|old| old.get(name));
+                    self.node(inner, Before { part, same }, known, &path);
                 }
             }
             _ => {}
         }
     }
 
-    fn rule(
-        &mut self,
-        rule: &Rule,
-        value: &Json,
-        old: Option<&Json>,
-        schema: &Schema,
-        path: &Path,
-        ty: &str,
-    ) {
+    fn rule(&mut self, rule: &Rule, value: &Json, old: Before<'_>, schema: &Schema, path: &Path, ty: &str) {
         let Ok(program) = &rule.program else { return };
         let mut names = vec![("self", Value::json(value, Some(schema)))];
-        let old = old.filter(|old| !old.is_null());
         if rule.uses_old {
-            let before = old.map(|old| Value::json(old, Some(schema)));
+            let part = old.part.filter(|old| !old.is_null());
+            let before = part.map(|old| Value::json(old, Some(schema)));
             match (rule.optional_old, before) {
                 (true, before) => names.push(("oldSelf", Value::Optional(before.map(Box::new)))),
                 (false, Some(before)) => names.push(("oldSelf", before)),
                 // A rule about a change has nothing to say where there was nothing.
                 (false, None) => return,
             }
-        } else if old == Some(value) {
-            return;
         }
+        let known = old.same && !rule.uses_old;
         let (outcome, exhausted) = self.spend(program, names.clone());
         match outcome {
             Ok(Value::Bool(true)) => {}
             Ok(_) => {
                 let detail = self.message(rule, names);
-                self.errors.push(rule.failure(path, ty, detail));
+                self.report(known, rule.failure(path, ty, detail));
             }
             Err(Failure::Cost) => {
                 let detail = if exhausted {
                     "validation failed due to running out of cost budget, no further validation rules will be run"
                         .to_owned()
                 } else {
-                    format!("call cost exceeds limit for rule: {}", rule.text())
+                    format!(
+                        "'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to \
+                         call cost exceeds limit for rule: {}",
+                        rule.about()
+                    )
                 };
-                self.errors.push(Error::invalid(path, ty, detail));
+                self.report(known, Error::invalid(path, ty, detail));
                 self.left = 0;
             }
             // Rules know of nobody who could be asked.
             Err(Failure::Open) => {}
             Err(Failure::Error(text)) => {
-                let about = match &rule.message {
-                    Some(message) => message.to_string(),
-                    None => format!("rule: {}", rule.text()),
+                let about = rule.about();
+                let detail = match text.starts_with("no such overload") {
+                    true => format!(
+                        "'{text}': call arguments did not match a supported operator, function or macro signature for \
+                         rule: {about}"
+                    ),
+                    false => format!("{text} evaluating rule: {about}"),
                 };
-                let detail = format!("{text} evaluating rule: {about}");
-                self.errors.push(Error::invalid(path, ty, detail));
+                self.report(known, Error::invalid(path, ty, detail));
             }
+        }
+    }
+
+    fn report(&mut self, known: bool, error: Error) {
+        match known {
+            true => self.found.known.push(error),
+            false => self.found.errors.push(error),
         }
     }
 
@@ -437,11 +478,11 @@ mod tests {
              "reason": "FieldValueForbidden"}
         ]));
         assert_eq!(
-            texts(&run(&json!({"spec": {"min": 1, "max": 2}}), None, &schema)),
+            texts(&errors(&json!({"spec": {"min": 1, "max": 2}}), None, &schema)),
             [""; 0]
         );
         assert_eq!(
-            texts(&run(
+            texts(&errors(
                 &json!({"spec": {"min": 200, "max": 150, "list": ["no"]}}),
                 None,
                 &schema
@@ -453,19 +494,50 @@ mod tests {
             ]
         );
         assert_eq!(
-            texts(&run(&json!({"spec": {"max": 1}}), None, &schema)),
+            texts(&errors(&json!({"spec": {"max": 1}}), None, &schema)),
             ["spec: Invalid value: \"object\": no such key: min evaluating rule: min over max"]
         );
+    }
+
+    fn errors(value: &Json, old: Option<&Json>, schema: &Schema) -> Errors {
+        run(value, old, schema).errors
+    }
+
+    /// KEP-4008: what has not changed may stay as it is, and whoever writes the object is warned.
+    #[test]
+    fn what_was_there_before_a_rule_may_stay() {
+        let rule = |text: &str| json!([{"rule": text}]);
+        let schema = Schema::compile(&json!({"type": "object", "properties": {
+            "x": {"type": "string"},
+            "l": {"type": "array", "items": {"type": "string", "x-kubernetes-validations": rule("self == 'z'")}},
+            "o": {"type": "object", "x-kubernetes-validations": rule("self.a == 'z'"),
+                "properties": {"a": {"type": "string"}}}}}));
+        let old = json!({"x": "1", "l": ["a", "b"], "o": {"a": "y"}});
+        let changed = |field: &str, value: Json| {
+            let mut new = old.clone();
+            new[field] = value;
+            let found = run(&new, Some(&old), &schema);
+            (texts(&found.errors), texts(&found.known))
+        };
+        let [a, b] = [0, 1].map(|i| format!("l[{i}]: Invalid value: \"string\": failed rule: self == 'z'"));
+        let o = "o: Invalid value: \"object\": failed rule: self.a == 'z'".to_owned();
+        assert_eq!(
+            changed("x", json!("2")),
+            (vec![], vec![a.clone(), b.clone(), o.clone()])
+        );
+        let (errors, known) = changed("l", json!(["a", "c"]));
+        assert_eq!((errors, known), (vec![a.clone(), b.clone()], vec![o.clone()]));
+        assert_eq!(changed("o", json!({"a": "x"})), (vec![o], vec![a, b]));
     }
 
     #[test]
     fn rules_about_changes_need_something_that_was() {
         let schema = schema(json!([]));
         let (old, new) = (json!({"spec": {"kept": "a"}}), json!({"spec": {"kept": "b"}}));
-        assert!(run(&new, None, &schema).is_empty());
-        assert!(run(&old, Some(&old), &schema).is_empty());
+        assert!(errors(&new, None, &schema).is_empty());
+        assert!(errors(&old, Some(&old), &schema).is_empty());
         assert_eq!(
-            texts(&run(&new, Some(&old), &schema)),
+            texts(&errors(&new, Some(&old), &schema)),
             ["spec.kept: Invalid value: \"string\": may not change"]
         );
     }
@@ -474,10 +546,10 @@ mod tests {
     fn an_optional_old_self_is_there_from_the_beginning() {
         let rule = json!([{"rule": "oldSelf.hasValue() || self.min == 1", "optionalOldSelf": true}]);
         let schema = schema(rule);
-        assert!(run(&json!({"spec": {"min": 1}}), None, &schema).is_empty());
-        assert_eq!(run(&json!({"spec": {"min": 2}}), None, &schema).len(), 1);
+        assert!(errors(&json!({"spec": {"min": 1}}), None, &schema).is_empty());
+        assert_eq!(errors(&json!({"spec": {"min": 2}}), None, &schema).len(), 1);
         let old = json!({"spec": {"min": 1}});
-        assert!(run(&json!({"spec": {"min": 2}}), Some(&old), &schema).is_empty());
+        assert!(errors(&json!({"spec": {"min": 2}}), Some(&old), &schema).is_empty());
     }
 
     #[test]

@@ -202,12 +202,13 @@ fn nested(schema: &Value, path: &Path, errors: &mut Errors) {
         ("x-kubernetes-list-map-keys", "must be empty to be structural"),
         ("x-kubernetes-list-type", "must be undefined to be structural"),
         ("x-kubernetes-map-type", "must be undefined to be structural"),
+        ("x-kubernetes-validations", "must be empty to be structural"),
     ];
     let Some(map) = schema.as_object() else { return };
     for (name, text) in FORBIDDEN {
-        let given = map
-            .get(*name)
-            .is_some_and(|value| *value != false && *value != "");
+        let given = map.get(*name).is_some_and(|value| {
+            *value != false && *value != "" && !value.as_array().is_some_and(Vec::is_empty)
+        });
         if given {
             errors.push(Error::forbidden(&path.child(*name), *text));
         }
@@ -334,6 +335,11 @@ mod tests {
                 "s.anyOf[0].properties[a].type: Forbidden: must be empty to be structural",
                 "s.properties[b]: Required value: because it is defined in s.anyOf[0].properties[b]",
             ]
+        );
+        assert_eq!(
+            texts(json!({"type": "object", "not": {"x-kubernetes-validations": []},
+                "allOf": [{"x-kubernetes-validations": [{"rule": "true"}]}]})),
+            ["s.allOf[0].x-kubernetes-validations: Forbidden: must be empty to be structural"]
         );
         let either =
             json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]});
