@@ -233,6 +233,11 @@ impl<'v> Value<'v> {
             Value::JsonMap(map, schema) => {
                 let plain = unescape(name);
                 let found = map.get_key_value(plain.as_ref())?;
+                // A property without a value is not there; entries of a map may be null.
+                let property = schema.is_some_and(|schema| schema.properties.contains_key(plain.as_ref()));
+                if property && found.1.is_null() {
+                    return None;
+                }
                 Some(Value::json(found.1, field_schema(*schema, found.0)))
             }
             Value::Check(own) if name == "requestResource" => {

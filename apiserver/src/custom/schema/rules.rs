@@ -543,6 +543,31 @@ mod tests {
     }
 
     #[test]
+    fn a_property_that_is_null_is_not_there() {
+        let number = json!({"type": "integer", "nullable": true});
+        let schema = |rule: &str| {
+            Schema::compile(
+                &json!({"type": "object", "x-kubernetes-validations": [{"rule": rule}], "properties": {
+                "n": number, "m": {"type": "object", "additionalProperties": number},
+                "either": {"x-kubernetes-int-or-string": true, "nullable": true}}}),
+            )
+        };
+        let object = json!({"n": null, "m": {"k": null}, "either": null});
+        for (rule, wanted) in [
+            ("!has(self.n) && !has(self.either)", None),
+            ("self.m['k'] == null && 'k' in self.m", None),
+            ("self.n == 1", Some("no such key: n evaluating rule: self.n == 1")),
+        ] {
+            let errors = texts(&errors(&object, None, &schema(rule)));
+            let right = match wanted {
+                None => errors.is_empty(),
+                Some(text) => errors.len() == 1 && errors[0].ends_with(text),
+            };
+            assert!(right, "{rule}: {errors:?}");
+        }
+    }
+
+    #[test]
     fn an_optional_old_self_is_there_from_the_beginning() {
         let rule = json!([{"rule": "oldSelf.hasValue() || self.min == 1", "optionalOldSelf": true}]);
         let schema = schema(rule);
