@@ -239,7 +239,12 @@ enum Side {
     Limits,
 }
 
-fn demand(spec: &PodSpec, of: &dyn Fn(&Container) -> Amounts, side: Side) -> Amounts {
+/// What the pod's containers ask for together, whatever is said at pod level.
+pub fn requests_of_containers(spec: &PodSpec) -> Amounts {
+    together(spec, &|container| requests_of(container.resources.as_ref()))
+}
+
+fn together(spec: &PodSpec, of: &dyn Fn(&Container) -> Amounts) -> Amounts {
     let mut total = Amounts::new();
     for container in &spec.containers {
         add(&mut total, &of(container));
@@ -259,6 +264,11 @@ fn demand(spec: &PodSpec, of: &dyn Fn(&Container) -> Amounts, side: Side) -> Amo
         }
     }
     raise(&mut total, &peak);
+    total
+}
+
+fn demand(spec: &PodSpec, of: &dyn Fn(&Container) -> Amounts, side: Side) -> Amounts {
+    let mut total = together(spec, of);
     let pod_level = match side {
         Side::Requests => requests_of(spec.resources.as_ref()),
         Side::Limits => limits_of(spec.resources.as_ref()),
@@ -277,7 +287,8 @@ fn demand(spec: &PodSpec, of: &dyn Fn(&Container) -> Amounts, side: Side) -> Amo
     total
 }
 
-fn may_be_pod_level(name: &str) -> bool {
+/// Whether a pod can ask for the resource as a whole.
+pub fn may_be_pod_level(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
 

@@ -108,6 +108,15 @@ impl Amount {
         self.scaled(NANO / 1000)
     }
 
+    /// The same amount in thousandths, rounded away from zero.
+    pub fn up_to_millis(self) -> Self {
+        const MILLI: i128 = NANO / 1000;
+        Self {
+            nanos: div_away(self.nanos, MILLI) * MILLI,
+            format: self.format,
+        }
+    }
+
     /// Billionths, exactly.
     pub const fn nanos(self) -> i128 {
         self.nanos

@@ -298,7 +298,10 @@ async fn what_cannot_be_meant_is_refused() -> Result<()> {
     let both = format!("resourceVersion=5&continue={token}");
     for (query, message) in [
         ("resourceVersion=yesterday", "invalid resource version"),
-        ("continue=nonsense", "continue key is not valid: "),
+        (
+            "continue=nonsense",
+            "invalid continue token: continue key is not valid: ",
+        ),
         (
             both.as_str(),
             "specifying resource version is not allowed when using continue",

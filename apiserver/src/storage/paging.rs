@@ -1,7 +1,7 @@
 //! Continue tokens: where a list cut into pages goes on, and which moment it shows.
 
-use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine as _};
 use keelson_api::status::{ApiError, ApiResult};
 use serde::{Deserialize, Serialize};
 
@@ -40,11 +40,18 @@ impl Position {
 
     /// Reads a token back.
     pub fn decode(text: &str) -> ApiResult<Self> {
-        let invalid =
-            |e: &dyn std::fmt::Display| ApiError::bad_request(format!("continue key is not valid: {e}"));
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text.trim_end_matches('='))
-            .map_err(|e| invalid(&e))?;
+        let invalid = |e: &dyn std::fmt::Display| {
+            ApiError::bad_request(format!("invalid continue token: continue key is not valid: {e}"))
+        };
+        let text = text.trim_end_matches('=');
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+            let at = match error {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                // What is left over after the last group of four.
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len() / 4 * 4,
+            };
+            invalid(&format_args!("illegal base64 data at input byte {at}"))
+        })?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
         if token.v != VERSION {
             return Err(invalid(&"server does not recognize this encoded version"));
@@ -81,6 +88,12 @@ mod tests {
             Position::decode(&position.encode()).expect("a position"),
             position
         );
-        assert_eq!(Position::decode("%%%").expect_err("rubbish").code(), 400);
+        for (rubbish, at) in [("%%%", 0), ("x", 0), ("abcdX", 4), ("ab%d", 2)] {
+            let error = Position::decode(rubbish).expect_err(rubbish);
+            let text = format!(
+                "invalid continue token: continue key is not valid: illegal base64 data at input byte {at}"
+            );
+            assert_eq!((error.code(), error.message()), (400, text.as_str()), "{rubbish}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use keelson_api::field::Errors;
 use keelson_api::object::Object;
 use serde_json::Value;
 
-use super::status;
+use super::{indexes, job_status, status};
 use crate::registry::common::loc::Loc;
 use crate::registry::common::meta::{self, spec_and_status};
 use crate::registry::common::{NONE, cells, rules, selectors};
@@ -71,7 +71,7 @@ impl Strategy for JobKind {
     }
 
     fn validate_subresource_update(&self, _ctx: &RequestContext<'_>, new: &Job, old: &Job) -> Errors {
-        validate_status(new, old)
+        job_status::validate(new, old)
     }
 
     fn warnings(&self, job: &Job, old: Option<&Job>) -> Vec<String> {
@@ -513,6 +513,13 @@ fn success_policy(errors: &mut Errors, at: &Loc<'_>, policy: &SuccessPolicy, spe
                 errors.push(at.invalid(count, detail));
             }
         }
+        let limit = spec.completions.unwrap_or(0);
+        if let Some(text) = &rule.succeeded_indexes
+            && let Err(why) = indexes::intervals(text, limit)
+        {
+            let detail = format!("error parsing succeededIndexes: {why}");
+            errors.push(at.child("succeededIndexes").invalid(text.as_str(), detail));
+        }
     }
 }
 
@@ -587,43 +594,6 @@ fn template_kept(errors: &mut Errors, at: &Loc<'_>, new: &JobSpec, old: &JobSpec
         }
     }
     rules::immutable(errors, &at.child("template"), &munged, &old.template);
-}
-
-fn validate_status(new: &Job, old: &Job) -> Errors {
-    let mut errors = Errors::new();
-    let Some(status) = &new.status else { return errors };
-    let at = Loc::new("status");
-    for (field, value) in [
-        ("active", status.active),
-        ("succeeded", status.succeeded),
-        ("failed", status.failed),
-        ("ready", status.ready),
-        ("terminating", status.terminating),
-    ] {
-        rules::not_negative(&mut errors, &at.child(field), value);
-    }
-    let is = |job: &Job, kind: &str| {
-        conditions::is_true(job.status.as_ref().and_then(|s| s.conditions.as_ref()), kind)
-    };
-    let at_conditions = at.child("conditions");
-    for kind in ["Complete", "Failed"] {
-        if is(old, kind) && !is(new, kind) {
-            let detail = format!("cannot disable the {kind}=True condition");
-            errors.push(at_conditions.invalid(rules::shown(&status.conditions), detail));
-        }
-    }
-    if is(new, "Complete") && is(new, "Failed") {
-        let detail = "cannot set Complete=True and Failed=true conditions";
-        errors.push(at_conditions.invalid(rules::shown(&status.conditions), detail));
-    }
-    if status.completion_time.is_some() && !is(new, "Complete") {
-        let detail = "cannot set completionTime when there is no Complete=True condition";
-        errors.push(
-            at.child("completionTime")
-                .invalid(rules::shown(&status.completion_time), detail),
-        );
-    }
-    errors
 }
 
 #[cfg(test)]

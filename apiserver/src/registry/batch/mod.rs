@@ -1,7 +1,9 @@
 //! The `batch` group.
 
 pub mod cron_job;
+mod indexes;
 pub mod job;
+mod job_status;
 pub mod schedule;
 
 use super::strategy::SubresourceInfo;

@@ -43,20 +43,25 @@ pub fn drop_zero(field: &mut Option<i32>) {
     }
 }
 
-/// Writes every quantity of a list in its canonical form: `1024Mi` as `1Gi`, `0.5` as `500m`.
+/// Writes every quantity of a list of resources in its canonical form: `1024Mi` as `1Gi`, `0.5` as `500m`. There is
+/// nothing below a thousandth in such lists: what is finer is rounded up.
 pub fn quantities(list: &mut BTreeMap<String, Quantity>) {
     for quantity in list.values_mut() {
-        self::quantity(quantity);
+        rewrite(quantity, Amount::up_to_millis);
     }
 }
 
 /// Writes a quantity in its canonical form. One that cannot be read is left for validation to complain about.
 pub fn quantity(quantity: &mut Quantity) {
+    rewrite(quantity, |amount| amount);
+}
+
+fn rewrite(quantity: &mut Quantity, change: fn(Amount) -> Amount) {
     if is_canonical(&quantity.0) {
         return;
     }
-    if let Ok(amount) = quantity.0.trim().parse::<Amount>() {
-        quantity.0 = amount.to_string();
+    if let Ok(amount) = quantity.0.trim().parse() {
+        quantity.0 = change(amount).to_string();
     }
 }
 
@@ -80,6 +85,22 @@ fn is_canonical(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_resources_know_nothing_below_a_thousandth() {
+        for (given, stored) in [
+            ("0.0001", "1m"),
+            ("1.0001Gi", "1073849198183m"),
+            ("100u", "1m"),
+            ("-100u", "-1m"),
+            ("1500u", "2m"),
+            ("1", "1"),
+        ] {
+            let mut list = BTreeMap::from([("cpu".to_owned(), Quantity(given.to_owned()))]);
+            quantities(&mut list);
+            assert_eq!(list["cpu"].0, stored, "{given}");
+        }
+    }
 
     #[test]
     fn quantities_become_canonical() {

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     Probe, ResourceRequirements, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use keelson_api::{pods, quota};
 
 use crate::registry::common::defaults::{drop_empty, drop_false, fill, quantities};
 
@@ -46,9 +47,7 @@ pub fn pod(pod: &mut Pod) {
             }
         }
     }
-    if let Some(resources) = &mut spec.resources {
-        requests_from_limits(resources);
-    }
+    pod_level_requests(spec);
     if let Some(status) = &mut pod.status {
         drop_empty(&mut status.phase);
     }
@@ -113,6 +112,38 @@ pub fn pod_spec(spec: &mut PodSpec) {
         drop_empty(&mut constraint.node_affinity_policy);
         drop_empty(&mut constraint.node_taints_policy);
     }
+}
+
+/// What a pod limits as a whole it asks for as a whole: as much as its containers do, or else all that it may have.
+fn pod_level_requests(spec: &mut PodSpec) {
+    let containers = match &spec.resources {
+        Some(resources) if resources.limits.is_some() || resources.requests.is_some() => {
+            quota::quantities(&pods::requests_of_containers(spec))
+        }
+        _ => return,
+    };
+    let Some(resources) = &mut spec.resources else {
+        return;
+    };
+    let mut limits = resources.limits.take().unwrap_or_default();
+    // Of huge pages, nothing can be had beyond what is asked for.
+    for (name, quantity) in containers
+        .iter()
+        .filter(|(name, _)| name.starts_with("hugepages-"))
+    {
+        limits.entry(name.clone()).or_insert_with(|| quantity.clone());
+    }
+    if limits.is_empty() {
+        return;
+    }
+    resources.limits = Some(limits.clone());
+    let mut requests = resources.requests.take().unwrap_or_default();
+    for (name, quantity) in containers.into_iter().chain(limits) {
+        if pods::may_be_pod_level(&name) {
+            requests.entry(name).or_insert(quantity);
+        }
+    }
+    resources.requests = Some(requests).filter(|all| !all.is_empty());
 }
 
 /// A container without a request for what it limits asks for as much as it may have.
@@ -413,6 +444,44 @@ mod tests {
             ("nginx:latest@sha256:aa", "Always"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");
+        }
+    }
+
+    /// KEP-2837: what the containers ask for comes before what the pod is limited to.
+    #[test]
+    fn requests_of_a_pod_follow_from_its_containers_and_limits() {
+        for (resources, containers, requests) in [
+            (
+                json!({"limits": {"cpu": "2", "memory": "1Gi"}}),
+                json!([{"name": "a", "resources": {"requests": {"cpu": "500m"}}}, {"name": "b"}]),
+                json!({"cpu": "500m", "memory": "1Gi"}),
+            ),
+            (
+                json!({"limits": {"cpu": "2"}}),
+                json!([{"name": "a", "resources": {"requests": {"memory": "1Gi", "example.com/d": "1"}}}]),
+                json!({"cpu": "2", "memory": "1Gi"}),
+            ),
+            (
+                json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}),
+                json!([{"name": "a", "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}}}]),
+                json!({"cpu": "2", "hugepages-2Mi": "2Mi"}),
+            ),
+            (
+                json!({"requests": {"cpu": "1"}}),
+                json!([{"name": "a"}]),
+                json!({"cpu": "1"}),
+            ),
+            (
+                json!({}),
+                json!([{"name": "a", "resources": {"requests": {"cpu": "1"}}}]),
+                json!(null),
+            ),
+        ] {
+            let spec = json!({"containers": containers, "resources": resources});
+            let mut object: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+            pod(&mut object);
+            let got = serde_json::to_value(object.spec.and_then(|spec| spec.resources)).expect("json");
+            assert_eq!(got["requests"], requests, "{spec}");
         }
     }
 

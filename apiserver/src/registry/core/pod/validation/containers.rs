@@ -260,7 +260,7 @@ fn restart_rules(errors: &mut Errors, at: &Loc<'_>, container: &Container) {
         );
     }
     if given.len() > 20 {
-        errors.push(at_rules.too_long(20));
+        errors.push(at_rules.too_many(given.len(), 20));
     }
     for (i, rule) in given.iter().enumerate() {
         let at = at_rules.index(i);
@@ -280,8 +280,9 @@ fn restart_rules(errors: &mut Errors, at: &Loc<'_>, container: &Container) {
                     Some(&codes.operator),
                     &["In", "NotIn"],
                 );
-                if codes.values.as_ref().is_some_and(|values| values.len() > 255) {
-                    errors.push(at.child("values").too_long(255));
+                let count = codes.values.as_ref().map_or(0, Vec::len);
+                if count > 255 {
+                    errors.push(at.child("values").too_many(count, 255));
                 }
             }
         }

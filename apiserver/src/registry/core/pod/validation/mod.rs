@@ -44,6 +44,7 @@ pub fn pod(pod: &Pod) -> Errors {
         Some(spec) => {
             pod_spec(&mut errors, &Loc::new("spec"), spec);
             ephemeral_on_create(&mut errors, spec);
+            scheduling::gated_on_create(&mut errors, spec);
         }
         None => pod_spec(&mut errors, &Loc::new("spec"), &PodSpec::default()),
     }
@@ -104,6 +105,7 @@ pub fn pod_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         host_users: spec.host_users.unwrap_or(true),
     };
     containers::all(errors, at, spec, &scope);
+    host_ports(errors, &at.child("containers"), spec);
     if let Some(own) = &spec.resources {
         resources::pod_level(errors, &at.child("resources"), own);
     }
@@ -179,8 +181,8 @@ pub fn pod_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         let aliases = at.child("hostAliases");
         let at = aliases.index(i);
         rules::ip(errors, &at.child("ip"), &alias.ip);
-        for name in alias.hostnames.iter().flatten() {
-            rules::subdomain(errors, &at.child("hostnames"), name);
+        for (j, name) in alias.hostnames.iter().flatten().enumerate() {
+            rules::subdomain(errors, &at.child("hostnames").index(j), name);
         }
     }
     rules::optional_one_of(
@@ -193,12 +195,32 @@ pub fn pod_spec(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         resources::list(errors, &at.child("overhead"), overhead);
     }
     if let Some(os) = &spec.os {
-        rules::one_of(
-            errors,
-            &at.child("os.name"),
-            Some(&os.name),
-            &["linux", "windows"],
-        );
+        let at = at.child("os");
+        match os.name.as_str() {
+            "" => errors.push(at.child("name").required("cannot be empty")),
+            "linux" | "windows" => {}
+            other => errors.push(at.not_supported(other, &["linux", "windows"])),
+        }
+    }
+}
+
+/// On the host's network a container's ports are the host's.
+fn host_ports(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
+    if spec.host_network != Some(true) {
+        return;
+    }
+    for (i, container) in spec.containers.iter().enumerate() {
+        for (j, port) in container.ports.iter().flatten().enumerate() {
+            let host_port = port.host_port.unwrap_or(0);
+            if host_port != 0 && host_port != port.container_port {
+                let (at, detail) = (
+                    at.index(i),
+                    "must match `containerPort` when `hostNetwork` is true",
+                );
+                let at = at.child("ports");
+                errors.push(at.index(j).child("hostPort").invalid(host_port, detail));
+            }
+        }
     }
 }
 
@@ -284,12 +306,12 @@ fn dns_config(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         errors.push(at_searches.invalid(rules::shown(&searches), detail));
     }
     for (i, search) in searches.iter().enumerate() {
-        // A leading underscore in a label and a lone dot are what resolvers take too.
+        // Underscores before and inside of a label and a lone dot are what resolvers take too.
         let name = search.strip_suffix('.').unwrap_or(search);
         if search != "." {
-            let plain: Vec<&str> = name
+            let plain: Vec<String> = name
                 .split('.')
-                .map(|part| part.strip_prefix('_').unwrap_or(part))
+                .map(|part| part.strip_prefix('_').unwrap_or(part).replace('_', "-"))
                 .collect();
             let complaints = dns1123_subdomain(&plain.join("."));
             rules::complain(errors, &at_searches.index(i), search, complaints);

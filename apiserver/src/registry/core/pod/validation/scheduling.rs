@@ -11,6 +11,7 @@ use crate::registry::common::{rules, selectors};
 
 const WEIGHT: &str = "must be in the range 1-100";
 const NO_TOPOLOGY: &str = "can not be empty";
+const NO_SELECTOR: &str = "must not be specified when labelSelector is not set";
 
 /// All sorts of affinity.
 pub fn affinity(errors: &mut Errors, at: &Loc<'_>, affinity: &Affinity) {
@@ -33,7 +34,7 @@ pub fn affinity(errors: &mut Errors, at: &Loc<'_>, affinity: &Affinity) {
             if !(1..=100).contains(&term.weight) {
                 errors.push(at.child("weight").invalid(term.weight, WEIGHT));
             }
-            node_selector_term(errors, &at.child("preference"), &term.preference);
+            node_selector_term(errors, &at.child("preference"), &term.preference, Labels::Any);
         }
     }
     if let Some(pods) = &affinity.pod_affinity {
@@ -69,11 +70,20 @@ pub fn node_selector(errors: &mut Errors, at: &Loc<'_>, selector: &NodeSelector)
         errors.push(at.required("must have at least one node selector term"));
     }
     for (i, term) in selector.node_selector_terms.iter().enumerate() {
-        node_selector_term(errors, &at.index(i), term);
+        node_selector_term(errors, &at.index(i), term, Labels::Possible);
     }
 }
 
-fn node_selector_term(errors: &mut Errors, at: &Loc<'_>, term: &NodeSelectorTerm) {
+/// Which values labels may be compared with.
+#[derive(Clone, Copy, PartialEq)]
+enum Labels {
+    /// Those that a label can have.
+    Possible,
+    /// Others too: a preference that nothing meets does no harm.
+    Any,
+}
+
+fn node_selector_term(errors: &mut Errors, at: &Loc<'_>, term: &NodeSelectorTerm, labels: Labels) {
     for (i, requirement) in term.match_expressions.iter().flatten().enumerate() {
         let at = at.child("matchExpressions");
         let at = at.index(i);
@@ -98,7 +108,7 @@ fn node_selector_term(errors: &mut Errors, at: &Loc<'_>, term: &NodeSelectorTerm
             ),
         }
         rules::qualified_name(errors, &at.child("key"), &requirement.key);
-        if matches!(requirement.operator.as_str(), "In" | "NotIn") {
+        if labels == Labels::Possible {
             let all = at.child("values");
             for (j, value) in values.iter().enumerate() {
                 rules::complain(errors, &all.index(j), value, validation::label_value(value));
@@ -168,10 +178,12 @@ fn pod_term(errors: &mut Errors, at: &Loc<'_>, term: &PodAffinityTerm) {
         ("mismatchLabelKeys", &term.mismatch_label_keys),
     ] {
         let all = at.child(field);
-        for (i, key) in keys.iter().flatten().enumerate() {
-            if term.label_selector.is_none() {
-                errors.push(all.forbidden("must not be specified when labelSelector is not set"));
-            }
+        let keys = keys.as_deref().unwrap_or(&[]);
+        if !keys.is_empty() && term.label_selector.is_none() {
+            errors.push(all.forbidden(NO_SELECTOR));
+            continue;
+        }
+        for (i, key) in keys.iter().enumerate() {
             rules::qualified_name(errors, &all.index(i), key);
         }
     }
@@ -211,7 +223,7 @@ pub fn tolerations(errors: &mut Errors, at: &Loc<'_>, tolerations: &[Toleration]
             }
             "Exists" if !value.is_empty() => {
                 let detail = "value must be empty when `operator` is 'Exists'";
-                errors.push(at.child("operator").invalid(rules::shown(toleration), detail));
+                errors.push(at.child("operator").invalid(value, detail));
             }
             "Exists" => {}
             other => errors.push(at.child("operator").not_supported(other, &["Equal", "Exists"])),
@@ -241,8 +253,16 @@ pub fn gates(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
             errors.push(at.index(i).duplicate(gate.name.as_str()));
         }
     }
-    if !gates.is_empty() && spec.node_name.as_deref().is_some_and(|n| !n.is_empty()) {
-        let detail = "nodeName cannot be set until all schedulingGates have been cleared";
+}
+
+/// A pod that waits for something has no node yet.
+pub fn gated_on_create(errors: &mut Errors, spec: &PodSpec) {
+    let gated = spec
+        .scheduling_gates
+        .as_ref()
+        .is_some_and(|gates| !gates.is_empty());
+    if gated && spec.node_name.as_deref().is_some_and(|name| !name.is_empty()) {
+        let detail = "cannot be set until all schedulingGates have been cleared";
         errors.push(Loc::new("spec.nodeName").forbidden(detail));
     }
 }
@@ -260,8 +280,6 @@ pub fn spread(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         }
         if constraint.topology_key.is_empty() {
             errors.push(one.child("topologyKey").required(NO_TOPOLOGY));
-        } else {
-            rules::qualified_name(errors, &one.child("topologyKey"), &constraint.topology_key);
         }
         let when = constraint.when_unsatisfiable.as_str();
         if !matches!(when, "DoNotSchedule" | "ScheduleAnyway") {
@@ -273,7 +291,7 @@ pub fn spread(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         let same = |other: &&k8s_openapi::api::core::v1::TopologySpreadConstraint| {
             other.topology_key == constraint.topology_key && other.when_unsatisfiable == when
         };
-        if constraints[..i].iter().find(same).is_some() {
+        if constraints[i + 1..].iter().find(same).is_some() {
             let shown = format!("{{{}, {when}}}", constraint.topology_key);
             errors.push(one.child("{topologyKey, whenUnsatisfiable}").duplicate(shown));
         }
@@ -296,12 +314,13 @@ pub fn spread(errors: &mut Errors, at: &Loc<'_>, spec: &PodSpec) {
         ] {
             rules::optional_one_of(errors, &one.child(field), policy.as_deref(), &["Honor", "Ignore"]);
         }
-        let keys = one.child("matchLabelKeys");
-        for (j, key) in constraint.match_label_keys.iter().flatten().enumerate() {
-            if constraint.label_selector.is_none() {
-                errors.push(keys.forbidden("must not be specified when labelSelector is not set"));
-            }
-            rules::qualified_name(errors, &keys.index(j), key);
+        let at_keys = one.child("matchLabelKeys");
+        let keys = constraint.match_label_keys.as_deref().unwrap_or(&[]);
+        if !keys.is_empty() && constraint.label_selector.is_none() {
+            errors.push(at_keys.forbidden(NO_SELECTOR));
+        }
+        for (j, key) in keys.iter().enumerate() {
+            rules::qualified_name(errors, &at_keys.index(j), key);
         }
         if let Some(selector) = &constraint.label_selector {
             selectors::label_selector(errors, &one.child("labelSelector"), selector);

@@ -41,6 +41,13 @@ fn a_good_pod_passes() {
 fn mistakes_get_upstreams_causes() {
     type Change = fn(&mut Value);
     let cases: Vec<(Change, Vec<String>)> = vec![
+        (
+            |p| {
+                p["spec"]["hostNetwork"] = json!(true);
+                p["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 81}, {"containerPort": 82}]);
+            },
+            vec!["spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when `hostNetwork` is true".to_owned()],
+        ),
         (|p| p["spec"]["containers"] = json!([]), vec!["spec.containers: Required value".into()]),
         (|p| p["spec"] = json!(null), vec!["spec.containers: Required value".into()]),
         (
@@ -226,6 +233,74 @@ fn mistakes_get_upstreams_causes() {
     }
 }
 
+/// Each of these is nothing that a pod cannot have, and one of them is.
+#[test]
+fn places_to_run_are_described_freely() {
+    let preferred = |value: &str| {
+        json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference":
+            {"matchExpressions": [{"key": "k", "operator": "In", "values": [value]}]}}]}})
+    };
+    let required = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "k", "operator": "Lt", "values": ["$x"]}]}]}}});
+    let spread = |count: usize| -> Value {
+        let one = json!({"maxSkew": 1, "topologyKey": "a b", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {}});
+        std::iter::repeat_n(one, count).collect()
+    };
+    let gates = json!([{"name": "example.com/gate"}]);
+    for (fields, wanted) in [
+        (json!({"affinity": preferred("bad value!")}), &[][..]),
+        (
+            json!({"affinity": required}),
+            &[
+                "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].\
+               matchExpressions[0].values[0]: Invalid value: \"$x\"",
+            ],
+        ),
+        (json!({"topologySpreadConstraints": spread(1)}), &[]),
+        (
+            json!({"topologySpreadConstraints": spread(2)}),
+            &["spec.topologySpreadConstraints[0].{topologyKey, whenUnsatisfiable}: Duplicate value"],
+        ),
+        (
+            json!({"schedulingGates": gates, "nodeName": "n"}),
+            &["spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared"],
+        ),
+        (
+            json!({"tolerations": [{"key": "k", "operator": "Exists", "value": "x"}]}),
+            &[
+                "spec.tolerations[0].operator: Invalid value: \"x\": value must be empty when `operator` is 'Exists'",
+            ],
+        ),
+        (json!({"dnsConfig": {"searches": ["_a_b.c", "."]}}), &[]),
+        (
+            json!({"dnsConfig": {"searches": ["a_"]}}),
+            &["spec.dnsConfig.searches[0]: Invalid value"],
+        ),
+        (
+            json!({"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["ok", "B@d"]}]}),
+            &["spec.hostAliases[0].hostnames[1]: Invalid value: \"B@d\""],
+        ),
+        (
+            json!({"os": {"name": "dummy"}}),
+            &["spec.os: Unsupported value: \"dummy\": supported values: \"linux\", \"windows\""],
+        ),
+        (
+            json!({"os": {"name": ""}}),
+            &["spec.os.name: Required value: cannot be empty"],
+        ),
+        (json!({"imagePullSecrets": [{"name": ""}]}), &[]),
+    ] {
+        let mut value = good();
+        for (name, field) in fields.as_object().into_iter().flatten() {
+            value["spec"][name] = field.clone();
+        }
+        let found = causes(value);
+        let right = found.len() == wanted.len() && found.iter().zip(wanted).all(|(f, w)| f.starts_with(w));
+        assert!(right, "{fields}: {found:?}");
+    }
+}
+
 #[test]
 fn pods_hardly_change() {
     let old = read(good());
@@ -255,6 +330,41 @@ fn pods_hardly_change() {
             p["spec"]["initContainers"] = json!([{"name": "i", "image": "i"}]);
         }),
         ["spec.initContainers: Forbidden: pod updates may not add or remove containers"]
+    );
+}
+
+/// A pod that is never restarted may have containers that are.
+#[test]
+fn containers_come_back_if_they_say_so() {
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let state = |state: Value| {
+        let mut pod = good();
+        pod["spec"]["restartPolicy"] = json!("Never");
+        pod["spec"]["containers"][0]["restartPolicy"] = json!("Never");
+        pod["spec"]["containers"][0]["restartPolicyRules"] = rules.clone();
+        pod["status"] = json!({"containerStatuses": [{"name": "web", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state}]});
+        read(pod)
+    };
+    for (exit_code, count) in [(42, 0), (1, 1)] {
+        let ended = state(json!({"terminated": {"exitCode": exit_code}}));
+        let errors = update::status(&state(json!({"running": {}})), &ended);
+        assert_eq!(errors.len(), count, "{errors:?}");
+    }
+}
+
+#[test]
+fn nothing_is_added_to_a_pod_that_mirrors_a_file() {
+    let mut pod = good();
+    pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    let pod = read(pod);
+    let texts: Vec<String> = update::ephemeral_containers(&pod, &pod)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        texts,
+        [": Forbidden: static pods do not support ephemeral containers"]
     );
 }
 

@@ -1,9 +1,11 @@
 //! What may change once a pod exists.
 
 use k8s_openapi::api::core::v1::{
-    Container, EphemeralContainer, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
+    Container, ContainerRestartRule, EphemeralContainer, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+    PodSpec, Toleration,
 };
 use keelson_api::field::Errors;
+use keelson_api::pods;
 
 use crate::registry::common::loc::Loc;
 use crate::registry::common::rules;
@@ -231,7 +233,8 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
         // A container that has ended for good cannot come back to life.
         let at = at.child("containerStatuses");
         for (i, old) in old_status.container_statuses.iter().flatten().enumerate() {
-            let ended = old.state.as_ref().is_some_and(|s| s.terminated.is_some());
+            let end = old.state.as_ref().and_then(|state| state.terminated.as_ref());
+            let ended = end.is_some_and(|end| !comes_back(new, &old.name, end.exit_code));
             let statuses = new_status.container_statuses.iter().flatten();
             let now = statuses
                 .into_iter()
@@ -254,12 +257,42 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
     errors
 }
 
+/// Whether a container of that name says by itself that it is started again after this exit code (KEP-5307).
+fn comes_back(pod: &Pod, name: &str, exit_code: i32) -> bool {
+    let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let Some(container) = containers.find(|container| container.name == name) else {
+        return false;
+    };
+    let fits = |rule: &&ContainerRestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+            listed == (codes.operator == "In")
+        })
+    };
+    if container
+        .restart_policy_rules
+        .iter()
+        .flatten()
+        .any(|rule| fits(&rule))
+    {
+        return true;
+    }
+    match container.restart_policy.as_deref() {
+        Some("Always") => true,
+        Some("OnFailure") => exit_code != 0,
+        _ => false,
+    }
+}
+
 /// Containers added to a running pod: those that are there stay as they are.
 pub fn ephemeral_containers(new: &Pod, old: &Pod) -> Errors {
     let mut errors = Errors::new();
     let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else {
         return errors;
     };
+    if pods::is_mirror(new) {
+        errors.push(Loc::new("").forbidden("static pods do not support ephemeral containers"));
+    }
     let at = Loc::new("spec");
     super::pod_spec(&mut errors, &at, new_spec);
     let at = at.child("ephemeralContainers");
